@@ -1,0 +1,173 @@
+"""ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+
+from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
+from aunet_lightning.data.loader import ResumableLoader
+from aunet_lightning.data.packing import PackedBatches
+from splitters import Stack, check
+
+Rule = str | dict[str, Any]
+Files = list[str | dict[str, str]]
+
+
+class ByteDataModule(LightningDataModule):
+    """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
+
+    Args:
+        train_files: JSON-lines files (plain, .gz or .zst), as paths, globs or {path: …, lang: …}; one document a line
+        val_files: the same for validation; null: hold out of the training files, see holdout_every
+        test_files: the same for test and predict; null: the validation documents
+        holdout_every: without val_files, every n-th document of each training file is validated on and never trained on
+        languages: only documents in these languages; null: all
+        text_key: the JSON key of the text
+        language_key: the JSON key of the language; lines without it have the file's lang, or the file's name
+        splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
+        upper_splitters: one rule per further stage, among the units below it
+        row_bytes: bytes that a row reads (L)
+        batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
+        seed: of the order of documents
+        workers: processes that split and pack; 0: none but the main one
+        cache_dir: where flat copies of the files are kept; null: $AUNET_CACHE, or the user's cache folder
+    """
+
+    def __init__(
+        self,
+        train_files: Files | None = None,
+        val_files: Files | None = None,
+        test_files: Files | None = None,
+        holdout_every: int | None = None,
+        languages: list[str] | None = None,
+        text_key: str = "text",
+        language_key: str = "lang",
+        splitter: Rule | None = "whitespace",
+        upper_splitters: list[Rule] | None = None,
+        row_bytes: int = 1024,
+        batch_rows: int = 16,
+        seed: int = 0,
+        workers: int = 2,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("row_bytes", row_bytes, 1), ("batch_rows", batch_rows, 1), ("workers", workers, 0), ("seed", seed, 0)
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"data.{name} is {value}, it must be {least} or more")
+        if holdout_every is not None and holdout_every < 2:
+            raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
+        if splitter is None and upper_splitters:
+            raise ValueError("upper_splitters needs a splitter below it: name one, or leave both out for one stage")
+        self.rules = [] if splitter is None else [splitter, *(upper_splitters or [])]
+        self.stack = Stack(self.rules)
+        self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
+        self.holdout_every, self.languages = holdout_every, languages
+        self.keys = {"text_key": text_key, "language_key": language_key}
+        self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
+        self.cache = Path(cache_dir) if cache_dir else _default_cache()
+        self.corpora: dict[str, Corpus] = {}
+        self.documents: dict[str, np.ndarray] = {}
+        self._train_loader: ResumableLoader | None = None
+
+    def prepare_data(self) -> None:
+        """Once per node: tries the splitters' laws, and writes flat copies of the files that have none."""
+        check(self.stack)
+        for part in self.files:
+            for source in self._sources(part):
+                prepare(source, self.cache)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the documents and deals them to train, val and test. `stage` makes no difference."""
+        if self.corpora:
+            return
+        for part in self.files:
+            if sources := self._sources(part):
+                self.corpora[part] = corpus = Corpus([prepare(source, self.cache) for source in sources])
+                if warning := corpus.report.warning():
+                    rank_zero_warn(f"{part} files: {warning}")
+        self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
+        if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
+            documents, within = self.documents["train"], self.corpora["train"].within
+            held_out = within[documents] % self.holdout_every == self.holdout_every - 1
+            self.corpora["val"] = self.corpora["train"]
+            self.documents |= {"train": documents[~held_out], "val": documents[held_out]}
+        if "test" not in self.corpora and "val" in self.corpora:
+            self.corpora["test"], self.documents["test"] = self.corpora["val"], self.documents["val"]
+        for part, documents in self.documents.items():
+            if not len(documents):
+                raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Lines that hold no usable document, by reason, over all files."""
+        total: dict[str, int] = {}
+        for corpus in {id(corpus): corpus for corpus in self.corpora.values()}.values():
+            for reason, count in corpus.report.skipped.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def language_names(self, part: str) -> list[str]:
+        """Returns the languages that `languages` in the part's batches index."""
+        return self.corpora[part].language_names
+
+    def texts(self, part: str) -> list[tuple[str, bytes]]:
+        """Returns (language, text) of every document of a part, in file order."""
+        corpus = self.corpora[part]
+        return [(corpus.language(int(d)), corpus.text(int(d)).tobytes()) for d in self.documents[part]]
+
+    def batches(self, part: str) -> PackedBatches:
+        """Returns the part's batches for this rank; only training shuffles."""
+        if part not in self.corpora:
+            remedy = "name data.val_files, or data.holdout_every" if part != "train" else "name data.train_files"
+            raise ValueError(f"data: there are no {part} files: {remedy}")
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        if self.batch_rows % world:
+            raise ValueError(f"data.batch_rows is {self.batch_rows}: it must be a multiple of the {world} devices")
+        return PackedBatches(
+            self.corpora[part], self.documents[part], self.stack, self.row_bytes, self.batch_rows,
+            self.seed if part == "train" else None, rank, world,
+        )  # fmt: skip
+
+    def train_dataloader(self) -> ResumableLoader:
+        self._train_loader = ResumableLoader(self.batches("train"), self.workers)
+        return self._train_loader
+
+    def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
+        return ResumableLoader(self.batches("val"), 0, repeat_epoch=True) if "val" in self.corpora else []
+
+    def test_dataloader(self) -> ResumableLoader:
+        if self.files["test"] is None:
+            rank_zero_warn("data.test_files is not set: testing on the validation documents")
+        return ResumableLoader(self.batches("test"), 0, repeat_epoch=True)
+
+    def predict_dataloader(self) -> ResumableLoader:
+        return self.test_dataloader()
+
+    def _sources(self, part: str) -> list[Source]:
+        return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
+
+    def _select(self, corpus: Corpus) -> np.ndarray:
+        if self.languages is None:
+            return np.arange(len(corpus))
+        if unknown := set(self.languages) - set(corpus.language_names):
+            raise ValueError(
+                f"data.languages: {', '.join(sorted(unknown))} not in the files; they hold {', '.join(corpus.language_names)}"
+            )
+        wanted = [corpus.language_names.index(name) for name in self.languages]
+        return np.flatnonzero(np.isin(corpus.languages, wanted))
+
+    def _why_none(self, part: str) -> str:
+        if part == "val" and self.files["val"] is None:
+            return f"no file has {self.holdout_every} documents; lower data.holdout_every or name data.val_files"
+        return self.corpora[part].report.warning() or "the files are empty"
+
+
+def _default_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("AUNET_CACHE") or Path(root) / "aunet-lightning")

@@ -1,0 +1,136 @@
+"""Documents packed into rows, rows into batches: batch k of an epoch is a pure function of the seed and k.
+
+An epoch's documents, in an order drawn from (seed, epoch), make one stream: BOS bytes EOS BOS bytes EOS …
+Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted
+exactly once. Batches read the stream in parallel lanes, so that the rows of one batch come from
+different documents, and a lane's next row goes on where its last one stopped.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aunet_lightning.data.corpus import Corpus
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE, N_BYTES
+from splitters import Stack
+
+Batch = dict[str, Tensor]
+AROUND = 2  # BOS and EOS
+
+
+class PackedBatches(Dataset[Batch]):
+    """Batch k of epoch e is `self[e, k]`:
+
+    `ids` int64 [B, L]; `levels` uint8 [B, L]; `targets` int64 [B, L], IGNORE where nothing is to be
+    predicted (BOS, padding); `documents` int64 [B, L], the number of the document that the target
+    belongs to, -1 where ignored; `languages` int64 [B, L] likewise.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        documents: np.ndarray,
+        stack: Stack,
+        row_bytes: int,
+        batch_rows: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.corpus, self.documents, self.stack = corpus, documents, stack
+        self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
+        self.rank, self.world = rank, world
+        stream = int((corpus.lengths[documents] + AROUND).sum())
+        self.n_rows = -(-(stream - 1) // row_bytes) if len(documents) else 0
+        self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._levels: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return -(-self.n_rows // self.batch_rows)
+
+    def __getitem__(self, index: tuple[int, int]) -> Batch:
+        epoch, k = index
+        lanes = range(self.rank, self.batch_rows, self.world)
+        rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
+        made = [self.row(epoch, r) for r in rows] or [_nothing()]  # every rank has a row, if only of padding
+        width = max(len(row["ids"]) for row in made)
+        return {key: torch.from_numpy(_padded([row[key] for row in made], width, key)) for key in made[0]}
+
+    def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epoch's documents in order, and where in the stream each one's BOS stands."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            documents = self.documents
+            if self.seed is not None:
+                documents = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(documents)
+            sizes = self.corpus.lengths[documents] + AROUND
+            self._epoch = (epoch, documents, np.cumsum(sizes) - sizes)
+        return self._epoch[1], self._epoch[2]
+
+    def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
+        """Returns row r unpadded: ids, levels, targets, documents and languages, each [≤ L]."""
+        order, starts = self.order(epoch)
+        begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1  # one more, for the last target
+        first = int(np.searchsorted(starts, begin, side="right")) - 1
+        ids, levels, documents = [], [], []
+        for place in range(first, len(order)):
+            start = int(starts[place])
+            if start >= end:
+                break
+            document = int(order[place])
+            of_document = slice(max(begin - start, 0), end - start)
+            ids.append(self._ids(document)[of_document])
+            levels.append(self._document_levels(document)[of_document])
+            documents.append(np.full(len(ids[-1]), document, np.int64))
+        stream, level, document_of = np.concatenate(ids), np.concatenate(levels), np.concatenate(documents)
+        targets = stream[1:].astype(np.int64)
+        ignored = targets == BOS
+        targets[ignored] = IGNORE
+        document_of = np.where(ignored, -1, document_of[1:])
+        languages = np.where(ignored, -1, self.corpus.languages[document_of]).astype(np.int64)
+        return {
+            "ids": stream[:-1].astype(np.int64),
+            "levels": level[:-1],
+            "targets": targets,
+            "documents": document_of,
+            "languages": languages,
+        }
+
+    def _ids(self, document: int) -> np.ndarray:
+        text = self.corpus.text(document)
+        return np.concatenate([[BOS], text, [EOS]]).astype(np.int16)
+
+    def _document_levels(self, document: int) -> np.ndarray:
+        """Levels of BOS (the highest: a document begins on every stage), the bytes, and EOS (0)."""
+        if document not in self._levels:
+            text = self.corpus.text(document).tobytes()
+            self._levels[document] = np.concatenate([[self.stack.depth], self.stack.levels(text), [0]]).astype(np.uint8)
+            # One open document per lane, so that a long one is split once and not once per row.
+            if len(self._levels) > 2 * self.batch_rows:
+                self._levels.popitem(last=False)
+        self._levels.move_to_end(document)
+        return self._levels[document]
+
+
+_PADDING = {"ids": EOS, "levels": 0, "targets": IGNORE, "documents": -1, "languages": -1}
+
+
+def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
+    padded = np.full((len(rows), width), _PADDING[key], rows[0].dtype)
+    for row, content in zip(padded, rows, strict=True):
+        row[: len(content)] = content
+    return padded
+
+
+def _nothing() -> dict[str, np.ndarray]:
+    return {key: np.full(1, fill, np.uint8 if key == "levels" else np.int64) for key, fill in _PADDING.items()}
+
+
+def n_text_bytes(batch: Batch) -> int:
+    """Returns how many bytes of text a batch predicts (not EOS)."""
+    targets = batch["targets"]
+    return int(((targets >= 0) & (targets < N_BYTES)).sum())

@@ -1,0 +1,1 @@
+"""The network: plain torch modules, with every state passed as an argument."""

@@ -1,0 +1,78 @@
+"""What an AU-Net is made of, checked when it is said."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Upsampling = Literal["multi_linear", "repeat", "insert"]
+Offsets = Literal["clamp", "modulo"]
+
+
+@dataclass
+class StageConfig:
+    """One resolution of the sequence."""
+
+    dim: int
+    """width of the stage's vectors"""
+    layers: int
+    """blocks in its encoder, and again in its decoder; in the deepest stage, blocks of the trunk"""
+    head_dim: int = 64
+    """width of an attention head; it divides dim and is even"""
+    window: int | None = None
+    """positions of this stage that each one sees, itself included; null: all before it"""
+    skip: bool = True
+    """whether the encoder's output is added to what comes back from the stage above"""
+    max_units: int | None = None
+    """a cap on this stage's units per row (memory); boundaries past it are dropped, counted and logged"""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "layers", "head_dim", "window", "max_units"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"stage: {name} is {value}, it must be 1 or more")
+        if self.dim % self.head_dim or self.head_dim % 2:
+            raise ValueError(
+                f"stage: head_dim is {self.head_dim}, it must be even and divide dim {self.dim}"
+            )
+
+
+@dataclass
+class AUNetConfig:
+    """An AU-Net. One stage is a flat byte transformer."""
+
+    stages: list[StageConfig] = field(default_factory=list)
+    """from bytes to the deepest stage (the trunk)"""
+    upsampling: Upsampling = "multi_linear"
+    """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), insert at the boundary only"""
+    max_offset: int = 16
+    """how many offsets p inside a unit have a matrix (or embedding) of their own"""
+    offsets: Offsets = "clamp"
+    """offsets past the last: clamp shares it; modulo wraps as the published weights expect"""
+    document_masking: bool = False
+    """whether each document sees only itself, whatever else is packed into its row"""
+    rope_theta: float = 500_000.0
+    """base of the rotary position embedding"""
+    norm_eps: float = 1e-5
+    """epsilon of every RMSNorm"""
+    ffn_multiple_of: int = 16
+    """the hidden width of SwiGLU is 8/3 · dim, rounded up to a multiple of this"""
+    round_units_to: int = 16
+    """units per row are padded to the batch's longest row, rounded up to this, so that shapes recur"""
+
+    def __post_init__(self) -> None:
+        # A mapping per stage is welcome: tests, notebooks and checkpoints hold plain data.
+        self.stages = [StageConfig(**stage) if isinstance(stage, dict) else stage for stage in self.stages]
+        if not self.stages:
+            raise ValueError("stages is empty: give at least one stage, for example {dim: 64, layers: 2}")
+        for name, allowed in (("upsampling", get_args(Upsampling)), ("offsets", get_args(Offsets))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        for name in ("max_offset", "ffn_multiple_of", "round_units_to"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        if self.stages[0].max_units is not None:
+            raise ValueError("stages[0].max_units is set, but stage 1 is bytes: cap the stages above it")
+
+    @property
+    def depth(self) -> int:
+        """The number of stage transitions, which is the highest level."""
+        return len(self.stages) - 1

@@ -1,0 +1,124 @@
+"""What a model remembers of a stream between two calls: values, passed in and handed back.
+
+Shapes: B rows, N positions of a stage in this call, C cached positions, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from aunet_lightning.vocabulary import BOS, N_BYTES
+from splitters.stack import LevelStepper, Stack
+
+GROW_BY = 64  # cached positions are made room for in steps of this many
+
+
+@dataclass(frozen=True)
+class StageCache:
+    """Keys and values of the positions a stage has seen, in a ring that holds at least its window."""
+
+    count: Tensor  # [B] positions seen since the stream began
+    positions: Tensor  # [B, C] position in each slot, -1 in an empty one
+    documents: Tensor  # [B, C] its document
+    layers: tuple[tuple[Tensor, Tensor], ...] = ()  # keys and values [B, H, C, K], encoder then decoder
+
+    @classmethod
+    def empty(cls, batch: int, device: torch.device) -> StageCache:
+        nothing = torch.zeros(batch, 0, dtype=torch.long, device=device)
+        return cls(torch.zeros(batch, dtype=torch.long, device=device), nothing, nothing)
+
+    @property
+    def size(self) -> int:
+        return self.positions.shape[1]
+
+    def extended(
+        self,
+        positions: Tensor,  # [B, N], going on from count
+        documents: Tensor,  # [B, N]
+        valid: Tensor,  # [B, N] False past a row's last new position
+        layers: list[tuple[Tensor, Tensor]],  # [B, H, N, K]
+        window: int | None,
+    ) -> StageCache:
+        """Returns the cache with the new positions, and without those that no later one can see."""
+        count = self.count + valid.sum(1)
+        size = max(self.size, -(-int(count.max()) // GROW_BY) * GROW_BY)
+        if window is not None:
+            size = max(min(size, window), self.size)
+        kept = valid & (positions >= (count - size)[:, None])
+        slots = torch.where(kept, positions % size, size)  # what is not kept goes to a slot past the end
+
+        def write(cached: Tensor, new: Tensor, dim: int, fill: int = 0) -> Tensor:
+            room = list(new.shape)
+            room[dim] = size + 1 - self.size
+            ring = torch.cat([cached, new.new_full(room, fill)], dim)
+            index = slots if new.dim() == 2 else slots[:, None, :, None].expand_as(new)
+            return ring.scatter(dim, index, new).narrow(dim, 0, size)
+
+        cached = self.layers or [(keys[:, :, :0], values[:, :, :0]) for keys, values in layers]
+        return StageCache(
+            count,
+            write(self.positions, positions, 1, -1),
+            write(self.documents, documents, 1),
+            tuple(
+                (write(old_k, k, 2), write(old_v, v, 2))
+                for (old_k, old_v), (k, v) in zip(cached, layers, strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class OpenUnit:
+    """The unit that the last position of a stage lies in, and how far inside."""
+
+    vector: Tensor | None  # [B, coarser width], None before the first
+    offset: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class State:
+    """A stream of B rows between two calls of the model. Calls return a new state; the old one stays good."""
+
+    stages: tuple[StageCache, ...]
+    units: tuple[OpenUnit, ...]  # one per stage transition
+    document: Tensor  # [B] documents begun
+    stack: Stack | None = None
+    steppers: tuple[LevelStepper, ...] = field(default=())  # one per row
+
+    @classmethod
+    def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
+        zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(
+            tuple(StageCache.empty(batch, device) for _ in range(n_stages)),
+            tuple(OpenUnit(None, zeros) for _ in range(n_stages - 1)),
+            zeros,
+            stack,
+            tuple(stack.stepper() for _ in range(batch)) if stack is not None else (),
+        )
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the stream has not begun."""
+        return self.stages[0].size == 0
+
+    def step_levels(self, ids: Tensor) -> tuple[Tensor, tuple[LevelStepper, ...]]:
+        """Pushes ids [B, N] through the rows' steppers; returns levels uint8 [B, N] and the steppers after.
+
+        BOS begins a document, at the highest level and with a fresh stepper; EOS has level 0.
+        Raises ValueError if the state was made without a stack.
+        """
+        if self.stack is None:
+            raise ValueError("levels are missing: pass them, or make the state with the splitters' stack")
+        steppers = list(copy.deepcopy(self.steppers))
+        levels = torch.zeros(ids.shape, dtype=torch.uint8)
+        for row, bytes_of_row in enumerate(ids.tolist()):
+            for position, byte in enumerate(bytes_of_row):
+                if byte == BOS:
+                    steppers[row] = self.stack.stepper()
+                    levels[row, position] = self.stack.depth
+                elif byte < N_BYTES:
+                    levels[row, position] = steppers[row].push(byte)
+        return levels.to(ids.device), tuple(steppers)

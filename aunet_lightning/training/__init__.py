@@ -1,0 +1,1 @@
+"""How a model learns: loss, metrics, optimizer and what a run shows."""

@@ -1,0 +1,166 @@
+"""AUNetModule: an AU-Net in Lightning. Loss in nats per prediction; everything shown in bits per byte."""
+
+import math
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from aunet_lightning.data.packing import Batch, n_text_bytes
+from aunet_lightning.model.aunet import AUNet, Output
+from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.training.metrics import BitsPerByte, UnitRates
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.vocabulary import IGNORE, N_BYTES
+
+
+class AUNetModule(LightningModule):
+    """Trains an AUNet on batches of ByteDataModule.
+
+    Args:
+        net: the network
+        optimizer: how its weights move
+        compile: whether to compile the network (torch.compile, in place)
+    """
+
+    net: AUNet
+
+    def __init__(
+        self,
+        net: AUNetConfig,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (never changed)
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # Checkpoints hold plain data, so that they load with weights_only and without this class.
+        self.config = AUNetConfig(**net) if isinstance(net, dict) else net
+        self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
+        plain = {"net": asdict(self.config), "optimizer": asdict(self.optimizer_config), "compile": compile}
+        self.save_hyperparameters(plain, logger=False)
+        self.compile_net = compile
+        self.bytes_seen = 0
+        self.metrics: dict[str, BitsPerByte] = {}
+        self.rates: dict[str, UnitRates] = {}
+
+    def configure_model(self) -> None:
+        """Builds the network, once."""
+        if "net" in self._modules:
+            return
+        self.net = AUNet(self.config)
+        if self.compile_net:
+            self.net.compile()
+
+    def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None) -> Output:
+        """As `AUNet.forward`."""
+        return self.net(ids, levels, state)
+
+    def nll(self, batch: Batch) -> tuple[Tensor, Output]:
+        """Returns nats per target [B, L], 0 where ignored, and what the network gave."""
+        output = self.net(batch["ids"], batch["levels"])
+        nats = F.cross_entropy(
+            output.logits.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=IGNORE, reduction="none"
+        )
+        return nats.view_as(batch["targets"]), output
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        nats, output = self.nll(batch)
+        targets = batch["targets"]
+        loss = nats.sum() / (targets != IGNORE).sum().clamp(min=1)
+
+        n_bytes = n_text_bytes(batch)
+        bits = nats.detach()[(targets >= 0) & (targets < N_BYTES)].sum() / math.log(2)
+        self.bytes_seen += n_bytes * self.trainer.world_size
+        self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True, sync_dist=True)
+        self.log("train/loss", loss.detach(), sync_dist=True)
+        self.log("train/bytes_seen", float(self.bytes_seen))
+        begun, dropped = output.units.sum(0), output.dropped.sum(0)
+        for s in range(self.config.depth):
+            self.log(f"train/bytes_per_unit_stage{s + 2}", batch["ids"].numel() / begun[s], sync_dist=True)
+            if self.config.stages[s + 1].max_units is not None:
+                self.log(f"train/dropped_stage{s + 2}", dropped[s].float(), sync_dist=True, reduce_fx="sum")
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer says, and logs the norm before."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self.log("train/grad_norm", norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start("val")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._measure("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start("test")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self._measure("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Returns `bits` [B, L] of each target with its `documents` and `targets` [B, L] and the `levels` read."""
+        nats, _ = self.nll(batch)
+        return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "targets", "levels")}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = adamw(self, self.optimizer_config)
+        total = self._total_steps()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimizer_config.lr_factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bytes_seen"] = self.bytes_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.bytes_seen = checkpoint.get("bytes_seen", 0)
+
+    def _total_steps(self) -> int:
+        """The steps of the whole run. (`trainer.estimated_stepping_batches` would load data, and lose its place.)"""
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return trainer.max_steps
+        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            raise ValueError("trainer: set max_steps or max_epochs, so that the learning rate knows where it ends")
+        batches = len(cast(Any, trainer).datamodule.batches("train"))
+        return max(trainer.max_epochs * batches // trainer.accumulate_grad_batches, 1)
+
+    def _start(self, part: str) -> None:
+        languages = cast(Any, self.trainer).datamodule.language_names(part)
+        self.metrics[part] = BitsPerByte(languages).to(self.device)
+        self.rates[part] = UnitRates(self.config.depth).to(self.device)
+
+    def _measure(self, part: str, batch: Batch) -> None:
+        nats, output = self.nll(batch)
+        self.metrics[part].update(nats, batch["targets"], batch["languages"])
+        self.rates[part].update(n_text_bytes(batch), output.units, output.dropped)
+
+    def _finish(self, part: str) -> None:
+        """Logs `PART/bpb`, `PART/bpb_LANGUAGE` and the units' rates."""
+        metric, rates = self.metrics[part], self.rates[part]
+        values = metric.compute()
+        self.log(f"{part}/bpb", values[0].float(), prog_bar=True, rank_zero_only=False)
+        for language, bpb in metric.by_language(values).items():
+            self.log(f"{part}/bpb_{language}", bpb)
+        for name, value in rates.named(rates.compute()).items():
+            if not name.startswith("dropped") or value:
+                self.log(f"{part}/{name}", value)

@@ -1,0 +1,24 @@
+"""Rules that decide, byte by byte, where a new unit begins to be worth pooling.
+
+This package knows bytes and nothing of models: importing it loads numpy and regex only.
+"""
+
+from splitters.contract import Splitter, Stepper, UnitRule, UnitStepper
+from splitters.laws import LawError, check
+from splitters.registry import available, available_unit_rules, build, register, resolve
+from splitters.stack import Stack
+
+__all__ = [
+    "LawError",
+    "Splitter",
+    "Stack",
+    "Stepper",
+    "UnitRule",
+    "UnitStepper",
+    "available",
+    "available_unit_rules",
+    "build",
+    "check",
+    "register",
+    "resolve",
+]

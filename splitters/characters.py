@@ -1,0 +1,89 @@
+"""UTF-8 bytes to character classes, as an automaton over bytes.
+
+A character is known at its last byte, so its class is emitted there and nothing before. Bytes that
+belong to no well-formed character are `INVALID`: at once where one byte shows it (a lone
+continuation, F8), and otherwise when the byte arrives that breaks the sequence off. Well-formed is
+what Unicode's table 3-7 allows: no overlong forms, no surrogates, nothing above U+10FFFF.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+Classes = tuple[tuple[str, str], ...]  # (name, regular expression for one character), the first match wins
+REST = "rest"  # the name of the class of every character that no expression matches
+INVALID = "invalid"  # and of bytes that belong to no character
+
+N_CODE_POINTS = 0x110000
+BAD = -1  # a sequence that no well-formed character starts with
+
+
+class ByteClasses(NamedTuple):
+    """The automaton: for `state + byte` the next state (both multiples of 256) and an emitted symbol.
+
+    Symbols: 0 nothing yet; 1 … C the class `names[symbol - 1]`; C + 1 an invalid byte. C + 2 more
+    means that an earlier, broken-off sequence was invalid and then the symbol holds.
+    """
+
+    next: list[int]
+    symbol: list[int]
+    names: tuple[str, ...]  # C class names, REST last
+
+    @property
+    def late(self) -> int:
+        return len(self.names) + 2
+
+
+@lru_cache(maxsize=32)
+def code_point_classes(classes: Classes) -> np.ndarray:
+    """Returns uint8 [0x110000]: the index of each code point's class in `classes`, or their number for REST."""
+    text = "".join(map(chr, range(N_CODE_POINTS)))
+    table = np.full(N_CODE_POINTS, len(classes), dtype=np.uint8)
+    for index in reversed(range(len(classes))):
+        for match in regex.finditer(f"(?:{classes[index][1]})+", text, flags=regex.V1):
+            table[match.start() : match.end()] = index
+    return table
+
+
+@lru_cache(maxsize=32)
+def byte_classes(classes: Classes) -> ByteClasses:
+    """Builds the automaton for `classes`, with equal states merged (the trie of a script block is one state)."""
+    names = (*[name for name, _ in classes], REST)
+    table = code_point_classes(classes).astype(np.int64) + 1  # symbol of each code point
+
+    # Rows by what the next continuation byte (6 bits) leads to; equal rows share a state. A row of
+    # `last` holds symbols, a row of `middle` holds rows of `last`, a row of `first` rows of `middle`.
+    last, of_last = np.unique(table.reshape(-1, 64), axis=0, return_inverse=True)
+    of_last = of_last.reshape(-1).astype(np.int64)
+    of_last[0xD800 // 64 : 0xE000 // 64] = BAD  # surrogates
+    three = of_last.copy()
+    three[: 0x800 // 64] = BAD  # overlong in three bytes
+    middle, of_middle = np.unique(three.reshape(-1, 64), axis=0, return_inverse=True)
+    of_middle = of_middle.reshape(-1).astype(np.int64)
+    four = np.full(5 * 64, BAD)
+    four[16 : N_CODE_POINTS // 4096] = of_middle[16:]  # below 16: overlong in four bytes
+    first, of_first = np.unique(four.reshape(-1, 64), axis=0, return_inverse=True)
+
+    at_middle = 1 + len(last)
+    at_first = at_middle + len(middle)
+    n_states, invalid = at_first + len(first), len(names) + 1
+    next_state = np.zeros((n_states, 256), dtype=np.int64)
+    symbol = np.full((n_states, 256), invalid, dtype=np.int64)
+
+    symbol[0, :128] = table[:128]
+    symbol[0, 0xC2:0xF5] = 0
+    next_state[0, 0xC2:0xE0] = 1 + of_last[2:32]
+    next_state[0, 0xE0:0xF0] = at_middle + of_middle[:16]
+    next_state[0, 0xF0:0xF5] = at_first + of_first.reshape(-1)
+    next_state[1:] = next_state[0]  # a byte that does not continue starts over,
+    symbol[1:] = symbol[0] + len(names) + 2  # and what was pending is invalid
+    symbol[1:at_middle, 128:192] = last
+    next_state[1:at_middle, 128:192] = 0
+    for rows, start, below in ((middle, at_middle, 1), (first, at_first, at_middle)):
+        here = slice(start, start + len(rows))
+        good = rows != BAD
+        next_state[here, 128:192] = np.where(good, below + rows, next_state[here, 128:192])
+        symbol[here, 128:192] = np.where(good, 0, symbol[here, 128:192])
+    return ByteClasses((next_state * 256).ravel().tolist(), symbol.ravel().tolist(), names)

@@ -1,0 +1,56 @@
+"""Units of one size, the control that knows nothing of language (MegaByte, arXiv 2305.07185)."""
+
+from typing import Literal
+
+import numpy as np
+
+from splitters.automaton import CharacterRule
+from splitters.characters import INVALID
+from splitters.contract import Splitter, Stepper
+from splitters.registry import register
+
+
+@register("fixed")
+class Fixed(Splitter):
+    """A boundary at every `n`-th byte, or at the last byte of every `n`-th character.
+
+    Bytes of no valid character count as characters, but carry no boundary.
+    """
+
+    def __init__(self, n: int = 4, of: Literal["bytes", "characters"] = "bytes") -> None:
+        if n < 1:
+            raise ValueError(f"fixed: n is {n}, it must be 1 or more")
+        if of not in ("bytes", "characters"):
+            raise ValueError(f"fixed: of is {of!r}, it must be 'bytes' or 'characters'")
+        self.n = n
+        self.characters = _EveryCharacter(n) if of == "characters" else None
+
+    def split(self, data: bytes) -> np.ndarray:
+        if self.characters:
+            return self.characters.split(data)
+        return np.arange(1, len(data) + 1) % self.n == 0
+
+    def stepper(self) -> Stepper:
+        return self.characters.stepper() if self.characters else _ByteCounter(self.n)
+
+
+class _ByteCounter(Stepper):
+    def __init__(self, n: int) -> None:
+        self.n, self.seen = n, 0
+
+    def push(self, byte: int) -> bool:
+        self.seen += 1
+        return self.seen % self.n == 0
+
+
+class _EveryCharacter(CharacterRule):
+    classes = ()
+    start = 0
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def step(self, state, kind):
+        if kind == INVALID:
+            return min(state + 1, self.n - 1), False
+        return (state + 1) % self.n, state + 1 == self.n

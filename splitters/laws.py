@@ -1,0 +1,101 @@
+"""The laws of a splitter, tried on texts in every script and on bytes that are no text at all.
+
+Prefix: appending bytes never changes an earlier boundary. Stream: stepping gives what splitting at
+once gives. Form: one entry a byte, of the right type, the same at every call.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from splitters.contract import Splitter, UnitRule, push_all
+from splitters.edge_texts import long_texts, short_texts
+from splitters.fixed import Fixed
+from splitters.registry import resolve
+from splitters.stack import Stack
+
+EVERY_CUT = 400  # texts up to this length are cut at every byte, longer ones at 100 places
+
+
+class LawError(ValueError):
+    """A splitter breaks a law. `law`, `text` (the shortest found) and `byte` (the offset) say how."""
+
+    def __init__(self, name: str, law: str, text: bytes, byte: int, how: str) -> None:
+        self.law, self.text, self.byte = law, text, byte
+        shown = text.decode("utf-8", "backslashreplace")
+        super().__init__(f"{name} breaks the {law} law on {text!r} ({shown!r}) at byte {byte}: {how}")
+
+
+def check(splitter: "Splitter | UnitRule | Stack | str | Mapping", texts: Iterable[bytes] | None = None) -> None:
+    """Tries the laws on `splitter`, on `texts` or (in about a second) on the shared edge texts.
+
+    Raises LawError, with the shortest text found that shows the failure.
+    """
+    subject = splitter if isinstance(splitter, Stack) else resolve(splitter)
+    name = type(subject).__name__
+    if isinstance(subject, UnitRule):
+        subject = Stack([Fixed(3), subject])
+    tried = [*sorted(short_texts().values(), key=len), *long_texts().values()] if texts is None else list(texts)
+    for law, violation in LAWS.items():
+        for data in tried:
+            if violation(subject, data) is not None:
+                shortest = _shrink(data, lambda text, v=violation: v(subject, text) is not None)
+                byte, how = violation(subject, shortest)  # type: ignore[misc]
+                raise LawError(name, law, shortest, byte, how)
+
+
+def _whole(subject: Splitter | Stack, data: bytes) -> np.ndarray:
+    return subject.levels(data) if isinstance(subject, Stack) else subject.split(data)
+
+
+def _form(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
+    wanted = np.dtype(np.uint8 if isinstance(subject, Stack) else np.bool_)
+    got = _whole(subject, data)
+    if not isinstance(got, np.ndarray) or got.dtype != wanted or got.shape != (len(data),):
+        form = f"{got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else type(got).__name__
+        return 0, f"returned {form}, not {wanted} [{len(data)}]"
+    return _difference(got, _whole(subject, data), "the first call", "the second call")
+
+
+def _prefix(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
+    whole = _whole(subject, data)
+    cuts = range(len(data)) if len(data) <= EVERY_CUT else np.linspace(0, len(data) - 1, 100).astype(int).tolist()
+    for cut in cuts:
+        difference = _difference(_whole(subject, data[:cut]), whole[:cut], f"the first {cut} bytes alone", "the whole text")
+        if difference:
+            return difference
+    return None
+
+
+def _stream(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
+    whole = _whole(subject, data)
+    return _difference(push_all(subject.stepper(), data).astype(whole.dtype), whole, "stepping", "splitting at once")  # type: ignore[arg-type]
+
+
+LAWS: dict[str, Callable[[Splitter | Stack, bytes], tuple[int, str] | None]] = {
+    "form": _form,
+    "prefix": _prefix,
+    "stream": _stream,
+}
+
+
+def _difference(a: np.ndarray, b: np.ndarray, a_name: str, b_name: str) -> tuple[int, str] | None:
+    for byte in np.flatnonzero(a != b)[:1].tolist():
+        return byte, f"{a_name} gives {a[byte]!s}, {b_name} gives {b[byte]!s}"
+    return None
+
+
+def _shrink(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
+    """Leaves out pieces, halves first and single bytes last, as long as the rest still fails."""
+    size = max(len(data) // 2, 1)
+    while True:
+        at, before = 0, len(data)
+        while at < len(data):
+            shorter = data[:at] + data[at + size :]
+            if fails(shorter):
+                data = shorter
+            else:
+                at += size
+        if size == 1 and len(data) == before:
+            return data
+        size = max(size // 2, 1)

@@ -1,0 +1,32 @@
+"""Words, by blanks: the rule of AU-Net (arXiv 2506.14761) without its look at the next byte."""
+
+from splitters.automaton import CharacterRule
+from splitters.registry import register
+
+LINE_BREAK = r"[\n\v\f\x85\u2028\u2029]"  # not \r: in \r\n it is a blank that the \n closes
+BLANK = r"[\s\u200b]"  # U+200B parts words in Khmer and is not \s
+# Combining marks and format characters (joiners) are part of the word that they stand in.
+LETTER = r"[\p{L}\p{M}\p{Cf}]"
+DIGIT = r"\p{N}"
+DIGITS_IN_GROUP = 3
+
+
+@register("whitespace")
+class Whitespace(CharacterRule):
+    """A boundary at the first blank after a word, at each line break, at the first character of each
+    run of punctuation, and at the first of each group of up to three digits."""
+
+    classes = (("break", LINE_BREAK), ("blank", BLANK), ("letter", LETTER), ("digit", DIGIT))
+    start = "blank"
+
+    def step(self, state, kind):
+        if kind == "break":
+            return "blank", True
+        if kind == "blank":
+            return "blank", state != "blank"
+        if kind == "digit":
+            grouped = state[1] if state[0] == "digit" else 0
+            return ("digit", grouped % DIGITS_IN_GROUP + 1), grouped % DIGITS_IN_GROUP == 0
+        if kind == "rest":
+            return "punctuation", state != "punctuation"
+        return "letter", False  # letters, and invalid bytes
