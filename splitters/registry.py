@@ -52,11 +52,8 @@ def available_unit_rules() -> list[str]:
     return sorted(name for name, cls in _all_classes().items() if issubclass(cls, UnitRule))
 
 
-def build(name: str, **options: Any) -> Any:
-    """Builds the splitter `name`, or the class `module:Class`, with its options.
-
-    Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
-    """
+def class_of(name: str) -> type[Rule]:
+    """Returns the class of a name, or of `module:Class`. Raises ValueError for an unknown one, listing the known."""
     cls = _import_class(name) if ":" in name else _all_classes().get(name)
     if cls is None:
         near = difflib.get_close_matches(name, _classes, n=1)
@@ -64,6 +61,15 @@ def build(name: str, **options: Any) -> Any:
         raise ValueError(
             f"unknown splitter {name!r}: known are {', '.join(sorted(_classes))}, or module:Class for your own.{hint}"
         )
+    return cls
+
+
+def build(name: str, **options: Any) -> Any:
+    """Builds the splitter `name`, or the class `module:Class`, with its options.
+
+    Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
+    """
+    cls = class_of(name)
     try:
         inspect.signature(cls).bind(**options)
     except TypeError as error:

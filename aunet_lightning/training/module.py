@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from aunet_lightning.data.packing import Batch, n_text_bytes
+from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.training.metrics import BitsPerByte, UnitRates
@@ -42,6 +43,7 @@ class AUNetModule(LightningModule):
         self.save_hyperparameters(plain, logger=False)
         self.compile_net = compile
         self.bytes_seen = 0
+        self.steps_trained = 0  # of the checkpoint that was loaded
         self.metrics: dict[str, BitsPerByte] = {}
         self.rates: dict[str, UnitRates] = {}
 
@@ -129,10 +131,18 @@ class AUNetModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the weights mean nothing without: the splitters, and how much was read."""
         checkpoint["bytes_seen"] = self.bytes_seen
+        checkpoint["splitters"] = cast(Any, self.trainer).datamodule.rules
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError where the checkpoint's network is another one."""
+        there, here = checkpoint["hyper_parameters"]["net"], asdict(self.config)
+        if different := [key for key in here if there.get(key) != here[key]]:
+            shown = "; ".join(f"{key} (there {there.get(key)}, here {here[key]})" for key in different)
+            raise UserError(f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder")
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
+        self.steps_trained = checkpoint.get("global_step", 0)
 
     def _total_steps(self) -> int:
         """The steps of the whole run. (`trainer.estimated_stepping_batches` would load data, and lose its place.)"""

@@ -1,0 +1,1 @@
+"""The command `aunet`. Commands that train load Lightning; the others do not."""

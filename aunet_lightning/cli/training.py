@@ -1,0 +1,283 @@
+"""fit, validate, test and predict: LightningCLI, with one folder per run and short errors."""
+
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from aunet_lightning.data.datamodule import ByteDataModule, Rule
+from aunet_lightning.errors import UserError
+from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
+from aunet_lightning.tracking.run_folder import RunConfig, RunFolder, rule_name
+from aunet_lightning.training.callbacks import PredictionWriter, Report, ReportConfig, Throughput
+from aunet_lightning.training.module import AUNetModule
+
+TRAINER_DEFAULTS = {
+    "max_epochs": -1,  # max_steps says how long
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "use_distributed_sampler": False,  # ByteDataModule deals rows to ranks itself
+    "num_sanity_val_steps": 0,
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|litlogger).*")
+    try:
+        AUNetCLI(_with_config_of_checkpoint(arguments))
+    except UserError as error:
+        print(f"aunet {arguments[0]}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class ShortErrorParser(LightningArgumentParser):
+    """Says what is wrong in one sentence, without a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        print(f"aunet: error: {short_error(message)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def short_error(message: str) -> str:
+    """Returns a parser's message on one line, without the advice on how to read it."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(("usage:", "Given value type")))
+    return re.sub(r"\s+", " ", text)
+
+
+class AUNetCLI(LightningCLI):
+    """LightningCLI for one fixed module and data module, with `run`, `report` and the splitters beside them."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.folder: RunFolder | None = None
+        self.run_logger: MLflowRunLogger | None = None
+        super().__init__(
+            AUNetModule,
+            ByteDataModule,
+            args=arguments,
+            save_config_callback=None,  # the run folder keeps it
+            seed_everything_default=1,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=ShortErrorParser,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--splitter",
+            type=Rule | None,
+            default="whitespace",
+            help="the rule from bytes to stage 2: a name (aunet splitters lists them), or {name: fixed, n: 4}",
+        )
+        parser.add_argument(
+            "--upper_splitters",
+            type=list[Rule],
+            default=[],
+            help="one rule per further stage, among the units below it",
+        )
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_class_arguments(ReportConfig, "report")
+        parser.link_arguments("splitter", "data.splitter")
+        parser.link_arguments("upper_splitters", "data.upper_splitters")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the settings as they were given: stock Lightning lets a checkpoint overrule them."""
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # what our classes say of their arguments
+            raise UserError(str(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self.config_init[self.subcommand]
+        self._check_depth()
+        trainer = config["trainer"]
+        callbacks = [Throughput(), Report(config["report"])]
+        if not trainer["fast_dev_run"]:
+            name = config["run"].name or self._run_name()
+            self.folder = RunFolder.of(config["run"], name, self.settings())
+            callbacks += self._checkpoint_callbacks(config["run"])
+            if self.subcommand == "predict":
+                callbacks.append(PredictionWriter(self.folder.path / "predictions.jsonl"))
+            if trainer["logger"] in (None, True) and self.subcommand != "predict":
+                trainer["logger"] = self.run_logger = MLflowRunLogger(
+                    self.folder, config["run"].experiment, name, tracking_uri(config["run"].tracking_uri),
+                    self._params(), {"splitter": rule_name(config["splitter"])},
+                )  # fmt: skip
+        trainer["callbacks"] = [*(trainer["callbacks"] or []), *callbacks]
+        if trainer["enable_checkpointing"] is None:
+            trainer["enable_checkpointing"] = self.subcommand == "fit" and self.folder is not None
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Reads the data before anything is begun, so that a mistake there costs no time."""
+        try:
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def before_fit(self) -> None:
+        if self.folder is None:
+            return
+        resume = self._begin()
+        options = self.config_init["fit"]
+        if options["ckpt_path"] is None and resume is not None:
+            rank_zero_info(f"Going on from {resume}")
+            options["ckpt_path"] = str(resume)
+        if self.run_logger is not None:
+            self.run_logger.start()
+            self.run_logger.log_text(self.folder.config.read_text(), "config.yaml")
+
+    @rank_zero_only
+    def _begin(self) -> Path | None:
+        assert self.folder is not None
+        return self.folder.begin(self.settings(), self.dump())
+
+    def before_validate(self) -> None:
+        self._find_checkpoint()
+
+    def before_test(self) -> None:
+        self._find_checkpoint()
+
+    def before_predict(self) -> None:
+        self._find_checkpoint()
+
+    def after_fit(self) -> None:
+        if self.folder is not None:
+            _say(*self._where_to_look())
+
+    def settings(self) -> dict[str, Any]:
+        """The run's whole configuration as plain data."""
+        return cast(dict[str, Any], self.config[str(self.subcommand)].as_dict())
+
+    def dump(self) -> str:
+        """The same as YAML, which `aunet fit -c` takes."""
+        return self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_none=False)
+
+    def _check_depth(self) -> None:
+        rules, stages = len(self.datamodule.rules), len(self.model.config.stages)
+        if rules != stages - 1:
+            raise UserError(
+                f"model.net.stages has {stages} stages, which takes {stages - 1} splitters, but splitter and "
+                f"upper_splitters name {rules}: add to upper_splitters, for example {{name: every, n: 2}}, or remove"
+                if rules
+                else f"model.net.stages has {stages} stages but splitter is null: name one"
+            )
+
+    def _run_name(self) -> str:
+        config = self.config_init[self.subcommand]
+        stages = self.model.config.stages
+        widths = "-".join(str(stage.dim) for stage in stages)
+        return f"{rule_name(config['splitter'])}-{len(stages)}stages-{widths}-seed{config['seed_everything']}"
+
+    def _params(self) -> dict[str, Any]:
+        """The dozen settings by which runs are told apart in MLflow; all of them are in config.yaml."""
+        config, net = self.config_init[self.subcommand], self.model.config
+        stages = net.stages
+        return {
+            "splitter": rule_name(config["splitter"]),
+            "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",
+            "languages": ", ".join(config["data"].languages or ["all"]),
+            "stages": len(stages),
+            "widths": "-".join(str(stage.dim) for stage in stages),
+            "layers": "-".join(str(stage.layers) for stage in stages),
+            "windows": "-".join(str(stage.window or "all") for stage in stages),
+            "upsampling": net.upsampling,
+            "row_bytes": self.datamodule.row_bytes,
+            "batch_rows": self.datamodule.batch_rows,
+            "lr": self.model.optimizer_config.lr,
+            "max_steps": config["trainer"]["max_steps"],
+            "precision": config["trainer"]["precision"] or "32-true",
+            "seed": config["seed_everything"],
+        }
+
+    def _checkpoint_callbacks(self, run: RunConfig) -> list[pl.Callback]:
+        if self.subcommand != "fit" or self.folder is None:
+            return []
+        common: dict[str, Any] = {
+            "dirpath": self.folder.checkpoints, "auto_insert_metric_name": False, "enable_version_counter": False
+        }  # fmt: skip
+        last = ModelCheckpoint(filename="last", every_n_train_steps=run.checkpoint_every, **common)
+        best = ModelCheckpoint(filename="best", monitor="val/bpb", mode="min", **common)
+        return [last, best, _SaveAtEnd(self.folder.last)]
+
+    def _find_checkpoint(self) -> None:
+        """Takes the best checkpoint of the run where none is named."""
+        options = self.config_init[self.subcommand]
+        named = options["ckpt_path"]
+        if named is not None and not Path(named).exists() and named not in ("best", "last"):
+            raise UserError(f"ckpt_path: there is no {named}")
+        if named is None or named in ("best", "last"):
+            if self.folder is None:
+                raise UserError("ckpt_path is missing: with fast_dev_run there is no run folder to find one in")
+            candidates = [self.folder.last, self.folder.best] if named == "last" else [self.folder.best, self.folder.last]
+            found = next((path for path in candidates if path.exists()), None)
+            if found is None:
+                raise UserError(
+                    f"ckpt_path is missing, and {self.folder.path} has no checkpoint: run aunet fit with the same "
+                    "options first, or name a checkpoint"
+                )
+            options["ckpt_path"] = str(found)
+        _say(f"Checkpoint {options['ckpt_path']}")
+        around = RunFolder.around(Path(options["ckpt_path"]))
+        if self.run_logger is not None:
+            if around.mlflow.exists():  # its results belong to the run that made it
+                self.run_logger.folder = around
+            else:
+                self.run_logger.folder.path.mkdir(parents=True, exist_ok=True)
+            self.run_logger.start()
+
+    def _where_to_look(self) -> list[str]:
+        assert self.folder is not None
+        lines = [f"\nThe run is in {self.folder.path}  (aunet validate, test and predict take --ckpt_path {self.folder.best})"]
+        if self.run_logger is not None:
+            if self.run_logger.uri == f"sqlite:///{DEFAULT_STORE}":
+                lines.append("See it in MLflow: make ui, then open")
+                lines.append(f"  http://127.0.0.1:5000{ui_path(self.run_logger.experiment_id)}")
+            else:
+                lines.append(f"See it in MLflow: {self.run_logger.uri.rstrip('/')}{ui_path(self.run_logger.experiment_id)}")
+        return lines
+
+
+class _SaveAtEnd(pl.Callback):
+    """Saves the last step, whatever the interval between checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def _data_seed(seed: bool | int) -> int:
+    return int(seed)
+
+
+def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
+    """Where only a checkpoint is named, takes the configuration of its run folder."""
+    named = [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--ckpt_path"]
+    named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
+    has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
+    if arguments[0] == "fit" or has_config or not named:
+        return arguments
+    config = RunFolder.around(Path(named[-1])).config
+    return [arguments[0], "-c", str(config), *arguments[1:]] if config.exists() else arguments
+
+
+@rank_zero_only
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)

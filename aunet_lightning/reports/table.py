@@ -1,0 +1,53 @@
+"""The table of bits per byte by language, as text, Markdown and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BpbTable:
+    """One row per language and one for all text (first); one column per model."""
+
+    columns: Mapping[str, Mapping[str, float]]  # model → language or "all" → BPB
+
+    def rows(self) -> list[tuple[str, list[float]]]:
+        languages = sorted({language for column in self.columns.values() for language in column} - {"all"})
+        return [
+            (language, [column.get(language, math.nan) for column in self.columns.values()])
+            for language in ["all", *languages]
+        ]
+
+    def as_text(self, title: str) -> str:
+        """Returns aligned columns under a title; the lowest value of each row is starred."""
+        header = ["language", *self.columns]
+        body = [[language, *_starred(values)] for language, values in self.rows()]
+        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+            for row in [header, *body]
+        ]
+        return "\n".join([title, *lines])
+
+    def as_markdown(self) -> str:
+        lines = ["| language | " + " | ".join(self.columns) + " |", "|---|" + "---:|" * len(self.columns)]
+        lines += [f"| {language} | " + " | ".join(_cells(values)) + " |" for language, values in self.rows()]
+        return "\n".join(lines) + "\n"
+
+    def as_csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["language", *self.columns])
+        writer.writerows([language, *values] for language, values in self.rows())
+        return text.getvalue()
+
+
+def _cells(values: Sequence[float]) -> list[str]:
+    return ["–" if math.isnan(value) else f"{value:.3f}" for value in values]
+
+
+def _starred(values: Sequence[float]) -> list[str]:
+    best = min((value for value in values if not math.isnan(value)), default=math.nan)
+    return [cell + ("*" if value == best and len(values) > 1 else " ") for cell, value in zip(_cells(values), values, strict=True)]

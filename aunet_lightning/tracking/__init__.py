@@ -1,0 +1,1 @@
+"""Where a run leaves its traces: one folder per run, and MLflow."""

@@ -1,0 +1,188 @@
+"""What a run shows: its speed, a table by language with baselines, boundaries, and text of its own."""
+
+import json
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.generation import generate
+from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script
+from aunet_lightning.reports.ngram import bpb_by_language
+from aunet_lightning.reports.table import BpbTable
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
+from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.vocabulary import N_BYTES
+
+NGRAM_BYTES = 50_000_000  # more training text than this takes a yardstick too long
+
+
+@dataclass
+class ReportConfig:
+    """What is shown when a run ends."""
+
+    ngrams: list[int] = field(default_factory=list)
+    """orders of byte n-gram models, trained on the same text, that stand in the table as yardsticks"""
+    sample_prompts: list[str] = field(default_factory=list)
+    """beginnings that the model continues; an empty one lets it begin"""
+    sample_bytes: int = 160
+    """bytes of each continuation"""
+    sample_temperature: float = 0.8
+    """0 takes the most likely byte each time"""
+
+
+class Throughput(Callback):
+    """Logs perf/bytes_per_second of training, over the last few batches and without validation."""
+
+    WINDOW = 20
+
+    def __init__(self) -> None:
+        self.marks: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)  # (when, bytes seen by then)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.marks.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.marks.append((time.perf_counter(), cast(AUNetModule, pl_module).bytes_seen))
+        (begin, before), (now, seen) = self.marks[0], self.marks[-1]
+        if now > begin:
+            pl_module.log("perf/bytes_per_second", (seen - before) / (now - begin))
+
+
+class Report(Callback):
+    """The table of BPB by language after each validation (printed at the end), boundaries and samples."""
+
+    def __init__(self, config: ReportConfig) -> None:
+        self.config = config
+        self._baselines: dict[str, dict[str, dict[str, float]]] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = _data(trainer)
+        _log_text(trainer, as_html(one_per_script(data.texts("train")), data.stack), "boundaries.html")
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(AUNetModule, pl_module)
+        if trainer.sanity_checking or "val" not in module.metrics:
+            return
+        if trainer.state.fn == "fit":
+            table = self._table(trainer, module, "val")
+            _log_text(trainer, table.as_markdown(), "val_bpb.md")
+            _log_text(trainer, table.as_csv(), "val_bpb.csv")
+        else:
+            self._show(trainer, module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, cast(AUNetModule, pl_module), "test")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(AUNetModule, pl_module)
+        if "val" in module.metrics:
+            self._show(trainer, module, "val")
+        data = _data(trainer)
+        lines = [
+            f"{script:<11} {as_line(text, data.stack)}"
+            for script, text in one_per_script(data.texts("val" if "val" in data.corpora else "train"))
+        ]
+        _print("\nStage boundaries (│ a unit of stage 2 ends, ║ one of stage 3 too, …)", *lines)
+        if self.config.sample_prompts:
+            prompts = [prompt.encode() for prompt in self.config.sample_prompts]
+            module.eval()
+            texts = generate(module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature)
+            module.train()
+            shown = [text.decode("utf-8", "replace") for text in texts]
+            _print("\nSamples", *(f"» {text}" for text in shown))
+            _log_text(trainer, "\n\n".join(shown), "samples.txt")
+
+    def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
+        metric = module.metrics[part]
+        values = metric.compute()
+        model = {"all": float(values[0])} | metric.by_language(values)
+        return BpbTable({"AU-Net": model} | self._ngrams(_data(trainer), part))
+
+    def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
+        if part not in self._baselines:
+            orders = self.config.ngrams
+            n_bytes = int(data.corpora["train"].lengths[data.documents["train"]].sum()) if "train" in data.corpora else 0
+            if orders and not 0 < n_bytes <= NGRAM_BYTES:
+                _print(f"n-gram yardsticks left out: they are for 1 to {NGRAM_BYTES:,} bytes of training text, not {n_bytes:,}")
+                orders = []
+            train, held_out = (data.texts("train"), data.texts(part)) if orders else ([], [])
+            self._baselines[part] = {f"{order}-gram": bpb_by_language(order, train, held_out) for order in orders}
+        return self._baselines[part]
+
+    def _show(self, trainer: Trainer, module: AUNetModule, part: str) -> None:
+        table = self._table(trainer, module, part)
+        kind = "held-out" if part == "val" else "test"
+        steps = trainer.global_step or module.steps_trained
+        _print(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
+        _log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
+        _log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
+
+
+class PredictionWriter(Callback):
+    """Writes what `aunet predict` finds: a line per document with its language, bytes, bits and BPB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sums: dict[int, list[float]] = {}  # document → bits, bytes
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        scored = (outputs["targets"] >= 0) & (outputs["targets"] < N_BYTES)
+        for document, bits in zip(outputs["documents"][scored].tolist(), outputs["bits"][scored].tolist(), strict=True):
+            sums = self.sums.setdefault(document, [0.0, 0])
+            sums[0] += bits
+            sums[1] += 1
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for other in _from_all_ranks(self.sums)[1:]:
+            for document, (bits, n_bytes) in other.items():
+                sums = self.sums.setdefault(document, [0.0, 0])
+                sums[0] += bits
+                sums[1] += n_bytes
+        if not trainer.is_global_zero:
+            return
+        corpus = _data(trainer).corpora["test"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w") as file:
+            for document, (bits, n_bytes) in sorted(self.sums.items()):
+                line = {"id": corpus.name(document), "lang": corpus.language(document), "bytes": int(n_bytes)}
+                line |= {"bits": round(bits, 3), "bpb": round(bits / n_bytes, 5)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        _print(f"Bits of {len(self.sums)} documents: {self.path}")
+
+
+def _from_all_ranks(value: Any) -> list[Any]:
+    """Returns every rank's value, this rank's first."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return [value, *(v for rank, v in enumerate(values) if rank != torch.distributed.get_rank())]
+
+
+def _data(trainer: Trainer) -> ByteDataModule:
+    return cast(ByteDataModule, cast(Any, trainer).datamodule)
+
+
+def _log_text(trainer: Trainer, text: str, artifact: str) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, MLflowRunLogger):
+            logger.log_text(text, artifact)
+
+
+@rank_zero_only
+def _print(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)

@@ -1,0 +1,53 @@
+"""Small models, small text, and every splitter: what the tests are parametrised with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aunet_lightning import AUNet, AUNetConfig, StageConfig
+from splitters import Stack, available
+
+ROOT = Path(__file__).parent.parent
+UDHR = ROOT / "experiments" / "data" / "udhr"
+GOLDEN = Path(__file__).parent / "golden"
+UPPER = {"name": "every", "n": 2}
+N_STAGES = (1, 2, 3, 4)
+MIXED = "All human: 12345.\nคน 人々は、ABC. मनुष्य é̂ 자유 🤝🏽 x\r\n".encode()
+
+
+def stack_of(splitter: str, stages: int) -> Stack:
+    """The splitter with `every` above it, for a model of so many stages."""
+    return Stack([splitter, UPPER, UPPER][: stages - 1])
+
+
+def tiny(stages: int = 3, **options) -> AUNetConfig:
+    """A model that a test can afford: windows shorter than the row, every stage of another width."""
+    shapes = [(16, 2, 4), (24, 1, 3), (16, 1, 2), (8, 2, None)]
+    made = [
+        StageConfig(dim=dim, layers=layers, head_dim=8, window=window) for dim, layers, window in shapes[: stages - 1]
+    ]
+    deepest = shapes[stages - 1]
+    return AUNetConfig(stages=[*made, StageConfig(dim=deepest[0], layers=2, head_dim=8)], **options)
+
+
+def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
+    torch.manual_seed(seed)
+    return AUNet(config).eval()
+
+
+@pytest.fixture(params=available())
+def splitter(request) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

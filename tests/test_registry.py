@@ -1,0 +1,109 @@
+"""Names, wrong names, and plug-ins."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import splitters
+from splitters import registry
+
+
+@pytest.fixture
+def clean_registry(monkeypatch):
+    monkeypatch.setattr(registry, "_classes", dict(registry._all_classes()))
+    monkeypatch.setattr(registry, "_loaded", set(registry._loaded))
+
+
+class EveryVowel(splitters.Splitter):
+    def split(self, data):
+        return np.isin(np.frombuffer(data, np.uint8), list(b"aeiou"))
+
+    def stepper(self):
+        return _Vowels()
+
+
+class _Vowels(splitters.Stepper):
+    def push(self, byte):
+        return byte in b"aeiou"
+
+
+def test_built_in_names():
+    assert {"whitespace", "aunet_word", "cjk_character", "fixed"} <= set(splitters.available())
+    assert "every" in splitters.available_unit_rules()
+    assert "every" not in splitters.available()
+
+
+def test_registering_is_being_available(clean_registry):
+    splitters.register("vowels")(EveryVowel)
+    assert "vowels" in splitters.available()
+    splitters.check("vowels")
+
+
+def test_a_name_is_given_once(clean_registry):
+    with pytest.raises(ValueError, match="'whitespace' is already"):
+        splitters.register("whitespace")(EveryVowel)
+
+
+@pytest.mark.parametrize("wrong", [object, lambda data: data, type("Half", (splitters.Splitter,), {"split": lambda s, d: d})])
+def test_what_breaks_the_contract_fails_when_it_registers(wrong):
+    with pytest.raises(TypeError, match="wrong_one"):
+        splitters.register("wrong_one")(wrong)
+
+
+def test_module_and_class_name_ones_own(clean_registry):
+    assert isinstance(splitters.build("tests.test_registry:EveryVowel"), EveryVowel)
+    with pytest.raises(ValueError, match=r"tests\.nowhere:Rule.*cannot be imported"):
+        splitters.build("tests.nowhere:Rule")
+
+
+def test_an_entry_point_is_found(clean_registry, monkeypatch):
+    class Point:
+        name = "vowels"
+
+        def load(self):
+            return EveryVowel
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "aunet.splitters" else [])
+    assert isinstance(splitters.build("vowels"), EveryVowel)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("whitespac", ["whitespac", "known are", "Did you mean 'whitespace'"]),
+        ({"name": "fixed", "m": 3}, ["fixed", "'m'", "n: int"]),
+        ({"name": "fixed", "n": 0}, ["n is 0", "1 or more"]),
+        ({"name": "fixed", "of": "words"}, ["of is 'words'", "characters"]),
+        ({"n": 3}, ["no name"]),
+        (3, ["3", "expected a name"]),
+    ],
+)
+def test_errors_name_the_value_and_the_remedy(spec, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are the match)
+        splitters.resolve(spec)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_unit_rule_cannot_stand_first():
+    with pytest.raises(ValueError, match="cannot be the first rule"):
+        splitters.Stack(["every"])
+
+
+HEAVY = ("torch", "lightning", "mlflow", "aunet_lightning")
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split() if name in HEAVY}
+
+
+def test_splitters_load_nothing_heavy():
+    assert loaded_by("import splitters; [splitters.build(n) for n in splitters.available()]") == set()
+
+
+def test_the_test_above_can_fail():
+    assert loaded_by("import aunet_lightning.model") == {"aunet_lightning"}
+    assert "torch" in loaded_by("import splitters, aunet_lightning.model.aunet")

@@ -1,0 +1,136 @@
+"""The laws, over the registry: registering a splitter is being tested here."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import splitters
+from splitters import LawError, Splitter, Stack, Stepper, available, available_unit_rules, build, check
+from splitters.contract import push_all
+from splitters.edge_texts import long_texts, short_texts
+from tests.conftest import N_STAGES, stack_of
+
+BYTES = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=30).map(str.encode),
+    st.lists(st.sampled_from([b" ", b"\n", b".", b"7", b"a", "中".encode(), "\u0e19\u0e49".encode(), b"\xe4\xb8"])).map(b"".join),
+)
+STACKS = [[name, *upper] for name in available() for upper in ([], ["every"], ["every", "whitespace"])]
+
+
+@pytest.mark.parametrize("rules", STACKS, ids=str)
+def test_laws_hold_on_the_shared_texts(rules):
+    check(Stack(rules))
+
+
+@pytest.mark.parametrize("name", [*available(), *available_unit_rules()])
+def test_laws_hold_for_each_rule_alone(name):
+    check(build(name))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=BYTES, cut=st.integers(0, 60), rules=st.sampled_from(STACKS))
+def test_prefix_and_stream_laws_on_any_bytes(data, cut, rules):
+    stack = Stack(rules)
+    whole = stack.levels(data)
+    assert whole.dtype == np.uint8
+    assert whole.shape == (len(data),)
+    np.testing.assert_array_equal(stack.levels(data[:cut]), whole[:cut])
+    np.testing.assert_array_equal(push_all(stack.stepper(), data), whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=BYTES, rules=st.sampled_from(STACKS))
+def test_levels_nest_and_the_first_rule_is_kept(data, rules):
+    levels = Stack(rules).levels(data)
+    np.testing.assert_array_equal(levels >= 1, build(rules[0]).split(data))
+    assert levels.max(initial=0) <= len(rules)
+
+
+def test_a_rule_above_loses_no_boundary_but_defers_it():
+    data = b"ab cdef gh "
+    units = np.flatnonzero(Stack(["fixed", "whitespace"]).levels(data) == 2)  # fixed: bytes 3, 7
+    blanks = [2, 7, 10]  # at 2 it waits for 3, at 7 it is there, at 10 no unit has ended yet
+    assert units.tolist() == [3, 7]
+    assert np.flatnonzero(build("whitespace").split(data)).tolist() == blanks
+
+
+def test_a_megabyte_without_a_boundary(splitter):
+    data = b"a" * 1_000_000
+    levels = stack_of(splitter, 4).levels(data)
+    assert levels.shape == (1_000_000,)
+
+
+def test_a_stepper_can_be_copied_in_the_middle(splitter):
+    data = short_texts()["Chinese"] + short_texts()["Latin"]
+    stack = stack_of(splitter, 3)
+    stepper, whole = stack.stepper(), stack.levels(data)
+    push_all(stepper, data[:50])
+    branch = copy.deepcopy(stepper)
+    push_all(stepper, b"something else, 123")
+    np.testing.assert_array_equal(push_all(branch, data[50:]), whole[50:])
+
+
+class PeekingSplitter(Splitter):
+    """A boundary at the last blank of a run: it looks at the next byte."""
+
+    def split(self, data):
+        blank = np.frombuffer(data, np.uint8) == 32
+        return blank & ~np.append(blank[1:], False)
+
+    def stepper(self):
+        return _Never()
+
+
+class _Never(Stepper):
+    def push(self, byte):
+        return False
+
+
+def test_a_rule_that_peeks_is_refused_with_the_shortest_text():
+    with pytest.raises(LawError) as error:
+        check(PeekingSplitter())
+    assert error.value.law == "prefix"
+    assert error.value.text == b"  "
+    assert error.value.byte == 0
+    assert "PeekingSplitter" in str(error.value)
+
+
+def test_a_stepper_that_differs_is_refused():
+    class Lagging(splitters.Splitter):
+        def split(self, data):
+            return np.frombuffer(data, np.uint8) == 32
+
+        def stepper(self):
+            return _Never()
+
+    with pytest.raises(LawError) as error:
+        check(Lagging())
+    assert (error.value.law, error.value.text) == ("stream", b" ")
+
+
+@pytest.mark.parametrize("wrong", [lambda data: [False] * len(data), lambda data: np.zeros(len(data)), lambda data: np.zeros(3, bool)])
+def test_a_wrong_form_is_refused(wrong):
+    class Wrong(splitters.Splitter):
+        def split(self, data):
+            return wrong(data)
+
+        def stepper(self):
+            return _Never()
+
+    with pytest.raises(LawError, match="form"):
+        check(Wrong())
+
+
+@pytest.mark.parametrize("stages", N_STAGES)
+def test_depth_is_the_number_of_rules(splitter, stages):
+    stack = stack_of(splitter, stages)
+    assert stack.depth == stages - 1
+    assert stack.levels(b"a b. c\n").max() <= stages - 1
+
+
+def test_long_texts_are_long():
+    assert max(map(len, long_texts().values())) >= 10_000
