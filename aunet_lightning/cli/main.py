@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"aunet {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
+    # OpenMP threads that wait for each other spin, and where another program has the cores they spin
+    # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (docs/measurements.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # one's own splitters: module:Class
     if command in TRAINING:

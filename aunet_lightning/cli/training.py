@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI, with one folder per run and short errors."""
 
+import logging
 import re
 import sys
 import warnings
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -15,7 +17,7 @@ from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.errors import UserError
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder, rule_name
-from aunet_lightning.training.callbacks import PredictionWriter, Report, ReportConfig, Throughput
+from aunet_lightning.training.callbacks import BpbProgressBar, PredictionWriter, Report, ReportConfig, Throughput
 from aunet_lightning.training.module import AUNetModule
 
 TRAINER_DEFAULTS = {
@@ -29,6 +31,7 @@ TRAINER_DEFAULTS = {
 
 def run(arguments: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
+    _quieten()
     warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|litlogger).*")
     try:
         AUNetCLI(_with_config_of_checkpoint(arguments))
@@ -105,7 +108,9 @@ class AUNetCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         self._check_depth()
         trainer = config["trainer"]
-        callbacks = [Throughput(), Report(config["report"])]
+        callbacks: list[pl.Callback] = [Throughput(), Report(config["report"])]
+        if trainer["enable_progress_bar"] is not False:
+            callbacks.append(BpbProgressBar())
         if not trainer["fast_dev_run"]:
             name = config["run"].name or self._run_name()
             self.folder = RunFolder.of(config["run"], name, self.settings())
@@ -135,6 +140,7 @@ class AUNetCLI(LightningCLI):
             return
         resume = self._begin()
         options = self.config_init["fit"]
+        options["weights_only"] = True  # a checkpoint is data, and loads as nothing else
         if options["ckpt_path"] is None and resume is not None:
             rank_zero_info(f"Going on from {resume}")
             options["ckpt_path"] = str(resume)
@@ -160,13 +166,13 @@ class AUNetCLI(LightningCLI):
         if self.folder is not None:
             _say(*self._where_to_look())
 
-    def settings(self) -> dict[str, Any]:
-        """The run's whole configuration as plain data."""
-        return cast(dict[str, Any], self.config[str(self.subcommand)].as_dict())
-
     def dump(self) -> str:
-        """The same as YAML, which `aunet fit -c` takes."""
+        """The run's whole configuration as YAML, which `aunet fit -c` takes."""
         return self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_none=False)
+
+    def settings(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return cast(dict[str, Any], yaml.safe_load(self.dump()))
 
     def _check_depth(self) -> None:
         rules, stages = len(self.datamodule.rules), len(self.model.config.stages)
@@ -218,6 +224,7 @@ class AUNetCLI(LightningCLI):
     def _find_checkpoint(self) -> None:
         """Takes the best checkpoint of the run where none is named."""
         options = self.config_init[self.subcommand]
+        options["weights_only"] = True
         named = options["ckpt_path"]
         if named is not None and not Path(named).exists() and named not in ("best", "last"):
             raise UserError(f"ckpt_path: there is no {named}")
@@ -276,6 +283,13 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
         return arguments
     config = RunFolder.around(Path(named[-1])).config
     return [arguments[0], "-c", str(config), *arguments[1:]] if config.exists() else arguments
+
+
+def _quieten() -> None:
+    """Leaves out lines that tell the user of this program nothing: advertisement, and a store that is made."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).addFilter(lambda record: not re.search("Tip:|weights_only", record.getMessage()))
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 
 @rank_zero_only

@@ -105,14 +105,6 @@ class RunFolder:
     def differences(self, config: Mapping[str, Any]) -> list[str]:
         """Returns the defining settings in which `config` differs from the run that is kept here."""
         kept = defining(yaml.safe_load(self.config.read_text()))
-        ours = defining(yaml.safe_load(yaml.safe_dump(_plain(config))))
+        ours = defining(config)
         keys = sorted(kept.keys() | ours.keys())
         return [f"{key} (there {kept.get(key)!r}, here {ours.get(key)!r})" for key in keys if kept.get(key) != ours.get(key)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities import rank_zero_only
 
 from aunet_lightning.data.datamodule import ByteDataModule
@@ -35,6 +37,21 @@ class ReportConfig:
     """bytes of each continuation"""
     sample_temperature: float = 0.8
     """0 takes the most likely byte each time"""
+
+
+class BpbProgressBar(TQDMProgressBar):
+    """The training bar alone, with bits per byte."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return cast(dict[str, Any], metrics)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True)
 
 
 class Throughput(Callback):
