@@ -1,5 +1,6 @@
 """What each rule does: tables of texts and pieces, and plain forms of the same rules."""
 
+import itertools
 import json
 
 import numpy as np
@@ -15,11 +16,13 @@ from tests.conftest import GOLDEN
 
 def pieces(splitter, text: str) -> list[str]:
     """The text cut after each boundary."""
-    data, out, at = text.encode(), [], 0
-    for boundary in np.flatnonzero(splitter.split(data)):
-        out.append(data[at : boundary + 1].decode())
-        at = boundary + 1
-    return [*out, data[at:].decode()] if at < len(data) else out
+    return cut(text.encode(), splitter.split(text.encode()))
+
+
+def cut(data: bytes, boundary: np.ndarray) -> list[str]:
+    ends = [*(np.flatnonzero(boundary) + 1).tolist(), len(data)]
+    parts = [data[begin:end].decode() for begin, end in itertools.pairwise([0, *ends])]
+    return [part for part in parts if part]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +152,5 @@ def test_whitespace_equals_patterns_that_do_not_peek(text):
     ],
 )
 def test_every_groups_units_and_ends_with_the_sentence(options, text, expected):
-    data = text.encode()
-    levels = Stack(["whitespace", {"name": "every", **options}]).levels(data)
-    out, at = [], 0
-    for boundary in np.flatnonzero(levels == 2):
-        out.append(data[at : boundary + 1].decode())
-        at = boundary + 1
-    assert [*out, data[at:].decode()] == expected or out == expected
+    stack = Stack(["whitespace", {"name": "every", **options}])
+    assert cut(text.encode(), stack.levels(text.encode()) == 2) == expected

@@ -1,13 +1,17 @@
 """fit, validate, test and predict: LightningCLI, with one folder per run and short errors."""
 
+import difflib
 import logging
 import re
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import lightning.pytorch as pl
+import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -15,6 +19,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.errors import UserError
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.config import StageConfig
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder, rule_name
 from aunet_lightning.training.callbacks import BpbProgressBar, PredictionWriter, Report, ReportConfig, Throughput
@@ -26,6 +32,7 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,  # ByteDataModule deals rows to ranks itself
     "num_sanity_val_steps": 0,
+    "enable_model_summary": False,  # Report says what the network has
 }
 
 
@@ -45,15 +52,29 @@ class ShortErrorParser(LightningArgumentParser):
     """Says what is wrong in one sentence, without a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"aunet: error: {short_error(message)}", file=sys.stderr)
+        print(f"aunet: error: {short_error(message, self._known())}", file=sys.stderr)
         sys.exit(2)
 
+    def _known(self) -> list[str]:
+        """Every key that can be set, of this parser and of its commands."""
+        parsers = [self, *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values())]
+        in_lists = [field.name for field in fields(StageConfig)]
+        return [*in_lists, *dict.fromkeys(action.dest for parser in parsers for action in parser._actions)]
 
-def short_error(message: str) -> str:
-    """Returns a parser's message on one line, without the advice on how to read it."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(("usage:", "Given value type")))
-    return re.sub(r"\s+", " ", text)
+
+def short_error(message: str, keys: Sequence[str] = ()) -> str:
+    """Returns a parser's message on one line, in plain words, with the nearest of `keys` for an unknown one."""
+    text = re.sub(r"\s+", " ", message).strip()
+    text = re.sub(r'Parser key "([^"]+)"', r"\1", text)
+    text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"choose one of \1", text)
+    text = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", text)
+    text = text.replace("required: fit.", "required, for example from a file (-c experiments/quickstart.yaml): ")
+    if unknown := re.search(r"(?:unrecognized arguments: --|does not accept option '|Option ')([\w.]+)", text):
+        inside = unknown[1].rpartition(".")[0]
+        beside = [key for key in keys if key.rpartition(".")[0] == inside]
+        near = difflib.get_close_matches(unknown[1], keys, n=1)
+        text += f". Did you mean {near[0]}?" if near else f". There are {', '.join(beside)}"
+    return text
 
 
 class AUNetCLI(LightningCLI):
@@ -106,8 +127,10 @@ class AUNetCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init[self.subcommand]
-        self._check_depth()
         trainer = config["trainer"]
+        self._check_depth()
+        if self.subcommand == "fit" and trainer["max_steps"] < 1 and (trainer["max_epochs"] or -1) < 1:
+            raise UserError("trainer.max_steps is not set: say how many steps, or trainer.max_epochs, so that the run ends")
         callbacks: list[pl.Callback] = [Throughput(), Report(config["report"])]
         if trainer["enable_progress_bar"] is not False:
             callbacks.append(BpbProgressBar())
@@ -117,11 +140,13 @@ class AUNetCLI(LightningCLI):
             callbacks += self._checkpoint_callbacks(config["run"])
             if self.subcommand == "predict":
                 callbacks.append(PredictionWriter(self.folder.path / "predictions.jsonl"))
-            if trainer["logger"] in (None, True) and self.subcommand != "predict":
+            if trainer["logger"] in (None, True):
                 trainer["logger"] = self.run_logger = MLflowRunLogger(
                     self.folder, config["run"].experiment, name, tracking_uri(config["run"].tracking_uri),
                     self._params(), {"splitter": rule_name(config["splitter"])},
                 )  # fmt: skip
+        if self.subcommand == "predict" or trainer["fast_dev_run"]:
+            trainer["logger"] = False
         trainer["callbacks"] = [*(trainer["callbacks"] or []), *callbacks]
         if trainer["enable_checkpointing"] is None:
             trainer["enable_checkpointing"] = self.subcommand == "fit" and self.folder is not None
@@ -194,6 +219,8 @@ class AUNetCLI(LightningCLI):
         """The dozen settings by which runs are told apart in MLflow; all of them are in config.yaml."""
         config, net = self.config_init[self.subcommand], self.model.config
         stages = net.stages
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in AUNet(net).parameters())
         return {
             "splitter": rule_name(config["splitter"]),
             "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",
@@ -203,6 +230,7 @@ class AUNetCLI(LightningCLI):
             "layers": "-".join(str(stage.layers) for stage in stages),
             "windows": "-".join(str(stage.window or "all") for stage in stages),
             "upsampling": net.upsampling,
+            "parameters": parameters,
             "row_bytes": self.datamodule.row_bytes,
             "batch_rows": self.datamodule.batch_rows,
             "lr": self.model.optimizer_config.lr,
@@ -225,9 +253,9 @@ class AUNetCLI(LightningCLI):
         """Takes the best checkpoint of the run where none is named."""
         options = self.config_init[self.subcommand]
         options["weights_only"] = True
+        if "verbose" in options:
+            options["verbose"] = False  # Report shows the table
         named = options["ckpt_path"]
-        if named is not None and not Path(named).exists() and named not in ("best", "last"):
-            raise UserError(f"ckpt_path: there is no {named}")
         if named is None or named in ("best", "last"):
             if self.folder is None:
                 raise UserError("ckpt_path is missing: with fast_dev_run there is no run folder to find one in")
@@ -240,8 +268,8 @@ class AUNetCLI(LightningCLI):
                 )
             options["ckpt_path"] = str(found)
         _say(f"Checkpoint {options['ckpt_path']}")
-        around = RunFolder.around(Path(options["ckpt_path"]))
-        if self.run_logger is not None:
+        if self.run_logger is not None and self.subcommand != "predict":
+            around = RunFolder.around(Path(options["ckpt_path"]))
             if around.mlflow.exists():  # its results belong to the run that made it
                 self.run_logger.folder = around
             else:
@@ -279,6 +307,8 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     named = [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--ckpt_path"]
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
+    if named and named[-1] not in ("best", "last") and not Path(named[-1]).exists():
+        raise UserError(f"ckpt_path: there is no {named[-1]}")
     if arguments[0] == "fit" or has_config or not named:
         return arguments
     config = RunFolder.around(Path(named[-1])).config

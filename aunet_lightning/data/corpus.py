@@ -43,8 +43,8 @@ def expand(entries: Sequence[str | dict[str, str]], what: str, **keys: str) -> l
     sources = []
     for entry in entries:
         wanted = entry if isinstance(entry, dict) else {"path": entry}
-        if unknown := set(wanted) - {"path", "lang"} or "path" not in wanted:
-            raise ValueError(f"{what}: {entry!r} must have path and may have lang; {unknown or 'path is missing'}")
+        if "path" not in wanted or wanted.keys() - {"path", "lang"}:
+            raise ValueError(f"{what}: {entry!r} is neither a path nor {{path: …, lang: …}}")
         pattern = Path(wanted["path"]).expanduser()
         anchor = Path(pattern.anchor) if pattern.anchor else Path()
         parts = pattern.relative_to(pattern.anchor) if pattern.anchor else pattern
@@ -115,7 +115,7 @@ class Corpus:
             starts.append(np.cumsum(index["lengths"]) - index["lengths"])
             files.append(np.full(len(index["lengths"]), number, np.int32))
             within.append(np.arange(len(index["lengths"])))
-            self.report.add(_report(meta["report"]))
+            self.report.add(Report(**meta["report"]))
         self.language_names = list(known)
         self.lengths: np.ndarray = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
         self.languages: np.ndarray = np.concatenate(languages) if lengths else np.zeros(0, np.int32)
@@ -148,9 +148,3 @@ class Corpus:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_texts": {}, "_names": {}}  # each worker maps the files for itself
-
-
-def _report(stored: dict[str, Any]) -> Report:
-    report = Report(stored["documents"], stored["bytes"], examples=stored["examples"])
-    report.skipped.update(stored["skipped"])
-    return report

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
+from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import PackedBatches
 from splitters import Stack, check
@@ -106,11 +107,10 @@ class ByteDataModule(LightningDataModule):
     @property
     def skipped(self) -> dict[str, int]:
         """Lines that hold no usable document, by reason, over all files."""
-        total: dict[str, int] = {}
+        total = Report()
         for corpus in {id(corpus): corpus for corpus in self.corpora.values()}.values():
-            for reason, count in corpus.report.skipped.items():
-                total[reason] = total.get(reason, 0) + count
-        return total
+            total.add(corpus.report)
+        return total.skipped
 
     def language_names(self, part: str) -> list[str]:
         """Returns the languages that `languages` in the part's batches index."""

@@ -1,14 +1,14 @@
 """Reading JSON lines (plain, .gz, .zst): one document a line, nothing skipped without a count."""
 
 import gzip
-import io
 import json
-from collections import Counter
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
+
+import zstandard
 
 EXAMPLES = 3  # places remembered per reason
 
@@ -25,11 +25,11 @@ class Report:
 
     documents: int = 0
     bytes: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)  # reason → lines
+    examples: dict[str, list[str]] = field(default_factory=dict)  # reason → the first places
 
     def skip(self, reason: str, place: str) -> None:
-        self.skipped[reason] += 1
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append(place)
@@ -37,9 +37,9 @@ class Report:
     def add(self, other: "Report") -> None:
         self.documents += other.documents
         self.bytes += other.bytes
-        self.skipped.update(other.skipped)
-        for reason, examples in other.examples.items():
-            self.examples[reason] = (self.examples.get(reason, []) + examples)[:EXAMPLES]
+        for reason, count in other.skipped.items():
+            self.skipped[reason] = self.skipped.get(reason, 0) + count
+            self.examples[reason] = (self.examples.get(reason, []) + other.examples[reason])[:EXAMPLES]
 
     def warning(self) -> str | None:
         """Returns one sentence on what was skipped, or None."""
@@ -47,9 +47,10 @@ class Report:
             return None
         reasons = "; ".join(
             f"{count} × {reason} ({', '.join(self.examples[reason])}{', …' if count > EXAMPLES else ''})"
-            for reason, count in self.skipped.most_common()
+            for reason, count in sorted(self.skipped.items(), key=lambda item: -item[1])
         )
-        return f"{self.skipped.total()} of {self.documents + self.skipped.total()} lines hold no usable document: {reasons}"
+        total = sum(self.skipped.values())
+        return f"{total} of {self.documents + total} lines hold no usable document: {reasons}"
 
 
 def read_documents(path: Path, text_key: str, language_key: str, language: str, report: Report) -> Iterator[Document]:
@@ -58,16 +59,17 @@ def read_documents(path: Path, text_key: str, language_key: str, language: str, 
     `language` serves lines without a `language_key`. Raises ValueError for a file that cannot be
     decompressed to its end.
     """
-    with _open(path) as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                document = _parse(line, text_key, language_key, language, report, f"{path}:{number}")
-                if document is not None:
-                    report.documents += 1
-                    report.bytes += len(document.text)
-                    yield document
-        except (EOFError, OSError, _zstd_error()) as error:
-            raise ValueError(f"{path} cannot be read to its end ({error}): is it whole, and of the kind its name says?") from error
+    try:
+        for number, line in enumerate(_lines(path), 1):
+            document = _parse(line, text_key, language_key, language, report, f"{path}:{number}")
+            if document is not None:
+                report.documents += 1
+                report.bytes += len(document.text)
+                yield document
+    except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        raise ValueError(
+            f"{path} cannot be read to its end ({error}): is it whole, and of the kind its name says?"
+        ) from error
 
 
 def _parse(line: bytes, text_key: str, language_key: str, language: str, report: Report, place: str) -> Document | None:
@@ -98,25 +100,36 @@ def _parse(line: bytes, text_key: str, language_key: str, language: str, report:
     return Document(data, of_line, str(fields.get("id", place.rpartition(":")[2])))
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    if path.suffix == ".gz":
-        with gzip.open(path, "rb") as file:
-            yield file  # type: ignore[misc]
-    elif path.suffix == ".zst":
-        import zstandard
-
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as file:
-            yield io.BufferedReader(file)  # type: ignore[type-var]
-    else:
-        with path.open("rb") as file:
-            yield file
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.suffix == ".zst":
+        yield from _split_lines(_zst_chunks(path))
+        return
+    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    with opened as file:
+        yield from file
 
 
-def _zstd_error() -> type[Exception]:
-    import zstandard
+def _zst_chunks(path: Path) -> Iterator[bytes]:
+    """Yields decompressed chunks. (zstandard's own reader ends a file cut short as if it were whole.)"""
+    frame, unfinished = zstandard.ZstdDecompressor().decompressobj(), False
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            while chunk:
+                yield frame.decompress(chunk)
+                chunk, unfinished = frame.unused_data, not frame.eof
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+    if unfinished:
+        raise EOFError("the compressed stream ends early")
 
-    return zstandard.ZstdError
+
+def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def stem(path: Path) -> str:

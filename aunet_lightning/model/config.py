@@ -1,6 +1,6 @@
 """What an AU-Net is made of, checked when it is said."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Upsampling = Literal["multi_linear", "repeat", "insert"]
@@ -39,7 +39,7 @@ class StageConfig:
 class AUNetConfig:
     """An AU-Net. One stage is a flat byte transformer."""
 
-    stages: list[StageConfig] = field(default_factory=list)
+    stages: list[StageConfig]
     """from bytes to the deepest stage (the trunk)"""
     upsampling: Upsampling = "multi_linear"
     """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), insert at the boundary only"""

@@ -83,6 +83,10 @@ class Report(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = _data(trainer)
+        module = cast(AUNetModule, pl_module)
+        counts = [(name, sum(p.numel() for p in part.parameters())) for name, part in module.net.named_children()]
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+        _print(f"{sum(count for _, count in counts):,} parameters: {parts}")
         _log_text(trainer, as_html(one_per_script(data.texts("train")), data.stack), "boundaries.html")
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
@@ -142,6 +146,8 @@ class Report(Callback):
         kind = "held-out" if part == "val" else "test"
         steps = trainer.global_step or module.steps_trained
         _print(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
+        rates = module.rates[part].named(module.rates[part].compute())
+        _print("".join(f"\n{name.replace('_', ' ')}: {value:.2f}" for name, value in rates.items() if value))
         _log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         _log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
 

@@ -1,0 +1,241 @@
+"""Data: every byte once per epoch, batch k from the seed and k alone, and nothing lost without a count."""
+
+import gzip
+import json
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+
+from aunet_lightning import ByteDataModule
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE
+from splitters import Stack
+from tests.conftest import UDHR
+
+UPPER = [{"name": "every", "n": 2}]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+
+
+def module(files, **options) -> ByteDataModule:
+    options = {"workers": 0, "row_bytes": 32, "batch_rows": 3, "upper_splitters": UPPER} | options
+    made = ByteDataModule([str(file) for file in files], **options)
+    made.prepare_data()
+    made.setup()
+    return made
+
+
+def write(path, documents):
+    path.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents))
+    return path
+
+
+def small(tmp_path):
+    texts = ["one two three. Four five", "人人生而自由", "x", "a longer document " * 9, "naïve café\n\nline"]
+    return write(tmp_path / "mixed.jsonl", [{"text": t, "lang": "en" if t.isascii() else "xx"} for t in texts]), texts
+
+
+def predicted(batches, epoch):
+    """All (document, target) pairs of an epoch."""
+    pairs = Counter()
+    for k in range(len(batches)):
+        batch = batches[epoch, k]
+        scored = batch["targets"] != IGNORE
+        pairs.update(zip(batch["documents"][scored].tolist(), batch["targets"][scored].tolist(), strict=True))
+    return pairs
+
+
+@pytest.mark.parametrize("row_bytes", [1, 7, 32, 1000])
+@pytest.mark.parametrize("batch_rows", [1, 3, 50])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_every_byte_is_predicted_once_per_epoch(tmp_path, row_bytes, batch_rows, epoch):
+    path, texts = small(tmp_path)
+    batches = module([path], row_bytes=row_bytes, batch_rows=batch_rows).batches("train")
+    expected = Counter()
+    for document, text in enumerate(texts):
+        expected.update((document, byte) for byte in [*text.encode(), EOS])
+    assert predicted(batches, epoch) == expected
+
+
+def test_the_loader_gives_an_epoch_of_real_text():
+    data = module([UDHR / "th.jsonl", UDHR / "en.jsonl"], row_bytes=128, batch_rows=8, holdout_every=10, workers=2)
+    count = sum(int(((b["targets"] >= 0) & (b["targets"] < 256)).sum()) for b in data.train_dataloader())
+    assert count == sum(len(text) for _, text in data.texts("train"))
+
+
+def test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document(tmp_path):
+    path, _ = small(tmp_path)
+    data = module([path], row_bytes=10)
+    batches = data.batches("train")
+    batches.seed = None
+    stream, levels = [], []
+    for r in range(batches.n_rows):
+        row = batches.row(0, r)
+        np.testing.assert_array_equal(row["ids"][1:][row["targets"][:-1] >= 0], row["targets"][:-1][row["targets"][:-1] >= 0])
+        stream += row["ids"].tolist()
+        levels += row["levels"].tolist()
+    expected_ids, expected_levels = [], []
+    stack = Stack(data.rules)
+    for _, text in data.texts("train"):
+        expected_ids += [BOS, *text, EOS]
+        expected_levels += [2, *stack.levels(text).tolist(), 0]
+    assert stream == expected_ids[:-1]  # the last EOS is predicted only
+    assert levels == expected_levels[:-1]
+
+
+def test_bos_and_padding_are_no_targets(tmp_path):
+    path, _ = small(tmp_path)
+    batches = module([path], row_bytes=10_000).batches("train")
+    batch = batches[0, 0]
+    assert BOS not in batch["targets"]
+    assert torch.equal(batch["targets"] == IGNORE, batch["documents"] == -1)
+    assert torch.equal(batch["targets"] == IGNORE, batch["languages"] == -1)
+
+
+def test_a_batch_depends_on_seed_epoch_and_index_alone():
+    files = [UDHR / "en.jsonl", UDHR / "my.jsonl"]
+    one, other = (module(files, workers=w, row_bytes=64).batches("train") for w in (0, 2))
+    for index in [(0, 5), (2, 0), (0, 5), (1, 3)]:
+        for key, value in one[index].items():
+            assert torch.equal(value, other[index][key])
+    assert not torch.equal(one[0, 0]["ids"], one[1, 0]["ids"])
+    assert not torch.equal(one[0, 0]["ids"], module(files, seed=1, row_bytes=64).batches("train")[0, 0]["ids"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_a_loader_goes_on_where_another_stopped(tmp_path, workers, stop):
+    path, _ = small(tmp_path)
+    data = module([path], workers=workers, row_bytes=16)
+    n = len(data.batches("train"))
+    loader = data.train_dataloader()
+    straight = [batch["ids"] for _ in range(2) for batch in loader]
+    assert len(straight) == 2 * n
+    first = data.train_dataloader()
+    iterator = iter(first)
+    taken = [next(iterator)["ids"] for _ in range(stop)]
+    second = data.train_dataloader()
+    second.load_state_dict(first.state_dict())
+    rest = [batch["ids"] for _ in range(2) for batch in second]
+    assert all(torch.equal(a, b) for a, b in zip(straight, taken + rest, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_together_have_the_batch_of_one(tmp_path, world):
+    path, _ = small(tmp_path)
+    whole = module([path], row_bytes=16, batch_rows=4).batches("train")
+    parts = []
+    for rank in range(world):
+        part = module([path], row_bytes=16, batch_rows=4).batches("train")
+        part.rank, part.world = rank, world
+        parts.append(part)
+    for k in range(len(whole)):
+        together = Counter(map(tuple, whole[0, k]["ids"].tolist()))
+        shared = Counter(tuple(row) for part in parts for row in part[0, k]["ids"].tolist() if len(row) > 1)
+        assert sum(shared.values()) == sum(together.values())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_files_plain_and_compressed_give_the_same(tmp_path, suffix):
+    content = (UDHR / "zh-Hans.jsonl").read_bytes()
+    path = tmp_path / f"zh{suffix}"
+    compress = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.ZstdCompressor().compress}[suffix]
+    path.write_bytes(compress(content))
+    expected = [(line["lang"], line["text"].encode()) for line in map(json.loads, content.splitlines())]
+    assert module([path]).texts("train") == expected
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+def test_a_file_cut_short_is_named(tmp_path, suffix):
+    content = (UDHR / "th.jsonl").read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    whole = gzip.compress(content) if suffix.endswith("gz") else zstandard.ZstdCompressor().compress(content)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cut.*cannot be read to its end"):
+        module([path])
+    assert not list((tmp_path / "cache").glob("cut*"))  # no half of it is kept
+
+
+def test_language_by_line_by_entry_and_by_file_name(tmp_path):
+    first = write(tmp_path / "sw.jsonl", [{"text": "a"}, {"text": "b", "lang": "yo"}])
+    second = write(tmp_path / "other.jsonl", [{"text": "c"}])
+    data = ByteDataModule([str(first), {"path": str(second), "lang": "fi"}], workers=0)
+    data.setup()
+    assert data.texts("train") == [("sw", b"a"), ("yo", b"b"), ("fi", b"c")]
+
+
+def test_what_is_unusable_is_counted_and_told(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    lines = [
+        b'{"text": "good"}', b"", b"{not json", b'{"text": ""}', b'{"title": "none"}', b'{"text": 3}', b"[1]",
+        b'{"text": "\\ud800 half"}', b'\xff\xfe{"text": "latin"}', b'{"text": "x", "lang": 5}', b'{"text": "also good"}',
+    ]  # fmt: skip
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.warns(UserWarning, match="9 of 11 lines hold no usable document"):
+        data = module([path])
+    assert [text for _, text in data.texts("train")] == [b"good", b"also good"]
+    assert data.skipped == {
+        "empty line": 1, "invalid JSON": 2, "empty text": 1, "no string under 'text'": 3, "lone surrogate in text": 1,
+        "'lang' is not a string": 1,
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match="9 of 11"):
+        module([path])  # told again when the flat copy is used
+
+
+def test_good_files_are_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module([UDHR / "en.jsonl"])
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": "before"}])
+    assert module([path]).texts("train") == [("a", b"before")]
+    write(path, [{"text": "after it"}])
+    assert module([path]).texts("train") == [("a", b"after it")]
+
+
+def test_held_out_documents_are_not_trained_on():
+    data = module([UDHR / "en.jsonl", UDHR / "de.jsonl"], holdout_every=10)
+    train, val = set(data.texts("train")), set(data.texts("val"))
+    assert len(val) == 2 * 3
+    assert not train & val
+    assert data.texts("test") == data.texts("val")
+
+
+def test_languages_are_selected():
+    data = module([UDHR / "*.jsonl"], languages=["th", "lo"])
+    assert {language for language, _ in data.texts("train")} == {"th", "lo"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"train_files": ["nowhere/*.jsonl"]}, "data.train_files: no file matches 'nowhere"),
+        ({"val_files": ["gone.jsonl"]}, "data.val_files: no file matches 'gone"),
+        ({"train_files": [{"lang": "th"}]}, "neither a path nor"),
+        ({"train_files": [{"path": "x", "language": "th"}]}, "neither a path nor"),
+        ({"languages": ["en", "tlh"]}, "data.languages: tlh not in the files; they hold en"),
+        ({"row_bytes": 0}, "data.row_bytes is 0"),
+        ({"holdout_every": 1}, "data.holdout_every is 1"),
+        ({"holdout_every": 100}, "no document is left for val.*holdout_every"),
+        ({"splitter": "nope"}, "unknown splitter 'nope'"),
+        ({"splitter": None}, "upper_splitters needs a splitter"),
+        ({"cache_dir": "/proc/nowhere"}, "data.cache_dir: cannot write"),
+    ],
+)
+def test_mistakes_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        ByteDataModule(**{"train_files": [str(UDHR / "en.jsonl")], "upper_splitters": UPPER} | options).setup()
+
+
+def test_a_splitter_that_peeks_is_refused_before_training():
+    data = ByteDataModule([str(UDHR / "en.jsonl")], splitter="tests.test_splitter_laws:PeekingSplitter")
+    with pytest.raises(ValueError, match="prefix law"):
+        data.prepare_data()

@@ -1,0 +1,98 @@
+"""BPB against a plain sum, whatever the batches, the padding and the devices."""
+
+import math
+
+import pytest
+import torch
+
+from aunet_lightning.training.metrics import BitsPerByte, UnitRates
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE
+from tests.conftest import tiny, tiny_model
+
+LANGUAGES = ["en", "th", "zh"]
+
+
+def draw(seed, shape=(3, 20)):
+    g = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, 258, shape, generator=g)
+    targets[torch.rand(shape, generator=g) < 0.3] = IGNORE
+    targets[0, :3] = torch.tensor([BOS, EOS, 65])
+    return torch.rand(shape, generator=g) * 5, targets, torch.randint(0, 2, shape, generator=g)  # no zh
+
+
+def plain(batches):
+    bits, n_bytes = {}, {}
+    for nll, targets, languages in batches:
+        for nats, target, language in zip(nll.flatten().tolist(), targets.flatten().tolist(), languages.flatten().tolist(), strict=True):
+            if 0 <= target < 256:
+                for key in ("all", LANGUAGES[language]):
+                    bits[key] = bits.get(key, 0) + nats / math.log(2)
+                    n_bytes[key] = n_bytes.get(key, 0) + 1
+    return {key: bits[key] / n_bytes[key] for key in bits}
+
+
+def test_equals_the_plain_sum():
+    metric, batches = BitsPerByte(LANGUAGES), [draw(seed) for seed in range(4)]
+    for batch in batches:
+        metric.update(*batch)
+    values = metric.compute()
+    expected = plain(batches)
+    assert values[0].item() == pytest.approx(expected.pop("all"), rel=1e-9)
+    assert metric.by_language(values) == pytest.approx(expected, rel=1e-9)
+    assert "zh" not in metric.by_language(values)
+
+
+def test_bos_eos_and_padding_do_not_count():
+    metric = BitsPerByte(["en"])
+    metric.update(torch.tensor([[1.0, 99.0, 99.0, 99.0]]), torch.tensor([[65, BOS, EOS, IGNORE]]), torch.tensor([[0, 0, 0, -1]]))
+    assert metric.compute()[0].item() == pytest.approx(1 / math.log(2))
+
+
+def _rank(rank, world, path, results):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    metric = BitsPerByte(LANGUAGES)
+    for seed in range(rank, 5, world):  # ranks have different numbers of batches, and of bytes
+        metric.update(*draw(seed, (3, 20 + rank)))
+    results[rank] = metric.compute().tolist()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(_rank, (2, tmp_path / "store", results), nprocs=2)
+        found = dict(results)
+    expected = plain([draw(seed, (3, 20 + rank)) for rank in range(2) for seed in range(rank, 5, 2)])
+    for rank in range(2):
+        assert found[rank][0] == pytest.approx(expected["all"], rel=1e-9)
+        assert found[rank][2] == pytest.approx(expected["th"], rel=1e-9)
+
+
+def test_unit_rates():
+    rates = UnitRates(2)
+    rates.update(30, torch.tensor([[5, 1], [5, 2]]), torch.tensor([[0, 1], [0, 0]]))
+    rates.update(30, torch.tensor([[10, 3]]), torch.tensor([[2, 0]]))
+    assert rates.named(rates.compute()) == {
+        "bytes_per_unit_stage2": 3.0, "bytes_per_unit_stage3": 10.0, "dropped_stage2": 2.0, "dropped_stage3": 1.0
+    }  # fmt: skip
+
+
+def test_weight_decay_is_on_matrices_only():
+    model = tiny_model(tiny(3))
+    optimizer = adamw(model, OptimizerConfig(weight_decay=0.1))
+    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == ("norm" not in name), name
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_learning_rate_warms_up_and_ends_where_it_says():
+    config = OptimizerConfig(warmup_steps=10, final_lr_ratio=0.1)
+    factors = [config.lr_factor(step, 100) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[9] == factors[10] == pytest.approx(1.0)
+    assert factors[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))

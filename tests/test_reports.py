@@ -1,0 +1,135 @@
+"""Tables, yardsticks, pictures and samples."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter, defaultdict
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aunet_lightning.generation import generate
+from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script, pieces, script_of
+from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
+from aunet_lightning.reports.table import BpbTable
+from aunet_lightning.vocabulary import BOS, EOS
+from splitters import Stack
+from splitters.edge_texts import SCRIPTS, short_texts
+from tests.conftest import UDHR, stack_of, tiny, tiny_model
+
+STACK = Stack(["whitespace", {"name": "every", "n": 2}])
+
+
+def plain_bits(order, train, document):
+    """Witten–Bell back-off as the formula has it, with dictionaries."""
+    followers = defaultdict(Counter)
+    for text in train:
+        for t in range(len(text)):
+            for n in range(min(order - 1, t) + 1):
+                followers[text[t - n : t]][text[t]] += 1
+    bits = 0.0
+    for t in range(len(document)):
+        p = 1 / 256
+        for n in range(min(order - 1, t) + 1):
+            seen = followers.get(document[t - n : t])
+            if seen:
+                p = (seen[document[t]] + len(seen) * p) / (seen.total() + len(seen))
+        bits -= math.log2(p)
+    return bits
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(max_size=20), max_size=4), st.binary(max_size=20), st.integers(1, 5))
+def test_ngram_equals_the_plain_form(train, document, order):
+    assert ByteNGram(order, train).bits(document) == pytest.approx(plain_bits(order, train, document), rel=1e-9, abs=1e-9)
+
+
+def test_ngram_on_real_text():
+    texts = [json.loads(line)["text"].encode() for line in (UDHR / "th.jsonl").open()]
+    assert ByteNGram(4, texts[:20]).bits(texts[25]) == pytest.approx(plain_bits(4, texts[:20], texts[25]), rel=1e-9)
+    by_language = bpb_by_language(3, [("th", t) for t in texts[:20]], [("th", texts[25]), ("x", texts[26])])
+    sizes = {"th": len(texts[25]), "x": len(texts[26])}
+    assert by_language["all"] == pytest.approx(sum(by_language[k] * n for k, n in sizes.items()) / sum(sizes.values()))
+
+
+def test_a_gram_probability_is_a_distribution():
+    model = ByteNGram(3, [b"abracadabra", b"banana"])
+    total = sum(2 ** -(model.bits(b"ab" + bytes([b])) - model.bits(b"ab")) for b in range(256))
+    assert total == pytest.approx(1)
+
+
+def test_table_in_three_forms():
+    table = BpbTable({"AU-Net": {"all": 1.5, "th": 1.25}, "3-gram": {"all": 1.25, "th": 2.0, "en": 3.0}})
+    text = table.as_text("title").splitlines()
+    assert text[1].split() == ["language", "AU-Net", "3-gram"]
+    assert text[2].split() == ["all", "1.500", "1.250*"]
+    assert text[3].split() == ["en", "–", "3.000*"]
+    assert text[4].split() == ["th", "1.250*", "2.000"]
+    assert "| th | 1.250 | 2.000 |" in table.as_markdown()
+    assert list(csv.reader(io.StringIO(table.as_csv())))[1] == ["all", "1.5", "1.25"]
+
+
+def test_a_line_shows_units_of_every_stage():
+    assert as_line(b"one two three. Four\n", STACK) == "one │two ║three.│ ║Four⏎║"
+    assert as_line("人人".encode(), Stack(["cjk_character"])) == "人│人│"
+
+
+@pytest.mark.parametrize("name", sorted(short_texts()))
+def test_pieces_keep_every_character_and_level(name):
+    data = short_texts()[name]
+    shown = pieces(data, STACK)
+    assert "".join(c for c, _ in shown) == "".join(
+        "\ufffd" if "\udc80" <= c <= "\udcff" else c for c in data.decode("utf-8", "surrogateescape")
+    )
+    assert sum(level > 0 for _, level in shown) <= int((STACK.levels(data) > 0).sum())
+    assert as_html([(name, data)], STACK).count("<tr>") == 1
+
+
+def test_html_is_escaped_and_nested():
+    page = as_html([("<b>", b"<i> a b")], STACK)
+    assert "&lt;b&gt;" in page
+    assert "<i>" not in page
+    assert '<span class="u2"><span class="u1">' in page
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("Latin", "Latin"), ("Thai", "Thai"), ("Khmer", "Khmer"), ("Chinese", "Han"), ("Japanese", "Japanese"),
+     ("Korean", "Hangul"), ("Amharic", "Ethiopic"), ("Tibetan", "Tibetan"), ("Devanagari", "Devanagari"), ("blanks", "Latin")],
+)  # fmt: skip
+def test_scripts_are_told_apart(name, script):
+    assert script_of(SCRIPTS[name]) == script
+
+
+def test_one_line_per_script_of_the_shipped_text():
+    texts = [(p.stem, json.loads(p.open().readline())["text"].encode()) for p in sorted(UDHR.glob("*.jsonl"))]
+    scripts = [script for script, _ in one_per_script(texts)]
+    assert len(scripts) == len(set(scripts)) == 13
+    assert "other" not in scripts
+
+
+def test_a_sample_continues_prompts_of_any_length():
+    model, stack = tiny_model(tiny(3)), stack_of("cjk_character", 3)
+    prompts = [b"", "人人生而".encode(), b"a much longer prompt than the others"]
+    texts = generate(model, stack, prompts, 20, seed=3)
+    assert all(text.startswith(prompt) and len(text) <= len(prompt) + 20 for text, prompt in zip(texts, prompts, strict=True))
+    assert texts == generate(model, stack, prompts, 20, seed=3)
+    assert texts != generate(model, stack, prompts, 20, seed=4)
+
+
+def test_the_most_likely_byte_is_that_of_the_full_forward():
+    model, stack = tiny_model(tiny(3)), stack_of("whitespace", 3)
+    (text,) = generate(model, stack, [b"some text. "], 15, temperature=0)
+    ids = torch.tensor([[BOS, *text]])
+    levels = torch.tensor([[2, *stack.levels(text)]])
+    with torch.no_grad():
+        logits = model(ids, levels).logits[0]
+    logits[:, BOS] = -torch.inf
+    likely = logits.argmax(-1).tolist()
+    for t in range(len(b"some text. "), len(text)):
+        assert text[t] == likely[t]
+    if len(text) < len(b"some text. ") + 15:
+        assert likely[len(text)] == EOS
