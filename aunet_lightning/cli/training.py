@@ -39,7 +39,8 @@ TRAINER_DEFAULTS = {
 def run(arguments: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
     _quieten()
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|litlogger).*")
+    warnings.filterwarnings("ignore", message="(?s).*(LeafSpec|does not have many workers|exists and is not empty).*")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
     try:
         AUNetCLI(_with_config_of_checkpoint(arguments))
     except UserError as error:

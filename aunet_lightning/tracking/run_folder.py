@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.errors import UserError
 
@@ -28,15 +29,25 @@ class RunConfig:
     """steps between checkpoints that a killed run continues from"""
 
 
-# What makes a run this run and not another. The rest (how long, on what machine, how reported) may change.
-DEFINING = ("seed_everything", "splitter", "upper_splitters", "data", "model")
+# What makes a run this run and not another: all that its numbers depend on. The rest (on what machine,
+# how reported) may change.
+DEFINING = (
+    "seed_everything", "splitter", "upper_splitters", "data", "model", "trainer.precision", "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches", "trainer.overfit_batches",
+    "trainer.limit_train_batches",
+)  # fmt: skip
 NOT_DEFINING = ("data.workers", "data.cache_dir", "model.compile")
+# Another length is another run too, as the learning rate ends elsewhere; but a named folder may be gone on with.
+LENGTH = ("trainer.max_steps", "trainer.max_epochs")
 
 
-def defining(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that define a run, flat: {'model.net.upsampling': 'repeat', …}."""
-    flat = dict(_flat({key: config[key] for key in DEFINING if key in config}))
-    return {key: value for key, value in flat.items() if key not in NOT_DEFINING}
+def defining(config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> dict[str, Any]:
+    """Returns the settings under `keys`, flat: {'model.net.upsampling': 'repeat', …}."""
+
+    def under(key: str, roots: Sequence[str]) -> bool:
+        return any(key == root or key.startswith((root + ".", root + "[")) for root in roots)
+
+    return {key: value for key, value in _flat(config) if under(key, keys) and not under(key, NOT_DEFINING)}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,7 +88,8 @@ class RunFolder:
         """Returns the folder of a run with this configuration; nothing is made yet."""
         if run.folder is not None:
             return cls(Path(run.folder))
-        digest = hashlib.sha256(json.dumps(defining(config), sort_keys=True, default=str).encode()).hexdigest()[:6]
+        settings = json.dumps(defining(config, (*DEFINING, *LENGTH)), sort_keys=True, default=str)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
         return cls(Path("runs") / run.experiment / f"{name}-{digest}")
 
     @classmethod
@@ -90,11 +102,14 @@ class RunFolder:
 
         Raises UserError if the folder holds a run that was defined otherwise, or cannot be written.
         """
-        if self.config.exists() and (differences := self.differences(config)):
-            raise UserError(
-                f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
-                "Choose another run.folder, or leave it out to have one made"
-            )
+        if self.config.exists():
+            if differences := self.differences(config, DEFINING):
+                raise UserError(
+                    f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
+                    "Choose another run.folder, or leave it out to have one made"
+                )
+            if differences := self.differences(config, LENGTH):
+                rank_zero_warn(f"{self.path} goes on with another length, and learning rate: {'; '.join(differences)}")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.config.write_text(text)
@@ -102,9 +117,8 @@ class RunFolder:
             raise UserError(f"run.folder: cannot write to {self.path} ({error}): choose another run.folder") from None
         return self.last if self.last.exists() else None
 
-    def differences(self, config: Mapping[str, Any]) -> list[str]:
-        """Returns the defining settings in which `config` differs from the run that is kept here."""
-        kept = defining(yaml.safe_load(self.config.read_text()))
-        ours = defining(config)
-        keys = sorted(kept.keys() | ours.keys())
-        return [f"{key} (there {kept.get(key)!r}, here {ours.get(key)!r})" for key in keys if kept.get(key) != ours.get(key)]
+    def differences(self, config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+        """Returns the settings under `keys` in which `config` differs from the run that is kept here."""
+        there, here = defining(yaml.safe_load(self.config.read_text()), keys), defining(config, keys)
+        names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+        return [f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names]

@@ -1,0 +1,301 @@
+"""Whole runs through the command line: they finish, continue, repeat, and say what is wrong with a wrong one."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mlflow.tracking import MlflowClient
+
+from aunet_lightning.cli.main import main
+from tests.conftest import ROOT, UDHR
+
+SETTINGS = {
+    "seed_everything": 3,
+    "splitter": "whitespace",
+    "upper_splitters": [{"name": "every", "n": 2}],
+    "data": {
+        "train_files": [str(UDHR / "en.jsonl"), str(UDHR / "th.jsonl")],
+        "holdout_every": 10,
+        "row_bytes": 128,
+        "batch_rows": 16,
+        "workers": 1,
+    },
+    "model": {
+        "net": {
+            "stages": [
+                {"dim": 16, "layers": 1, "head_dim": 8, "window": 16},
+                {"dim": 16, "layers": 1, "head_dim": 8},
+                {"dim": 16, "layers": 1, "head_dim": 8},
+            ]
+        },
+        "optimizer": {"lr": 0.01, "warmup_steps": 5},
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 40,
+        "log_every_n_steps": 1,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 20,
+        "enable_progress_bar": False,
+        "deterministic": True,
+    },
+    "run": {"experiment": "tests", "checkpoint_every": 7},
+    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to run in, with the settings in it."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """What a finished run printed, and its folder."""
+    return aunet_process(place, "fit", "-c", "tiny.yaml"), next((place / "runs" / "tests").iterdir())
+
+
+def aunet_process(place, *arguments, **options):
+    command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
+    environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def aunet(*arguments):
+    """Runs the command in this process; returns its exit code."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        return done.code
+
+
+def points(folder):
+    """{(step, metric): value}; a point logged twice fails."""
+    found = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        for key, value in point["metrics"].items():
+            assert (point["step"], key) not in found
+            if not key.startswith("perf/"):
+                found[point["step"], key] = value
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_shows_and_keeps_what_it_should(finished):
+    shown, folder = finished
+    assert re.search(r"^all +\d\.\d{3}", shown, re.M)
+    assert "3-gram" in shown
+    assert re.search(r"^Thai .*│", shown, re.M)
+    assert "» All " in shown
+    assert "make ui" in shown
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    logged = points(folder)
+    steps = [step for step, key in logged if key == "train/bpb"]
+    assert steps == list(range(40))
+    assert logged[39, "train/bpb"] < logged[0, "train/bpb"] - 2
+    assert min(logged[step, "val/bpb"] for step in (19, 39)) == logged[39, "best/val_bpb"]
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_run(finished, place):
+    _, folder = finished
+    known = json.loads((folder / "mlflow.json").read_text())
+    client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+    run = client.get_run(known["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "whitespace-3stages-16-16-16-seed3"
+    assert run.data.tags["splitter"] == "whitespace"
+    assert re.match(r"[0-9a-f]{40}|unknown", run.data.tags["commit"])
+    assert run.data.params["stages"] == "3"
+    assert 10 <= len(run.data.params) <= 16
+    assert {key.split("/")[0] for key in run.data.metrics} == {"train", "val", "perf", "best", "data"}
+    history = [(m.step, m.value) for m in client.get_metric_history(known["run_id"], "train/bpb")]
+    assert history == [(s, v) for (s, key), v in points(folder).items() if key == "train/bpb"]
+    artifacts = {artifact.path for artifact in client.list_artifacts(known["run_id"])}
+    assert {"config.yaml", "val_bpb.md", "val_bpb.csv", "boundaries.html", "samples.txt"} <= artifacts
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
+    _, straight = finished
+    command = [sys.executable, "-m", "aunet_lightning.cli.main", "fit", "-c", "tiny.yaml", "--run.folder", "killed"]
+    environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
+    metrics = place / "killed" / "metrics.jsonl"
+    for step in (9, 25):  # checkpoints are at 7, 14, 21, …; an epoch has 17 batches
+        run = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+            assert run.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    aunet_process(place, "fit", "-c", "tiny.yaml", "--run.folder", "killed")
+    assert points(place / "killed") == points(straight)
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (straight, place / "killed")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.slow
+def test_the_printed_configuration_repeats_the_run(finished, place, capsys):
+    _, folder = finished
+    aunet("fit", "-c", "tiny.yaml", "--print_config")
+    (place / "printed.yaml").write_text(capsys.readouterr().out)
+    assert aunet("fit", "-c", "printed.yaml", "--run.folder", "again") == 0
+    again, first = points(place / "again"), points(folder)
+    assert again == first
+    assert aunet("fit", "-c", folder / "config.yaml") == 0  # the same run: it is finished, and nothing is trained
+    assert points(folder) == first
+
+
+@pytest.mark.slow
+def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys):
+    _, folder = finished
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    logged = points(folder)
+    assert aunet("validate", "--ckpt_path", checkpoint) == 0
+    shown = capsys.readouterr().out
+    best = logged[39, "best/val_bpb"]
+    assert f"{best:.3f}" in shown
+    assert aunet("validate", "-c", "tiny.yaml") == 0  # finds the run's own
+    assert f"{best:.3f}" in capsys.readouterr().out
+    assert aunet("test", "--ckpt_path", checkpoint) == 0
+    assert f"{best:.3f}" in capsys.readouterr().out
+
+    assert aunet("predict", "--ckpt_path", checkpoint) == 0
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert {line["lang"] for line in lines} == {"en", "th"}
+    assert len(lines) == 6
+    assert sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines) == pytest.approx(best, abs=1e-3)
+
+    assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", "12") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("All ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--splitter", "cjk_character"],
+        ["--splitter", "{name: fixed, n: 6, of: characters}", "--upper_splitters", "[{name: every, n: 3}]"],
+        ["--splitter", "tests.test_registry:EveryVowel"],
+        ["--splitter", "null", "--upper_splitters", "[]", "--model.net.stages", "[{dim: 16, layers: 2, head_dim: 8, window: 32}]"],
+        ["--trainer.precision", "bf16-mixed"],
+        ["--trainer.precision", "bf16-true", "--model.net.upsampling", "repeat"],
+        ["--model.net.stages", "[{dim: 16, layers: 1, head_dim: 8}, {dim: 16, layers: 1, head_dim: 8, max_units: 5}, {dim: 16, layers: 1, head_dim: 8}]"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_another_run_is_an_option_away(options, place):
+    code = aunet("fit", "-c", "tiny.yaml", "--trainer.max_steps", 4, "--trainer.val_check_interval", 2, "--report.ngrams", "[]", *options)
+    assert code == 0
+    folder = max((place / "runs" / "tests").iterdir(), key=lambda f: f.stat().st_mtime)
+    logged = points(folder)
+    assert math.isfinite(logged[3, "val/bpb"])
+    if "max_units" in str(options):
+        assert logged[3, "train/dropped_stage2"] > 0
+
+
+def test_another_definition_does_not_go_on_with_a_run(finished, capsys):
+    _, folder = finished
+    assert aunet("fit", "-c", "tiny.yaml", "--splitter", "fixed", "--run.folder", folder) == 1
+    assert "holds another run; it differs in splitter (there 'whitespace', here 'fixed')" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
+    _, folder = finished
+    code = aunet("validate", "-c", "tiny.yaml", "--model.net.upsampling", "repeat", "--ckpt_path", folder / "checkpoints/best.ckpt")
+    assert code == 1
+    assert "network differs in upsampling (there multi_linear, here repeat)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "-c", "tiny.yaml", "--model.net.upsampeling", "repeat"], ["upsampeling", "Did you mean model.net.upsampling"]),
+        (["fit", "-c", "tiny.yaml", "--model.net.upsampling", "linear"], ["model.net.upsampling", "multi_linear", "linear"]),
+        (["fit", "-c", "tiny.yaml", "--splitter", "whitespac"], ["whitespac", "cjk_character", "Did you mean 'whitespace'"]),
+        (["fit", "-c", "tiny.yaml", "--splitter", "{name: fixed, m: 2}"], ["fixed", "'m'", "n: int"]),
+        (["fit", "-c", "gone.yaml"], ["gone.yaml", "does not exist"]),
+        (["fit", "-c", "tiny.yaml", "--data.train_files", "[gone/*.jsonl]"], ["data.train_files", "gone/*.jsonl"]),
+        (["fit", "-c", "tiny.yaml", "--upper_splitters", "[]"], ["3 stages", "2 splitters", "upper_splitters"]),
+        (["fit", "-c", "tiny.yaml", "--splitter", "null", "--upper_splitters", "[]"], ["splitter is null"]),
+        (["fit", "-c", "tiny.yaml", "--data.row_bytes", "many"], ["data.row_bytes", "int", "many"]),
+        (["fit", "-c", "tiny.yaml", "--model.net.stages", "[{dim: 15, layers: 1}]"], ["head_dim", "15"]),
+        (["fit", "-c", "tiny.yaml", "--trainer.max_steps", "-1"], ["trainer.max_steps", "max_epochs"]),
+        (["fit", "-c", "tiny.yaml", "--run.tracking_uri", "http://127.0.0.1:9"], ["run.tracking_uri", "127.0.0.1:9"]),
+        (["fit"], ["model.net.stages", "-c"]),
+        (["fot"], ["fot", "validate"]),
+        (["validate", "--ckpt_path", "gone.ckpt"], ["gone.ckpt"]),
+        (["validate", "-c", "tiny.yaml", "--seed_everything", "77"], ["no checkpoint", "aunet fit"]),
+        (["generate", "gone.ckpt"], ["gone.ckpt"]),
+        (["split", "a", "--splitter", "nope"], ["nope", "whitespace"]),
+    ],
+    ids=lambda value: " ".join(map(str, value))[:60],
+)
+def test_a_mistake_gets_one_sentence(arguments, words, capsys):
+    assert aunet(*arguments) in (1, 2)
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert all(word in errors[0] for word in words), errors[0]
+    assert "Traceback" not in errors[0]
+
+
+def test_an_unknown_key_in_a_file_is_named(place, capsys):
+    (place / "wrong.yaml").write_text((place / "tiny.yaml").read_text().replace("head_dim", "headdim"))
+    assert aunet("fit", "-c", "wrong.yaml") == 2
+    assert "Did you mean head_dim?" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys, time; t = time.perf_counter(); from aunet_lightning.cli.main import main; main(['--help']);"
+        "print(time.perf_counter() - t < 2, {'torch', 'lightning', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "True set()"
+
+
+def test_split_and_splitters_show(capsys):
+    assert aunet("split", "Hello, 世界", "--splitter", "cjk_character", "--upper_splitters", "every") == 0
+    assert "世│界" in capsys.readouterr().out.replace("║", "│")
+    assert aunet("splitters") == 0
+    shown = capsys.readouterr().out
+    assert "fixed(n: int = 4" in shown
+    assert "every(n: int = 2" in shown
+
+
+def test_the_quickstart_reads_as_it_should():
+    settings = yaml.safe_load((ROOT / "experiments" / "quickstart.yaml").read_text())
+    assert settings["trainer"]["deterministic"] is True
+    assert len(settings["model"]["net"]["stages"]) == 3
+    for pattern in settings["data"]["train_files"]:
+        assert len(list(ROOT.glob(pattern))) == 24
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu(place):
+    aunet_process(place, "fit", "-c", "tiny.yaml", "--trainer.accelerator", "gpu", "--trainer.precision", "bf16-mixed",
+                  "--trainer.deterministic", "false", "--run.folder", str(Path("gpu")))  # fmt: skip
