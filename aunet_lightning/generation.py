@@ -36,9 +36,7 @@ def generate(
             if len(row) == position:
                 row.append(EOS if row[-1] == EOS else byte)
         ids = torch.tensor([[row[position]] for row in rows], device=device)
-    return [
-        bytes(row[1 : row.index(EOS) if EOS in row else length]) for row, length in zip(rows, wanted, strict=True)
-    ]
+    return [bytes(row[1 : row.index(EOS) if EOS in row else length]) for row, length in zip(rows, wanted, strict=True)]
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

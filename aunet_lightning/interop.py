@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from aunet_lightning.model.aunet import AUNet
@@ -48,7 +47,9 @@ def load_reference(case_or_state_dict: str | Path | Mapping[str, Tensor], config
     renamed = {our_name(name): tensor for name, tensor in weights.items()}
     missing, unknown = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
     if missing or unknown:
-        raise ValueError(f"weights and config do not fit: missing {missing or 'none'}, not in the model {unknown or 'none'}")
+        raise ValueError(
+            f"weights and config do not fit: missing {missing or 'none'}, not in the model {unknown or 'none'}"
+        )
     for name, tensor in renamed.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(f"{name} is {list(tensor.shape)}, but config makes it {list(wanted[name].shape)}")
@@ -58,7 +59,11 @@ def load_reference(case_or_state_dict: str | Path | Mapping[str, Tensor], config
 
 def our_name(name: str) -> str:
     """Returns this package's parameter name for a published one (without `w.`); unknown ones pass through."""
-    fixed = {"tok_embeddings.weight": "embedding.weight", "vocab_norm.weight": "norm.weight", "vocab.weight": "head.weight"}
+    fixed = {
+        "tok_embeddings.weight": "embedding.weight",
+        "vocab_norm.weight": "norm.weight",
+        "vocab.weight": "head.weight",
+    }
     if name in fixed:
         return fixed[name]
     place, *rest = name.split(".")
@@ -105,7 +110,9 @@ def _config(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> AUNetCo
             zip(config["dims"], each("layers", 1), each("head_dims", 64), windows, caps, [*skips, True], strict=True)
         )
     ]
-    offsets = [tensor.shape[0] for name, tensor in weights.items() if "indexed_linear" in name or "pos_encoding" in name]
+    offsets = [
+        tensor.shape[0] for name, tensor in weights.items() if "indexed_linear" in name or "pos_encoding" in name
+    ]
     return AUNetConfig(
         stages=stages,
         upsampling=_upsampling(weights),

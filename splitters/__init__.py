@@ -3,12 +3,14 @@
 This package knows bytes and nothing of models: importing it loads numpy and regex only.
 """
 
+from splitters.automaton import CharacterRule
 from splitters.contract import Splitter, Stepper, UnitRule, UnitStepper
 from splitters.laws import LawError, check
 from splitters.registry import available, available_unit_rules, build, register, resolve
 from splitters.stack import Stack
 
 __all__ = [
+    "CharacterRule",
     "LawError",
     "Splitter",
     "Stack",

@@ -6,10 +6,11 @@ from splitters.whitespace import Whitespace
 # Scripts written without blanks between words. Yi, Tangut, Nushu and Khitan are syllabic or
 # logographic like Han; the rest are those whose line breaks need a dictionary, with Tibetan,
 # Balinese and Javanese.
-UNSPACED_SCRIPTS = """
-    Han Hiragana Katakana Hangul Bopomofo Yi Tangut Nushu Khitan_Small_Script
-    Thai Lao Khmer Myanmar Tibetan Tai_Le New_Tai_Lue Tai_Tham Tai_Viet Ahom Balinese Javanese
-""".split()
+UNSPACED_SCRIPTS = (
+    "Han", "Hiragana", "Katakana", "Hangul", "Bopomofo", "Yi", "Tangut", "Nushu", "Khitan_Small_Script",
+    "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom",
+    "Balinese", "Javanese",
+)  # fmt: skip
 
 # By script, and by script extensions for letters that several scripts share (the kana length mark).
 UNSPACED = "[{}[{}&&[\\p{{L}}\\p{{M}}\\p{{N}}]]]".format(

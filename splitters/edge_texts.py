@@ -54,7 +54,19 @@ def short_texts() -> dict[str, bytes]:
     texts |= {name: text.encode() for name, text in SCRIPTS.items()}
     texts |= INVALID
     texts |= {f"random bytes {i}": rng.bytes(97) for i in range(8)}
-    pieces = [b" ", b"\n", b"a", b"7", b".", b"\xc3", b"\xe4\xb8", "中".encode(), "\u0e19\u0e49".encode(), b"\x80", b"\xf0\x9f"]
+    pieces = [
+        b" ",
+        b"\n",
+        b"a",
+        b"7",
+        b".",
+        b"\xc3",
+        b"\xe4\xb8",
+        "中".encode(),
+        "\u0e19\u0e49".encode(),
+        b"\x80",
+        b"\xf0\x9f",
+    ]
     for i in range(8):
         texts[f"random pieces {i}"] = b"".join(pieces[j] for j in rng.integers(0, len(pieces), 60))
     return texts

@@ -58,7 +58,12 @@ class _EveryStepper(UnitStepper):
 
 
 class _SentenceEnd(CharacterRule):
-    classes = (("break", r"[\n\v\f\x85\u2028\u2029]"), ("blank", r"\s"), ("full_stop", FULL_STOP), ("end", SENTENCE_END))
+    classes = (
+        ("break", r"[\n\v\f\x85\u2028\u2029]"),
+        ("blank", r"\s"),
+        ("full_stop", FULL_STOP),
+        ("end", SENTENCE_END),
+    )
     start = "in_sentence"
 
     def step(self, state, kind):

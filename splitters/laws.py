@@ -5,6 +5,7 @@ once gives. Form: one entry a byte, of the right type, the same at every call.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -39,9 +40,13 @@ def check(splitter: "Splitter | UnitRule | Stack | str | Mapping", texts: Iterab
     for law, violation in LAWS.items():
         for data in tried:
             if violation(subject, data) is not None:
-                shortest = _shrink(data, lambda text, v=violation: v(subject, text) is not None)
+                shortest = _shrink(data, partial(_fails, violation, subject))
                 byte, how = violation(subject, shortest)  # type: ignore[misc]
                 raise LawError(name, law, shortest, byte, how)
+
+
+def _fails(violation: "Violation", subject: Splitter | Stack, text: bytes) -> bool:
+    return violation(subject, text) is not None
 
 
 def _whole(subject: Splitter | Stack, data: bytes) -> np.ndarray:
@@ -61,7 +66,9 @@ def _prefix(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
     whole = _whole(subject, data)
     cuts = range(len(data)) if len(data) <= EVERY_CUT else np.linspace(0, len(data) - 1, 100).astype(int).tolist()
     for cut in cuts:
-        difference = _difference(_whole(subject, data[:cut]), whole[:cut], f"the first {cut} bytes alone", "the whole text")
+        difference = _difference(
+            _whole(subject, data[:cut]), whole[:cut], f"the first {cut} bytes alone", "the whole text"
+        )
         if difference:
             return difference
     return None
@@ -72,7 +79,8 @@ def _stream(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
     return _difference(push_all(subject.stepper(), data).astype(whole.dtype), whole, "stepping", "splitting at once")  # type: ignore[arg-type]
 
 
-LAWS: dict[str, Callable[[Splitter | Stack, bytes], tuple[int, str] | None]] = {
+Violation = Callable[[Splitter | Stack, bytes], tuple[int, str] | None]  # (byte, how), or None where it holds
+LAWS: dict[str, Violation] = {
     "form": _form,
     "prefix": _prefix,
     "stream": _stream,

@@ -35,7 +35,9 @@ def register(name: str) -> Callable[[Class], Class]:
             raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
         taken = _classes.get(name)
         if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ValueError(f"splitter {name!r} is already {taken.__module__}.{taken.__qualname__}: choose another name")
+            raise ValueError(
+                f"splitter {name!r} is already {taken.__module__}.{taken.__qualname__}: choose another name"
+            )
         _classes[name] = cls
         return cls
 

@@ -22,9 +22,13 @@ class Stack:
     def __init__(self, rules: Sequence[str | Mapping[str, Any] | Splitter | UnitRule]) -> None:
         built = [resolve(rule) for rule in rules]
         if built and not isinstance(built[0], Splitter):
-            raise ValueError(f"splitter {rules[0]!r} groups units, so it cannot be the first rule: put a splitter below it")
+            raise ValueError(
+                f"splitter {rules[0]!r} groups units, so it cannot be the first rule: put a splitter below it"
+            )
         self.first: Splitter | None = built[0] if built else None
-        self.upper: list[UnitRule] = [SubsequentUnits(rule) if isinstance(rule, Splitter) else rule for rule in built[1:]]
+        self.upper: list[UnitRule] = [
+            SubsequentUnits(rule) if isinstance(rule, Splitter) else rule for rule in built[1:]
+        ]
 
     @property
     def depth(self) -> int:

@@ -1,6 +1,9 @@
 """Words, by blanks: the rule of AU-Net (arXiv 2506.14761) without its look at the next byte."""
 
+from typing import ClassVar
+
 from splitters.automaton import CharacterRule
+from splitters.characters import Classes
 from splitters.registry import register
 
 LINE_BREAK = r"[\n\v\f\x85\u2028\u2029]"  # not \r: in \r\n it is a blank that the \n closes
@@ -16,7 +19,7 @@ class Whitespace(CharacterRule):
     """A boundary at the first blank after a word, at each line break, at the first character of each
     run of punctuation, and at the first of each group of up to three digits."""
 
-    classes = (("break", LINE_BREAK), ("blank", BLANK), ("letter", LETTER), ("digit", DIGIT))
+    classes: ClassVar[Classes] = (("break", LINE_BREAK), ("blank", BLANK), ("letter", LETTER), ("digit", DIGIT))
     start = "blank"
 
     def step(self, state, kind):

@@ -79,5 +79,7 @@ def _rotate(x, theta):
     """Turns pair i of position t by t · theta^(-2i/K), as complex numbers."""
     n, width = x.shape
     angle = torch.arange(n)[:, None] * theta ** (-torch.arange(0, width, 2) / width)
-    turned = torch.view_as_complex(x.reshape(n, width // 2, 2).contiguous()) * torch.polar(torch.ones(angle.shape), angle)
+    turned = torch.view_as_complex(x.reshape(n, width // 2, 2).contiguous()) * torch.polar(
+        torch.ones(angle.shape), angle
+    )
     return torch.view_as_real(turned).reshape(n, width)

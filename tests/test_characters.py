@@ -28,7 +28,9 @@ def test_edge_texts_agree_with_python(name):
     check_against_python(short_texts()[name])
 
 
-@given(st.lists(st.sampled_from([*range(256), *([0xE0, 0xED, 0xF0, 0xF4, 0x80, 0x90, 0x9F, 0xA0, 0xBF] * 8)]), max_size=24))
+@given(
+    st.lists(st.sampled_from([*range(256), *([0xE0, 0xED, 0xF0, 0xF4, 0x80, 0x90, 0x9F, 0xA0, 0xBF] * 8)]), max_size=24)
+)
 def test_random_bytes_agree_with_python(values):
     check_against_python(bytes(values))
 

@@ -77,7 +77,9 @@ def test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document(tmp_path):
     stream, levels = [], []
     for r in range(batches.n_rows):
         row = batches.row(0, r)
-        np.testing.assert_array_equal(row["ids"][1:][row["targets"][:-1] >= 0], row["targets"][:-1][row["targets"][:-1] >= 0])
+        np.testing.assert_array_equal(
+            row["ids"][1:][row["targets"][:-1] >= 0], row["targets"][:-1][row["targets"][:-1] >= 0]
+        )
         stream += row["ids"].tolist()
         levels += row["levels"].tolist()
     expected_ids, expected_levels = [], []
@@ -157,7 +159,7 @@ def test_a_file_cut_short_is_named(tmp_path, suffix):
     path = tmp_path / f"cut{suffix}"
     whole = gzip.compress(content) if suffix.endswith("gz") else zstandard.ZstdCompressor().compress(content)
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cut.*cannot be read to its end"):
+    with pytest.raises(ValueError, match=r"cut.*cannot be read to its end"):
         module([path])
     assert not list((tmp_path / "cache").glob("cut*"))  # no half of it is kept
 

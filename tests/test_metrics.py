@@ -1,5 +1,6 @@
 """BPB against a plain sum, whatever the batches, the padding and the devices."""
 
+import itertools
 import math
 
 import pytest
@@ -24,7 +25,9 @@ def draw(seed, shape=(3, 20)):
 def plain(batches):
     bits, n_bytes = {}, {}
     for nll, targets, languages in batches:
-        for nats, target, language in zip(nll.flatten().tolist(), targets.flatten().tolist(), languages.flatten().tolist(), strict=True):
+        for nats, target, language in zip(
+            nll.flatten().tolist(), targets.flatten().tolist(), languages.flatten().tolist(), strict=True
+        ):
             if 0 <= target < 256:
                 for key in ("all", LANGUAGES[language]):
                     bits[key] = bits.get(key, 0) + nats / math.log(2)
@@ -45,7 +48,9 @@ def test_equals_the_plain_sum():
 
 def test_bos_eos_and_padding_do_not_count():
     metric = BitsPerByte(["en"])
-    metric.update(torch.tensor([[1.0, 99.0, 99.0, 99.0]]), torch.tensor([[65, BOS, EOS, IGNORE]]), torch.tensor([[0, 0, 0, -1]]))
+    metric.update(
+        torch.tensor([[1.0, 99.0, 99.0, 99.0]]), torch.tensor([[65, BOS, EOS, IGNORE]]), torch.tensor([[0, 0, 0, -1]])
+    )
     assert metric.compute()[0].item() == pytest.approx(1 / math.log(2))
 
 
@@ -95,4 +100,4 @@ def test_learning_rate_warms_up_and_ends_where_it_says():
     assert max(factors) == pytest.approx(1.0)
     assert factors[9] == factors[10] == pytest.approx(1.0)
     assert factors[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))

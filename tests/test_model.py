@@ -187,7 +187,7 @@ def test_a_row_does_not_see_its_company(splitter, stages, document_masking):
 def test_a_masked_document_does_not_see_those_packed_before_it(splitter, stages):
     stack, model = stack_of(splitter, stages), tiny_model(tiny(stages, document_masking=True))
     ids, levels = packed(stack)
-    starts = (ids[0] == BOS).nonzero()[:, 0].tolist() + [ids.shape[1]]
+    starts = [*(ids[0] == BOS).nonzero()[:, 0].tolist(), ids.shape[1]]
     with torch.no_grad():
         together = model(ids, levels).logits[0]
         for begin, end in itertools.pairwise(starts):

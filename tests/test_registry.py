@@ -46,7 +46,9 @@ def test_a_name_is_given_once(clean_registry):
         splitters.register("whitespace")(EveryVowel)
 
 
-@pytest.mark.parametrize("wrong", [object, lambda data: data, type("Half", (splitters.Splitter,), {"split": lambda s, d: d})])
+@pytest.mark.parametrize(
+    "wrong", [object, lambda data: data, type("Half", (splitters.Splitter,), {"split": lambda s, d: d})]
+)
 def test_what_breaks_the_contract_fails_when_it_registers(wrong):
     with pytest.raises(TypeError, match="wrong_one"):
         splitters.register("wrong_one")(wrong)

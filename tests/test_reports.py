@@ -44,7 +44,9 @@ def plain_bits(order, train, document):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=4), st.binary(max_size=20), st.integers(1, 5))
 def test_ngram_equals_the_plain_form(train, document, order):
-    assert ByteNGram(order, train).bits(document) == pytest.approx(plain_bits(order, train, document), rel=1e-9, abs=1e-9)
+    assert ByteNGram(order, train).bits(document) == pytest.approx(
+        plain_bits(order, train, document), rel=1e-9, abs=1e-9
+    )
 
 
 def test_ngram_on_real_text():
@@ -115,7 +117,9 @@ def test_a_sample_continues_prompts_of_any_length():
     model, stack = tiny_model(tiny(3)), stack_of("cjk_character", 3)
     prompts = [b"", "人人生而".encode(), b"a much longer prompt than the others"]
     texts = generate(model, stack, prompts, 20, seed=3)
-    assert all(text.startswith(prompt) and len(text) <= len(prompt) + 20 for text, prompt in zip(texts, prompts, strict=True))
+    assert all(
+        text.startswith(prompt) and len(text) <= len(prompt) + 20 for text, prompt in zip(texts, prompts, strict=True)
+    )
     assert texts == generate(model, stack, prompts, 20, seed=3)
     assert texts != generate(model, stack, prompts, 20, seed=4)
 

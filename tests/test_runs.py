@@ -144,7 +144,9 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
     environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     metrics = place / "killed" / "metrics.jsonl"
     for step in (9, 25):  # checkpoints are at 7, 14, 21, …; an epoch has 17 batches
-        run = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(
+            command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
             assert run.poll() is None, "the run ended before it could be killed"
@@ -154,7 +156,10 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
         run.wait()
     aunet_process(place, "fit", "-c", "tiny.yaml", "--run.folder", "killed")
     assert points(place / "killed") == points(straight)
-    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (straight, place / "killed")]
+    weights = [
+        torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for f in (straight, place / "killed")
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -209,7 +214,18 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
     ids=str,
 )  # fmt: skip
 def test_another_run_is_an_option_away(options, place):
-    code = aunet("fit", "-c", "tiny.yaml", "--trainer.max_steps", 4, "--trainer.val_check_interval", 2, "--report.ngrams", "[]", *options)
+    code = aunet(
+        "fit",
+        "-c",
+        "tiny.yaml",
+        "--trainer.max_steps",
+        4,
+        "--trainer.val_check_interval",
+        2,
+        "--report.ngrams",
+        "[]",
+        *options,
+    )
     assert code == 0
     folder = max((place / "runs" / "tests").iterdir(), key=lambda f: f.stat().st_mtime)
     logged = points(folder)
@@ -226,7 +242,15 @@ def test_another_definition_does_not_go_on_with_a_run(finished, capsys):
 
 def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
     _, folder = finished
-    code = aunet("validate", "-c", "tiny.yaml", "--model.net.upsampling", "repeat", "--ckpt_path", folder / "checkpoints/best.ckpt")
+    code = aunet(
+        "validate",
+        "-c",
+        "tiny.yaml",
+        "--model.net.upsampling",
+        "repeat",
+        "--ckpt_path",
+        folder / "checkpoints/best.ckpt",
+    )
     assert code == 1
     assert "network differs in upsampling (there multi_linear, here repeat)" in capsys.readouterr().err
 
@@ -234,9 +258,18 @@ def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fit", "-c", "tiny.yaml", "--model.net.upsampeling", "repeat"], ["upsampeling", "Did you mean model.net.upsampling"]),
-        (["fit", "-c", "tiny.yaml", "--model.net.upsampling", "linear"], ["model.net.upsampling", "multi_linear", "linear"]),
-        (["fit", "-c", "tiny.yaml", "--splitter", "whitespac"], ["whitespac", "cjk_character", "Did you mean 'whitespace'"]),
+        (
+            ["fit", "-c", "tiny.yaml", "--model.net.upsampeling", "repeat"],
+            ["upsampeling", "Did you mean model.net.upsampling"],
+        ),
+        (
+            ["fit", "-c", "tiny.yaml", "--model.net.upsampling", "linear"],
+            ["model.net.upsampling", "multi_linear", "linear"],
+        ),
+        (
+            ["fit", "-c", "tiny.yaml", "--splitter", "whitespac"],
+            ["whitespac", "cjk_character", "Did you mean 'whitespace'"],
+        ),
         (["fit", "-c", "tiny.yaml", "--splitter", "{name: fixed, m: 2}"], ["fixed", "'m'", "n: int"]),
         (["fit", "-c", "gone.yaml"], ["gone.yaml", "does not exist"]),
         (["fit", "-c", "tiny.yaml", "--data.train_files", "[gone/*.jsonl]"], ["data.train_files", "gone/*.jsonl"]),

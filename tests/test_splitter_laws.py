@@ -16,7 +16,9 @@ from tests.conftest import N_STAGES, stack_of
 BYTES = st.one_of(
     st.binary(max_size=60),
     st.text(max_size=30).map(str.encode),
-    st.lists(st.sampled_from([b" ", b"\n", b".", b"7", b"a", "中".encode(), "\u0e19\u0e49".encode(), b"\xe4\xb8"])).map(b"".join),
+    st.lists(st.sampled_from([b" ", b"\n", b".", b"7", b"a", "中".encode(), "\u0e19\u0e49".encode(), b"\xe4\xb8"])).map(
+        b"".join
+    ),
 )
 STACKS = [[name, *upper] for name in available() for upper in ([], ["every"], ["every", "whitespace"])]
 
@@ -112,7 +114,9 @@ def test_a_stepper_that_differs_is_refused():
     assert (error.value.law, error.value.text) == ("stream", b" ")
 
 
-@pytest.mark.parametrize("wrong", [lambda data: [False] * len(data), lambda data: np.zeros(len(data)), lambda data: np.zeros(3, bool)])
+@pytest.mark.parametrize(
+    "wrong", [lambda data: [False] * len(data), lambda data: np.zeros(len(data)), lambda data: np.zeros(3, bool)]
+)
 def test_a_wrong_form_is_refused(wrong):
     class Wrong(splitters.Splitter):
         def split(self, data):

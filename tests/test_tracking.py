@@ -84,7 +84,10 @@ def test_points_unsent_when_a_run_dies_are_sent_by_the_next(tmp_path, uri):
     second.log_metrics({"train/bpb": 2.0}, 1)
     second.finalize("success")
     assert history(uri, second.run_id, "train/bpb") == [(0, 1.0), (1, 2.0)]
-    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == [0, 1]
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == [
+        0,
+        1,
+    ]
 
 
 def test_an_experiment_keeps_its_artifacts_beside_the_store(tmp_path, uri):
@@ -117,12 +120,19 @@ def test_what_defines_a_run_names_its_folder():
     }  # fmt: skip
 
     def folder(**changes):
-        changed = {key: ({**settings[key], **value} if isinstance(value, dict) else value) for key, value in changes.items()}
+        changed = {
+            key: ({**settings[key], **value} if isinstance(value, dict) else value) for key, value in changes.items()
+        }
         return RunFolder.of(RunConfig(experiment="e"), "name", settings | changed).path
 
     assert folder().parent.as_posix() == "runs/e"
     assert folder(trainer={"devices": 2}, data={"workers": 7}) == folder()
-    for change in ({"splitter": "whitespace"}, {"data": {"row_bytes": 6}}, {"trainer": {"precision": "bf16-true"}}, {"trainer": {"max_steps": 9}}):
+    for change in (
+        {"splitter": "whitespace"},
+        {"data": {"row_bytes": 6}},
+        {"trainer": {"precision": "bf16-true"}},
+        {"trainer": {"max_steps": 9}},
+    ):
         assert folder(**change) != folder()
 
 

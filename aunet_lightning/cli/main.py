@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     # OpenMP threads that wait for each other spin, and where another program has the cores they spin
-    # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (docs/measurements.md).
+    # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (experiments/RESULTS.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # one's own splitters: module:Class
@@ -80,7 +80,9 @@ def _split(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("aunet split", description="Show the units of a text, or of standard input.")
     parser.add_argument("text", nargs="?", help="the text; left out: standard input")
     parser.add_argument("--splitter", default="whitespace", help="name, or YAML such as '{name: fixed, n: 4}'")
-    parser.add_argument("--upper_splitters", nargs="*", default=[], help="one rule per further stage, for example every")
+    parser.add_argument(
+        "--upper_splitters", nargs="*", default=[], help="one rule per further stage, for example every"
+    )
     options = parser.parse_args(arguments)
     import yaml
 

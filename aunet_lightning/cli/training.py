@@ -1,6 +1,7 @@
 """fit, validate, test and predict: LightningCLI, with one folder per run and short errors."""
 
 import difflib
+import itertools
 import logging
 import re
 import sys
@@ -131,7 +132,9 @@ class AUNetCLI(LightningCLI):
         trainer = config["trainer"]
         self._check_depth()
         if self.subcommand == "fit" and trainer["max_steps"] < 1 and (trainer["max_epochs"] or -1) < 1:
-            raise UserError("trainer.max_steps is not set: say how many steps, or trainer.max_epochs, so that the run ends")
+            raise UserError(
+                "trainer.max_steps is not set: say how many steps, or trainer.max_epochs, so that the run ends"
+            )
         callbacks: list[pl.Callback] = [Throughput(), Report(config["report"])]
         if trainer["enable_progress_bar"] is not False:
             callbacks.append(BpbProgressBar())
@@ -260,7 +263,9 @@ class AUNetCLI(LightningCLI):
         if named is None or named in ("best", "last"):
             if self.folder is None:
                 raise UserError("ckpt_path is missing: with fast_dev_run there is no run folder to find one in")
-            candidates = [self.folder.last, self.folder.best] if named == "last" else [self.folder.best, self.folder.last]
+            candidates = (
+                [self.folder.last, self.folder.best] if named == "last" else [self.folder.best, self.folder.last]
+            )
             found = next((path for path in candidates if path.exists()), None)
             if found is None:
                 raise UserError(
@@ -279,13 +284,18 @@ class AUNetCLI(LightningCLI):
 
     def _where_to_look(self) -> list[str]:
         assert self.folder is not None
-        lines = [f"\nThe run is in {self.folder.path}  (aunet validate, test and predict take --ckpt_path {self.folder.best})"]
+        lines = [
+            f"\nThe run is in {self.folder.path}",
+            f"Its best weights: aunet validate --ckpt_path {self.folder.best}  (or test, predict; aunet generate CKPT)",
+        ]
         if self.run_logger is not None:
             if self.run_logger.uri == f"sqlite:///{DEFAULT_STORE}":
                 lines.append("See it in MLflow: make ui, then open")
                 lines.append(f"  http://127.0.0.1:5000{ui_path(self.run_logger.experiment_id)}")
             else:
-                lines.append(f"See it in MLflow: {self.run_logger.uri.rstrip('/')}{ui_path(self.run_logger.experiment_id)}")
+                lines.append(
+                    f"See it in MLflow: {self.run_logger.uri.rstrip('/')}{ui_path(self.run_logger.experiment_id)}"
+                )
         return lines
 
 
@@ -305,7 +315,7 @@ def _data_seed(seed: bool | int) -> int:
 
 def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     """Where only a checkpoint is named, takes the configuration of its run folder."""
-    named = [value for key, value in zip(arguments, arguments[1:], strict=False) if key == "--ckpt_path"]
+    named = [value for key, value in itertools.pairwise(arguments) if key == "--ckpt_path"]
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
     if named and named[-1] not in ("best", "last") and not Path(named[-1]).exists():

@@ -64,7 +64,9 @@ def prepare(source: Source, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
     except OSError as error:
-        raise ValueError(f"data.cache_dir: cannot write to {cache} ({error}): name a folder that can be written") from None
+        raise ValueError(
+            f"data.cache_dir: cannot write to {cache} ({error}): name a folder that can be written"
+        ) from None
     try:
         _write(source, part)
         try:

@@ -149,6 +149,11 @@ class ByteDataModule(LightningDataModule):
     def predict_dataloader(self) -> ResumableLoader:
         return self.test_dataloader()
 
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        if self._train_loader is not None:
+            self._train_loader.close()
+
     def _sources(self, part: str) -> list[Source]:
         return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
 
@@ -157,7 +162,8 @@ class ByteDataModule(LightningDataModule):
             return np.arange(len(corpus))
         if unknown := set(self.languages) - set(corpus.language_names):
             raise ValueError(
-                f"data.languages: {', '.join(sorted(unknown))} not in the files; they hold {', '.join(corpus.language_names)}"
+                f"data.languages: {', '.join(sorted(unknown))} not in the files; "
+                f"they hold {', '.join(corpus.language_names)}"
             )
         wanted = [corpus.language_names.index(name) for name in self.languages]
         return np.flatnonzero(np.isin(corpus.languages, wanted))

@@ -104,8 +104,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     if path.suffix == ".zst":
         yield from _split_lines(_zst_chunks(path))
         return
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         yield from file
 
 

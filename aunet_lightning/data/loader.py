@@ -1,7 +1,7 @@
 """A loader that a checkpoint can put back on the very batch it would have given next."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader, Sampler
 
@@ -18,13 +18,9 @@ class ResumableLoader:
     def __init__(self, batches: PackedBatches, workers: int, repeat_epoch: bool = False) -> None:
         self.batches = batches
         self.repeat_epoch = repeat_epoch  # validation reads epoch 0 every time
-        self.epoch = self.position = 0
+        self._next = _Remaining(len(batches))
         self._loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=_Remaining(self),
-            num_workers=workers,
-            persistent_workers=workers > 0,
+            batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0
         )
 
     def __len__(self) -> int:
@@ -32,28 +28,37 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.repeat_epoch:
-            self.position = 0
+            self._next.position = 0
         for batch in self._loader:
-            self.position += 1
+            self._next.position += 1
             yield batch
-        self.position = 0
+        self._next.position = 0
         if not self.repeat_epoch:
-            self.epoch += 1
+            self._next.epoch += 1
+
+    def close(self) -> None:
+        """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""
+        iterator = cast(Any, self._loader)._iterator
+        if iterator is not None:  # there are workers, and they have begun
+            iterator._shutdown_workers()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self._next.epoch, "position": self._next.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
+        self._next.epoch, self._next.position = state["epoch"], state["position"]
 
 
 class _Remaining(Sampler[tuple[int, int]]):
-    def __init__(self, loader: ResumableLoader) -> None:
-        self.loader = loader
+    """What is left of an epoch: (epoch, position) of the next batch, and of those after it."""
+
+    def __init__(self, n_batches: int) -> None:
+        self.n_batches = n_batches
+        self.epoch = self.position = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for k in range(self.loader.position, len(self.loader)):
-            yield self.loader.epoch, k
+        for k in range(self.position, self.n_batches):
+            yield self.epoch, k
 
     def __len__(self) -> int:
-        return len(self.loader) - self.loader.position
+        return self.n_batches - self.position

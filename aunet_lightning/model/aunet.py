@@ -13,6 +13,7 @@ Shapes: B rows, L bytes, N positions of a stage, U units, D width.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ class AUNet(nn.Module):
         super().__init__()
         self.config = config
         stages = config.stages
-        pairs = list(zip(stages[:-1], stages[1:], strict=True))
+        pairs = list(itertools.pairwise(stages))
 
         def blocks(stage: StageConfig) -> nn.ModuleList:
             shape = (stage.dim, stage.head_dim, config.ffn_multiple_of, config.norm_eps)
@@ -114,8 +115,8 @@ class AUNet(nn.Module):
         h, encoder_kv = _run(self.encoders[s], x, place, past[:n_layers])
         units, coarser = self.cut(s, stream, call)
         pooled = self.poolings[s](h, units)  # [B, U, coarser D]; U is 0 where a step begins no unit
-        y = self.through(s + 1, pooled, coarser, call) if units.boundaries.shape[1] else None
-        up, vectors = self.upsamplings[s](y, units, call.open_vector(s))
+        above = self.through(s + 1, pooled, coarser, call) if units.boundaries.shape[1] else None
+        up, vectors = self.upsamplings[s](above, units, call.open_vector(s))
         y, decoder_kv = _run(self.decoders[s], up + h if skip else up, place, past[n_layers:])
         call.leave_open(s, units, vectors, stream.valid)
         call.remember(s, stream, positions, encoder_kv + decoder_kv, self.config.stages[s].window)
@@ -158,7 +159,8 @@ class AUNet(nn.Module):
         """
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(
-                f"the stack has {stack.depth} rules, but a model of {self.config.depth + 1} stages takes {self.config.depth}"
+                f"the stack has {stack.depth} rules, but a model of {self.config.depth + 1} stages "
+                f"takes {self.config.depth}"
             )
         return State.initial(len(self.config.stages), batch, self.head.weight.device, stack)
 
@@ -238,12 +240,10 @@ class _Call:
         return State(tuple(self.stages), tuple(self.units), document, self.past.stack, steppers)
 
 
-def _run(
-    blocks: nn.ModuleList, x: Tensor, place: Place, past: tuple[KeyValues, ...]
-) -> tuple[Tensor, list[KeyValues]]:
+def _run(blocks: nn.Module, x: Tensor, place: Place, past: tuple[KeyValues, ...]) -> tuple[Tensor, list[KeyValues]]:
     """x through blocks, each with its cached keys and values; returns the new ones too."""
     key_values = []
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(blocks.children()):
         x, new = block(x, place, past[i] if past else None)
         key_values.append(new)
     return x, key_values

@@ -30,9 +30,7 @@ class StageConfig:
             if value is not None and value < 1:
                 raise ValueError(f"stage: {name} is {value}, it must be 1 or more")
         if self.dim % self.head_dim or self.head_dim % 2:
-            raise ValueError(
-                f"stage: head_dim is {self.head_dim}, it must be even and divide dim {self.dim}"
-            )
+            raise ValueError(f"stage: head_dim is {self.head_dim}, it must be even and divide dim {self.dim}")
 
 
 @dataclass
@@ -42,7 +40,7 @@ class AUNetConfig:
     stages: list[StageConfig]
     """from bytes to the deepest stage (the trunk)"""
     upsampling: Upsampling = "multi_linear"
-    """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), insert at the boundary only"""
+    """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), insert at the first"""
     max_offset: int = 16
     """how many offsets p inside a unit have a matrix (or embedding) of their own"""
     offsets: Offsets = "clamp"

@@ -55,7 +55,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, place: Place, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
         q, k, v = (
-            linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for linear in (self.query, self.key, self.value)
+            linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
         )  # [B, H, N, K]
         q, k = place.rotation(q), place.rotation(k)
         keys, values = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))

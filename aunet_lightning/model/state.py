@@ -64,8 +64,7 @@ class StageCache:
             write(self.positions, positions, 1, -1),
             write(self.documents, documents, 1),
             tuple(
-                (write(old_k, k, 2), write(old_v, v, 2))
-                for (old_k, old_v), (k, v) in zip(cached, layers, strict=True)
+                (write(old_k, k, 2), write(old_v, v, 2)) for (old_k, old_v), (k, v) in zip(cached, layers, strict=True)
             ),
         )
 

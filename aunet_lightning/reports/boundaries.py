@@ -12,11 +12,12 @@ MARKS = ("│", "║", "┃", "█")  # after the last character of a unit that 
 CHARACTERS = 56  # of each text
 
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
-_SCRIPTS = """
-    Latin Cyrillic Greek Arabic Hebrew Devanagari Bengali Tamil Telugu Thai Lao Khmer Myanmar Tibetan
-    Han Hiragana Katakana Hangul Ethiopic Georgian Armenian Cherokee Sinhala Gujarati Gurmukhi Kannada
-    Malayalam Oriya Mongolian Syriac Thaana Javanese Balinese Yi
-""".split()
+_SCRIPTS = (
+    "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Bengali", "Tamil", "Telugu", "Thai", "Lao",
+    "Khmer", "Myanmar", "Tibetan", "Han", "Hiragana", "Katakana", "Hangul", "Ethiopic", "Georgian", "Armenian",
+    "Cherokee", "Sinhala", "Gujarati", "Gurmukhi", "Kannada", "Malayalam", "Oriya", "Mongolian", "Syriac", "Thaana",
+    "Javanese", "Balinese", "Yi",
+)  # fmt: skip
 _BY_SCRIPT = [(script, regex.compile(rf"\p{{Script={script}}}")) for script in _SCRIPTS]
 
 
@@ -62,7 +63,8 @@ def as_line(data: bytes, stack: Stack) -> str:
 def as_html(texts: Sequence[tuple[str, bytes]], stack: Stack) -> str:
     """Returns a page with a row per text; units of stage 2 are tinted, higher ones boxed."""
     rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{_nested(pieces(data, stack), stack.depth)}</td></tr>" for name, data in texts
+        f"<tr><th>{html.escape(name)}</th><td>{_nested(pieces(data, stack), stack.depth)}</td></tr>"
+        for name, data in texts
     )
     return _PAGE.format(rows=rows, depth=stack.depth + 1)
 
@@ -81,7 +83,8 @@ def _nested(run: list[tuple[str, int]], level: int) -> str:
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>Stage boundaries</title>
 <style>
- body {{ font: 16px/2.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; overflow-wrap: anywhere; }}
+ body {{ font: 16px/2.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff;
+         overflow-wrap: anywhere; }}
  th {{ text-align: left; padding-right: 1rem; font-weight: 600; color: #666; vertical-align: top; }}
  .u1 {{ background: #cfe3fb; border-radius: 3px; margin-right: 1px; white-space: pre-wrap; }}
  .u1:nth-child(even) {{ background: #fbe5c6; }}

@@ -50,4 +50,7 @@ def _cells(values: Sequence[float]) -> list[str]:
 
 def _starred(values: Sequence[float]) -> list[str]:
     best = min((value for value in values if not math.isnan(value)), default=math.nan)
-    return [cell + ("*" if value == best and len(values) > 1 else " ") for cell, value in zip(_cells(values), values, strict=True)]
+    return [
+        cell + ("*" if value == best and len(values) > 1 else " ")
+        for cell, value in zip(_cells(values), values, strict=True)
+    ]

@@ -128,9 +128,7 @@ class MLflowRunLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keeps the metrics that have a section (`train/…`) and are not there yet, and sends now and then."""
         step = step or 0
-        fresh = {
-            key: float(value) for key, value in metrics.items() if "/" in key and step > self._last.get(key, -1)
-        }
+        fresh = {key: float(value) for key, value in metrics.items() if "/" in key and step > self._last.get(key, -1)}
         for key in BEST.keys() & fresh.keys():
             fresh[BEST[key]] = min(fresh[key], self._lowest.get(key, math.inf))
         if not fresh:
@@ -164,7 +162,7 @@ class MLflowRunLogger(Logger):
 
         self._next_send = time.monotonic() + SEND_EVERY
         while self._sent < len(self._points):
-            end, metrics = self._sent, []
+            end, metrics = self._sent, list[Metric]()
             while end < len(self._points) and len(metrics) < BATCH:
                 point = self._points[end]
                 metrics += [Metric(key, value, point["time"], point["step"]) for key, value in point["metrics"].items()]
@@ -191,14 +189,21 @@ class MLflowRunLogger(Logger):
             call()
         except Exception as error:  # whatever the store raises, the run goes on
             if not self._told:
-                rank_zero_warn(f"MLflow at {self.uri} does not answer ({_short(error)}); metrics wait in {self.folder.metrics}")
+                rank_zero_warn(
+                    f"MLflow at {self.uri} does not answer ({_short(error)}); metrics wait in {self.folder.metrics}"
+                )
             self._told, self._next_send = True, time.monotonic() + 3 * SEND_EVERY
             return False
         self._told = False
         return True
 
     def _keep_state(self) -> None:
-        state = {"run_id": self.run_id, "experiment_id": self.experiment_id, "tracking_uri": self.uri, "sent": self._sent}
+        state = {
+            "run_id": self.run_id,
+            "experiment_id": self.experiment_id,
+            "tracking_uri": self.uri,
+            "sent": self._sent,
+        }
         part = self.folder.mlflow.with_suffix(".part")
         part.write_text(json.dumps(state))
         part.replace(self.folder.mlflow)

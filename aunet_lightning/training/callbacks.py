@@ -133,9 +133,14 @@ class Report(Callback):
     def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
         if part not in self._baselines:
             orders = self.config.ngrams
-            n_bytes = int(data.corpora["train"].lengths[data.documents["train"]].sum()) if "train" in data.corpora else 0
+            n_bytes = (
+                int(data.corpora["train"].lengths[data.documents["train"]].sum()) if "train" in data.corpora else 0
+            )
             if orders and not 0 < n_bytes <= NGRAM_BYTES:
-                _print(f"n-gram yardsticks left out: they are for 1 to {NGRAM_BYTES:,} bytes of training text, not {n_bytes:,}")
+                _print(
+                    f"n-gram yardsticks left out: they are for 1 to {NGRAM_BYTES:,} bytes of training text, "
+                    f"not {n_bytes:,}"
+                )
                 orders = []
             train, held_out = (data.texts("train"), data.texts(part)) if orders else ([], [])
             self._baselines[part] = {f"{order}-gram": bpb_by_language(order, train, held_out) for order in orders}

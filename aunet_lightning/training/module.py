@@ -124,10 +124,12 @@ class AUNetModule(LightningModule):
         nats, _ = self.nll(batch)
         return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "targets", "levels")}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = adamw(self, self.optimizer_config)
         total = self._total_steps()
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.optimizer_config.lr_factor(step, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimizer_config.lr_factor(step, total)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -140,7 +142,9 @@ class AUNetModule(LightningModule):
         there, here = checkpoint["hyper_parameters"]["net"], asdict(self.config)
         if different := [key for key in here if there.get(key) != here[key]]:
             shown = "; ".join(f"{key} (there {there.get(key)}, here {here[key]})" for key in different)
-            raise UserError(f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder")
+            raise UserError(
+                f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
+            )
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
 

@@ -1,0 +1,43 @@
+# make quickstart   installs what is needed and runs the main job on real text
+# make test         passes the test suite
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 5000
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+TORCH = $(shell grep -o '^torch==.*' constraints.txt)
+
+.PHONY: quickstart test lint bench ui install clean
+
+install: $(VENV)/.installed
+
+# Without an NVIDIA GPU the CPU build of PyTorch will do, which is several GB smaller.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV) (some minutes, once)"
+	$(PYTHON) -m venv $(VENV)
+	command -v nvidia-smi > /dev/null || [ "$$(uname)" != Linux ] \
+		|| $(PIP) --no-deps --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2> /dev/null \
+		|| $(PIP) $(TORCH)
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+quickstart: install
+	$(BIN)/aunet fit -c experiments/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/splitter_speed.py
+
+ui: install
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db
+
+clean:
+	rm -rf $(VENV) build *.egg-info
