@@ -109,7 +109,7 @@ def their_name(name: str) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dims": [32, 48, 96]}, "is \\[64"),
+        ({"dims": [32, 48, 96]}, "config makes it \\[16, 48, 96"),
         ({"layers": [1, 1, 2]}, "not in the model"),
         ({"layers": [2, 2, 2]}, "missing"),
         ({"head_dims": [16]}, "needs 3"),
