@@ -164,6 +164,17 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
 
 
 @pytest.mark.slow
+def test_two_devices_learn_what_one_does(finished, place):
+    _, one = finished
+    devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run.folder", "two"]
+    aunet_process(place, "fit", "-c", "tiny.yaml", "--report.sample_prompts", "[]", *devices, timeout=300)
+    expected, got = points(one), points(place / "two")
+    assert got.keys() == expected.keys()
+    for key in expected:
+        assert got[key] == pytest.approx(expected[key], rel=2e-4), key
+
+
+@pytest.mark.slow
 def test_the_printed_configuration_repeats_the_run(finished, place, capsys):
     _, folder = finished
     aunet("fit", "-c", "tiny.yaml", "--print_config")

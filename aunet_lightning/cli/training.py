@@ -167,20 +167,15 @@ class AUNetCLI(LightningCLI):
     def before_fit(self) -> None:
         if self.folder is None:
             return
-        resume = self._begin()
+        rank_zero_only(self.folder.begin)(self.settings(), self.dump())
         options = self.config_init["fit"]
         options["weights_only"] = True  # a checkpoint is data, and loads as nothing else
-        if options["ckpt_path"] is None and resume is not None:
-            rank_zero_info(f"Going on from {resume}")
-            options["ckpt_path"] = str(resume)
+        if options["ckpt_path"] is None and self.folder.last.exists():
+            rank_zero_info(f"Going on from {self.folder.last}")
+            options["ckpt_path"] = str(self.folder.last)
         if self.run_logger is not None:
             self.run_logger.start()
             self.run_logger.log_text(self.folder.config.read_text(), "config.yaml")
-
-    @rank_zero_only
-    def _begin(self) -> Path | None:
-        assert self.folder is not None
-        return self.folder.begin(self.settings(), self.dump())
 
     def before_validate(self) -> None:
         self._find_checkpoint()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
-from aunet_lightning.model.layers import Block, KeyValues, Place, Rotation
+from aunet_lightning.model.layers import Block, KeyValues, Place, RMSNorm, Rotation
 from aunet_lightning.model.state import OpenUnit, StageCache, State
 from aunet_lightning.model.transitions import UPSAMPLINGS, MultiLinear, Pooling, Units, take
 from aunet_lightning.vocabulary import BOS, VOCABULARY
@@ -67,7 +67,7 @@ class AUNet(nn.Module):
         self.trunk = blocks(stages[-1])
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)
         self.decoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
-        self.norm = nn.RMSNorm(stages[0].dim, eps=config.norm_eps)
+        self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, VOCABULARY, bias=False)
         self.init_weights()
 
@@ -171,7 +171,7 @@ class AUNet(nn.Module):
         What a block adds to its residual stream is scaled down by the stage's depth, as usual.
         """
         for module in self.modules():
-            if isinstance(module, nn.RMSNorm):
+            if isinstance(module, RMSNorm):
                 nn.init.ones_(module.weight)
             elif isinstance(module, nn.Linear):
                 _truncated_normal(module.weight, module.in_features**-0.5)

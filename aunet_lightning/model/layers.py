@@ -45,6 +45,13 @@ class Place:
     visibility: Visibility
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm (arXiv 1910.07467), in the type of x: under autocast the fused kernel needs one type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head causal attention."""
 
@@ -83,9 +90,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, head_dim: int, ffn_multiple_of: int, norm_eps: float) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(dim, eps=norm_eps)
+        self.attention_norm = RMSNorm(dim, eps=norm_eps)
         self.attention = Attention(dim, head_dim)
-        self.ffn_norm = nn.RMSNorm(dim, eps=norm_eps)
+        self.ffn_norm = RMSNorm(dim, eps=norm_eps)
         self.ffn = SwiGLU(dim, ffn_multiple_of)
 
     def forward(self, x: Tensor, place: Place, past: KeyValues | None) -> tuple[Tensor, KeyValues]:

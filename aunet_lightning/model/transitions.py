@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit
 
 
@@ -55,7 +56,7 @@ class Pooling(nn.Module):
 
     def __init__(self, dim: int, coarser_dim: int, norm_eps: float) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=norm_eps)
+        self.norm = RMSNorm(dim, eps=norm_eps)
         self.down = nn.Linear(dim, coarser_dim, bias=False)
 
     def forward(self, h: Tensor, units: Units) -> Tensor:
@@ -68,7 +69,7 @@ class Upsampling(nn.Module):
     def __init__(self, dim: int, coarser_dim: int, config: AUNetConfig) -> None:
         super().__init__()
         self.n_offsets, self.offsets = config.max_offset, config.offsets
-        self.norm = nn.RMSNorm(coarser_dim, eps=config.norm_eps)
+        self.norm = RMSNorm(coarser_dim, eps=config.norm_eps)
         self.up = nn.Linear(coarser_dim, dim, bias=False)
 
     def forward(self, y: Tensor | None, units: Units, open_unit: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -97,8 +97,8 @@ class RunFolder:
         """Returns the folder that a checkpoint lies in."""
         return cls(checkpoint.resolve().parent.parent)
 
-    def begin(self, config: Mapping[str, Any], text: str) -> Path | None:
-        """Makes the folder, keeps the configuration, and returns the checkpoint to go on from, if there is one.
+    def begin(self, config: Mapping[str, Any], text: str) -> None:
+        """Makes the folder and keeps the configuration.
 
         Raises UserError if the folder holds a run that was defined otherwise, or cannot be written.
         """
@@ -115,7 +115,6 @@ class RunFolder:
             self.config.write_text(text)
         except OSError as error:
             raise UserError(f"run.folder: cannot write to {self.path} ({error}): choose another run.folder") from None
-        return self.last if self.last.exists() else None
 
     def differences(self, config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
         """Returns the settings under `keys` in which `config` differs from the run that is kept here."""

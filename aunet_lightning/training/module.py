@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.data.packing import Batch, n_text_bytes
@@ -43,6 +44,7 @@ class AUNetModule(LightningModule):
         self.save_hyperparameters(plain, logger=False)
         self.compile_net = compile
         self.bytes_seen = 0
+        self.told_of_cap = False
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.metrics: dict[str, BitsPerByte] = {}
         self.rates: dict[str, UnitRates] = {}
@@ -70,20 +72,36 @@ class AUNetModule(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         nats, output = self.nll(batch)
         targets = batch["targets"]
-        loss = nats.sum() / (targets != IGNORE).sum().clamp(min=1)
+        text = (targets >= 0) & (targets < N_BYTES)
+        sums = [(targets != IGNORE).sum(), text.sum(), nats.detach()[text].sum() / math.log(2), nats.detach().sum()]
+        counts = [*output.units.sum(0), *output.dropped.sum(0), (batch["documents"] >= 0).sum()]
+        totals = torch.stack([value.double() for value in (*sums, *counts)])
+        if self.trainer.world_size > 1:  # over the whole batch: devices have different numbers of targets
+            totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
+        n_targets, n_bytes, bits, all_nats, *counted, n_read = totals.tolist()
 
-        n_bytes = n_text_bytes(batch)
-        bits = nats.detach()[(targets >= 0) & (targets < N_BYTES)].sum() / math.log(2)
-        self.bytes_seen += n_bytes * self.trainer.world_size
-        self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True, sync_dist=True)
-        self.log("train/loss", loss.detach(), sync_dist=True)
+        self.bytes_seen += int(n_bytes)
+        self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True)
+        self.log("train/loss", all_nats / max(n_targets, 1))
         self.log("train/bytes_seen", float(self.bytes_seen))
-        begun, dropped = output.units.sum(0), output.dropped.sum(0)
-        for s in range(self.config.depth):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", batch["ids"].numel() / begun[s], sync_dist=True)
-            if self.config.stages[s + 1].max_units is not None:
-                self.log(f"train/dropped_stage{s + 2}", dropped[s].float(), sync_dist=True, reduce_fx="sum")
-        return loss
+        self._log_units(counted, n_read)
+        # Gradients are averaged over devices, so that this sums to the mean over all targets.
+        return nats.sum() * (self.trainer.world_size / max(n_targets, 1))
+
+    def _log_units(self, counted: list[float], n_read: float) -> None:
+        """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
+        depth = self.config.depth
+        for s, (begun, dropped) in enumerate(zip(counted[:depth], counted[depth:], strict=True)):
+            self.log(f"train/bytes_per_unit_stage{s + 2}", n_read / max(begun, 1))
+            cap = self.config.stages[s + 1].max_units
+            if cap is not None:
+                self.log(f"train/dropped_stage{s + 2}", dropped)
+            if dropped and not self.told_of_cap:
+                self.told_of_cap = True
+                rank_zero_warn(
+                    f"model.net.stages[{s + 1}].max_units = {cap} dropped {dropped:.0f} of {begun + dropped:.0f} "
+                    f"boundaries of a batch: their bytes stay in the unit before. train/dropped_stage{s + 2} counts them"
+                )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log("train/lr", optimizer.param_groups[0]["lr"])
