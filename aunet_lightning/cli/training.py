@@ -17,13 +17,14 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import StageConfig
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
-from aunet_lightning.tracking.run_folder import RunConfig, RunFolder, rule_name
+from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
 from aunet_lightning.training.callbacks import BpbProgressBar, PredictionWriter, Report, ReportConfig, Throughput
 from aunet_lightning.training.module import AUNetModule
 
@@ -124,7 +125,7 @@ class AUNetCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:  # what our classes say of their arguments
+        except (ValueError, MisconfigurationException) as error:  # what classes say of their arguments
             raise UserError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -271,7 +272,8 @@ class AUNetCLI(LightningCLI):
         _say(f"Checkpoint {options['ckpt_path']}")
         if self.run_logger is not None and self.subcommand != "predict":
             around = RunFolder.around(Path(options["ckpt_path"]))
-            if around.mlflow.exists():  # its results belong to the run that made it
+            # Results belong to the run that made the checkpoint, unless they were asked for under other settings.
+            if around.mlflow.exists() and not around.differences(self.settings(), DEFINING):
                 self.run_logger.folder = around
             else:
                 self.run_logger.folder.path.mkdir(parents=True, exist_ok=True)

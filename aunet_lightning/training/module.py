@@ -100,7 +100,7 @@ class AUNetModule(LightningModule):
                 self.told_of_cap = True
                 rank_zero_warn(
                     f"model.net.stages[{s + 1}].max_units = {cap} dropped {dropped:.0f} of {begun + dropped:.0f} "
-                    f"boundaries of a batch: their bytes stay in the unit before. train/dropped_stage{s + 2} counts them"
+                    f"boundaries of a batch: their bytes stay in the unit before (see train/dropped_stage{s + 2})"
                 )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -163,6 +163,9 @@ class AUNetModule(LightningModule):
             raise UserError(
                 f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
             )
+        trained, used = checkpoint["splitters"], cast(Any, self.trainer).datamodule.rules
+        if trained != used:
+            rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
 
