@@ -17,8 +17,10 @@ def generate(
     """Continues each prompt by up to `n_bytes` bytes (fewer where the model ends the document).
 
     Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
-    The same seed gives the same text. Returns the prompts with their continuations.
+    The same seed gives the same text. Returns the prompts with their continuations. Raises ValueError
+    for a negative n_bytes or temperature.
     """
+    check_sampling(n_bytes, temperature)
     device = net.head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     rows = [[BOS, *prompt] for prompt in prompts]
@@ -37,6 +39,12 @@ def generate(
                 row.append(EOS if row[-1] == EOS else byte)
         ids = torch.tensor([[row[position]] for row in rows], device=device)
     return [bytes(row[1 : row.index(EOS) if EOS in row else length]) for row, length in zip(rows, wanted, strict=True)]
+
+
+def check_sampling(n_bytes: int, temperature: float) -> None:
+    """Raises ValueError for what cannot be sampled."""
+    if n_bytes < 0 or temperature < 0:
+        raise ValueError(f"sampling {n_bytes} bytes at temperature {temperature}: both must be 0 or more")
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

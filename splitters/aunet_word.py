@@ -3,6 +3,7 @@ white space is single blanks, and obeying the prefix law where those do not (the
 line breaks with patterns that wait for the next byte)."""
 
 from splitters.automaton import CharacterRule
+from splitters.contract import positive
 from splitters.registry import register
 
 GROUP = 3  # digits, and punctuation, are cut into groups of up to three characters
@@ -21,9 +22,7 @@ class AUNetWord(CharacterRule):
     start = ("blank", 0, 0)  # what stands before, how much of its group, words since the last boundary by words
 
     def __init__(self, words: int = 1) -> None:
-        if words < 1:
-            raise ValueError(f"aunet_word: words is {words}, it must be 1 or more")
-        self.words = words
+        self.words = positive("aunet_word", "words", words)
 
     def step(self, state, kind):
         before, grouped, words = state

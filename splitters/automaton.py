@@ -15,6 +15,7 @@ from splitters.characters import INVALID, ByteClasses, Classes, byte_classes
 from splitters.contract import Splitter, Stepper
 
 State = Hashable
+MAX_STATES = 20_000
 
 
 class _Tables(NamedTuple):
@@ -51,6 +52,11 @@ class CharacterRule(Splitter):
                     if kind is not None:
                         after, fire = self.step(after, kind)
                     if after not in index:
+                        if len(reached) == MAX_STATES:
+                            raise ValueError(
+                                f"{type(self).__name__}.step reaches more than {MAX_STATES} states ({after!r}): "
+                                "a count in a state must come back to its beginning, for example by a modulo"
+                            )
                         index[after] = len(reached)
                         reached.append(after)
                     next_state.append(index[after] * n_symbols)

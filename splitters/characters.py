@@ -42,7 +42,12 @@ def code_point_classes(classes: Classes) -> np.ndarray:
     text = "".join(map(chr, range(N_CODE_POINTS)))
     table = np.full(N_CODE_POINTS, len(classes), dtype=np.uint8)
     for index in reversed(range(len(classes))):
-        for match in regex.finditer(f"(?:{classes[index][1]})+", text, flags=regex.V1):
+        name, pattern = classes[index]
+        try:
+            matches = regex.finditer(f"(?:{pattern})+", text, flags=regex.V1)
+        except regex.error as error:
+            raise ValueError(f"class {name!r}: {pattern!r} is no regular expression ({error})") from None
+        for match in matches:
             table[match.start() : match.end()] = index
     return table
 

@@ -87,6 +87,13 @@ class _DeferringStepper(UnitStepper):
         return fires
 
 
+def positive(rule: str, option: str, value: int) -> int:
+    """Returns value if it is a whole number above 0, and raises ValueError naming rule and option otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 1 or more")
+    return value
+
+
 def push_all(stepper: Stepper, data: Iterable[int]) -> np.ndarray:
     """Steps through `data` and returns what each push gave, uint8 [len(data)]."""
     return np.array([stepper.push(byte) for byte in data], dtype=np.uint8)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from splitters.automaton import CharacterRule
-from splitters.contract import Stepper, UnitRule, UnitStepper
+from splitters.contract import Stepper, UnitRule, UnitStepper, positive
 from splitters.registry import register
 
 FULL_STOP = r"[.!?]"  # ends a sentence only if a blank follows: not in 3.14
@@ -20,9 +20,7 @@ class Every(UnitRule):
     """
 
     def __init__(self, n: int = 2, sentence_end: bool = True) -> None:
-        if n < 1:
-            raise ValueError(f"every: n is {n}, it must be 1 or more")
-        self.n = n
+        self.n = positive("every", "n", n)
         self.sentences = _SentenceEnd() if sentence_end else _Never()
 
     def select(self, data: bytes, units: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from splitters.automaton import CharacterRule
 from splitters.characters import INVALID
-from splitters.contract import Splitter, Stepper
+from splitters.contract import Splitter, Stepper, positive
 from splitters.registry import register
 
 
@@ -18,11 +18,9 @@ class Fixed(Splitter):
     """
 
     def __init__(self, n: int = 4, of: Literal["bytes", "characters"] = "bytes") -> None:
-        if n < 1:
-            raise ValueError(f"fixed: n is {n}, it must be 1 or more")
         if of not in ("bytes", "characters"):
             raise ValueError(f"fixed: of is {of!r}, it must be 'bytes' or 'characters'")
-        self.n = n
+        self.n = positive("fixed", "n", n)
         self.characters = _EveryCharacter(n) if of == "characters" else None
 
     def split(self, data: bytes) -> np.ndarray:

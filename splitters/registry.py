@@ -109,6 +109,6 @@ def _import_class(path: str) -> type[Rule]:
     module, _, attribute = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"splitter {path!r} cannot be imported: {error}") from None
+    except Exception as error:  # the user's module can raise anything
+        raise ValueError(f"splitter {path!r} cannot be imported: {type(error).__name__}: {error}") from error
     return register(path)(cls)

@@ -195,6 +195,33 @@ def test_a_masked_document_does_not_see_those_packed_before_it(splitter, stages)
             torch.testing.assert_close(together[begin:end], alone, atol=1e-5, rtol=1e-4)
 
 
+def test_a_cap_counts_each_masked_document_for_itself():
+    stages = [
+        StageConfig(dim=16, layers=1, head_dim=8),
+        StageConfig(16, 1, 8, max_units=4),
+        StageConfig(16, 1, 8, max_units=1),
+    ]
+    model, stack = tiny_model(AUNetConfig(stages=stages, document_masking=True)), stack_of("whitespace", 3)
+    ids, levels = packed(stack, [b"a b c d e f g", b"hello you there. and so on and on", b"x"])
+    starts = [*(ids[0] == BOS).nonzero()[:, 0].tolist(), ids.shape[1]]
+    with torch.no_grad():
+        together = model(ids, levels)
+        dropped = torch.zeros_like(together.dropped)
+        for begin, end in itertools.pairwise(starts):
+            alone = model(ids[:, begin:end], levels[:, begin:end])
+            torch.testing.assert_close(together.logits[:, begin:end], alone.logits, atol=1e-5, rtol=1e-4)
+            dropped += alone.dropped
+        state, logits, stepped = model.initial_state(1), [], 0
+        for t in range(ids.shape[1]):
+            output = model(ids[:, t : t + 1], levels[:, t : t + 1], state)
+            state, stepped = output.state, stepped + output.dropped
+            logits.append(output.logits)
+    torch.testing.assert_close(torch.cat(logits, 1), together.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(together.dropped, dropped)
+    assert torch.equal(together.dropped, stepped)
+    assert dropped.all()
+
+
 def test_an_unmasked_document_does_see_them():
     stack, model = stack_of("whitespace", 2), tiny_model(tiny(2, document_masking=False))
     ids, levels = packed(stack)

@@ -77,6 +77,8 @@ def test_an_entry_point_is_found(clean_registry, monkeypatch):
         ("whitespac", ["whitespac", "known are", "Did you mean 'whitespace'"]),
         ({"name": "fixed", "m": 3}, ["fixed", "'m'", "n: int"]),
         ({"name": "fixed", "n": 0}, ["n is 0", "1 or more"]),
+        ({"name": "fixed", "n": "four"}, ["n is 'four'", "whole number"]),
+        ({"name": "every", "n": 2.5}, ["every", "n is 2.5"]),
         ({"name": "fixed", "of": "words"}, ["of is 'words'", "characters"]),
         ({"n": 3}, ["no name"]),
         (3, ["3", "expected a name"]),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aunet_lightning.generation import generate
 from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script, pieces, script_of
 from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
-from aunet_lightning.reports.table import BpbTable
+from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 from splitters.edge_texts import SCRIPTS, short_texts
@@ -54,7 +54,7 @@ def test_ngram_on_real_text():
     assert ByteNGram(4, texts[:20]).bits(texts[25]) == pytest.approx(plain_bits(4, texts[:20], texts[25]), rel=1e-9)
     by_language = bpb_by_language(3, [("th", t) for t in texts[:20]], [("th", texts[25]), ("x", texts[26])])
     sizes = {"th": len(texts[25]), "x": len(texts[26])}
-    assert by_language["all"] == pytest.approx(sum(by_language[k] * n for k, n in sizes.items()) / sum(sizes.values()))
+    assert by_language[TOTAL] == pytest.approx(sum(by_language[k] * n for k, n in sizes.items()) / sum(sizes.values()))
 
 
 def test_a_gram_probability_is_a_distribution():
@@ -64,14 +64,19 @@ def test_a_gram_probability_is_a_distribution():
 
 
 def test_table_in_three_forms():
-    table = BpbTable({"AU-Net": {"all": 1.5, "th": 1.25}, "3-gram": {"all": 1.25, "th": 2.0, "en": 3.0}})
+    table = BpbTable({"AU-Net": {TOTAL: 1.5, "th": 1.25}, "3-gram": {TOTAL: 1.25, "th": 2.0, "en": 3.0}})
     text = table.as_text("title").splitlines()
     assert text[1].split() == ["language", "AU-Net", "3-gram"]
-    assert text[2].split() == ["all", "1.500", "1.250*"]
+    assert text[2].split() == [TOTAL, "1.500", "1.250*"]
     assert text[3].split() == ["en", "–", "3.000*"]
     assert text[4].split() == ["th", "1.250*", "2.000"]
     assert "| th | 1.250 | 2.000 |" in table.as_markdown()
-    assert list(csv.reader(io.StringIO(table.as_csv())))[1] == ["all", "1.5", "1.25"]
+    assert list(csv.reader(io.StringIO(table.as_csv())))[1] == [TOTAL, "1.5", "1.25"]
+
+
+def test_a_language_may_be_called_all():
+    found = bpb_by_language(2, [("all", b"aaa")], [("all", b"aaa"), ("en", b"zzz")])
+    assert found["all"] < found[TOTAL] < found["en"]
 
 
 def test_a_line_shows_units_of_every_stage():

@@ -105,7 +105,7 @@ def points(folder):
 @pytest.mark.slow
 def test_a_run_shows_and_keeps_what_it_should(finished):
     shown, folder = finished
-    assert re.search(r"^all +\d\.\d{3}", shown, re.M)
+    assert re.search(r"^\(all\) +\d\.\d{3}", shown, re.M)
     assert "3-gram" in shown
     assert re.search(r"^Thai .*│", shown, re.M)
     assert "» All " in shown
@@ -291,6 +291,14 @@ def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
         (["fit", "-c", "tiny.yaml", "--trainer.max_steps", "-1"], ["trainer.max_steps", "max_epochs"]),
         (["fit", "-c", "tiny.yaml", "--run.tracking_uri", "http://127.0.0.1:9"], ["run.tracking_uri", "127.0.0.1:9"]),
         (["fit", "-c", "tiny.yaml", "--trainer.strategy", "nope"], ["strategy", "nope"]),
+        (["fit", "-c", "tiny.yaml", "--report.ngrams", "[9]"], ["report.ngrams", "9", "1 to 7"]),
+        (["fit", "-c", "tiny.yaml", "--run.checkpoint_every", "-5"], ["run.checkpoint_every", "-5"]),
+        (["fit", "-c", "tiny.yaml", "--trainer.devices", "3"], ["data.batch_rows", "16", "3"]),
+        (["fit", "-c", "tiny.yaml", "--data.languages", "th"], ["data.languages", "th", "list"]),
+        (["fit", "-c", "tiny.yaml", "--trainer.precision", "fp16"], ["trainer.precision", "fp16", "bf16-mixed"]),
+        (["validate", "--ckpt_path", "tiny.yaml"], ["tiny.yaml", "no checkpoint"]),
+        (["split", "a", "--splitter", "{name: ["], ["while parsing"]),
+        (["generate", "tiny.yaml"], ["tiny.yaml", "no checkpoint"]),
         (["fit"], ["model.net.stages", "-c"]),
         (["fot"], ["fot", "validate"]),
         (["validate", "--ckpt_path", "gone.ckpt"], ["gone.ckpt"]),
@@ -321,6 +329,11 @@ def test_help_is_quick_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "True set()"
+
+
+def test_split_shows_the_boundaries_of_the_whole_text(capsys):
+    assert aunet("split", "ab\nabcdefg\n", "--splitter", "{name: fixed, n: 4}") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["ab⏎", "a│bcde│fg⏎"]
 
 
 def test_split_and_splitters_show(capsys):

@@ -129,6 +129,56 @@ def test_a_wrong_form_is_refused(wrong):
         check(Wrong())
 
 
+def test_a_rule_that_selects_what_is_no_unit_is_refused():
+    class Everything(splitters.UnitRule):
+        def select(self, data, units):
+            return np.ones(len(data), bool)
+
+        def stepper(self):
+            raise NotImplementedError
+
+    with pytest.raises(LawError, match="nesting") as error:
+        check(Everything())
+    assert len(error.value.text) == 1
+
+
+def test_a_rule_that_raises_is_refused_with_the_text():
+    class Raising(splitters.Splitter):
+        def split(self, data):
+            if b"\xe4" in data:
+                raise RuntimeError("cannot read this")
+            return np.zeros(len(data), bool)
+
+        def stepper(self):
+            return _Never()
+
+    with pytest.raises(LawError, match="RuntimeError: cannot read this") as error:
+        check(Raising())
+    assert error.value.text == b"\xe4"
+
+
+def test_a_rule_without_end_is_refused():
+    class Counting(splitters.CharacterRule):
+        classes, start = (), 0
+
+        def step(self, state, kind):
+            return state + 1, state % 4 == 0
+
+    with pytest.raises(ValueError, match=r"Counting.*more than 20000 states.*modulo"):
+        Counting().split(b"a")
+
+
+def test_a_wrong_pattern_is_named():
+    class Unclosed(splitters.CharacterRule):
+        classes, start = (("odd", "[a"),), 0
+
+        def step(self, state, kind):
+            return 0, False
+
+    with pytest.raises(ValueError, match=r"class 'odd'.*no regular expression"):
+        Unclosed().split(b"a")
+
+
 @pytest.mark.parametrize("stages", N_STAGES)
 def test_depth_is_the_number_of_rules(splitter, stages):
     stack = stack_of(splitter, stages)

@@ -45,6 +45,13 @@ def test_a_resumed_run_has_every_point_once(tmp_path, uri):
     assert "epoch" not in run.data.metrics
 
 
+def test_a_name_that_mlflow_refuses_is_put_right(tmp_path, uri):
+    ours = logger(tmp_path, uri)
+    ours.log_metrics({"val/bpb_sr@latin": 2.0, "val/bpb": 1.0}, 0)
+    assert ours.send()
+    assert history(uri, ours.run_id, "val/bpb_sr_latin") == [(0, 2.0)]
+
+
 def test_the_best_is_the_lowest_also_after_a_resume(tmp_path, uri):
     first = logger(tmp_path, uri)
     for step, value in enumerate([3.0, 2.0, 2.5]):

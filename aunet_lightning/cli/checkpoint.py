@@ -1,5 +1,6 @@
 """A network and its splitters from a checkpoint, without Lightning."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -10,10 +11,17 @@ from aunet_lightning.model.config import AUNetConfig
 from splitters import Stack
 
 
+def check_whole(path: Path) -> None:
+    """Raises UserError unless path is a checkpoint file, or a folder (a sharded one), that is there and whole."""
+    if not path.exists():
+        raise UserError(f"there is no checkpoint {path}: runs keep theirs in checkpoints/last.ckpt and best.ckpt")
+    if path.is_file() and not zipfile.is_zipfile(path):  # what torch.save writes; its directory is at the end
+        raise UserError(f"{path} is no checkpoint, or not a whole one")
+
+
 def load_net(path: str | Path) -> tuple[AUNet, Stack]:
     """Returns the network (evaluation mode, on the CPU) and the stack it was trained with."""
-    if not Path(path).is_file():
-        raise UserError(f"{path} is no checkpoint file: runs keep theirs in checkpoints/last.ckpt and best.ckpt")
+    check_whole(Path(path))
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     net = AUNet(AUNetConfig(**checkpoint["hyper_parameters"]["net"]))
     weights = checkpoint["state_dict"].items()

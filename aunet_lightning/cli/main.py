@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+
+import yaml
 
 from aunet_lightning import __version__
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return light[command](rest)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"aunet: error: {error}", file=sys.stderr)
         return 1
 
@@ -84,15 +87,12 @@ def _split(arguments: list[str]) -> int:
         "--upper_splitters", nargs="*", default=[], help="one rule per further stage, for example every"
     )
     options = parser.parse_args(arguments)
-    import yaml
-
-    from aunet_lightning.reports.boundaries import as_line
+    from aunet_lightning.reports.boundaries import MARKS, as_line
     from splitters import Stack
 
     stack = Stack([yaml.safe_load(rule) for rule in (options.splitter, *options.upper_splitters)])
     data = options.text.encode() if options.text is not None else sys.stdin.buffer.read()
-    for line in data.splitlines(keepends=True):
-        print(as_line(line, stack))
+    print(re.sub(f"(⏎[{''.join(MARKS)}]?)", r"\1\n", as_line(data, stack)).rstrip("\n"))
     levels = stack.levels(data)
     for s in range(1, stack.depth + 1):
         units = int((levels >= s).sum())

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from aunet_lightning.cli.checkpoint import check_whole
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
@@ -69,6 +70,12 @@ def short_error(message: str, keys: Sequence[str] = ()) -> str:
     """Returns a parser's message on one line, in plain words, with the nearest of `keys` for an unknown one."""
     text = re.sub(r"\s+", " ", message).strip()
     text = re.sub(r'Parser key "([^"]+)"', r"\1", text)
+    wrong = re.match(r"(\S+): Does not validate .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)", text)
+    if wrong:
+        kinds = re.sub(r"typing\.Literal\[([^]]*)\]", r"\1", wrong[2]).replace("<class 'NoneType'>", "null")
+        return f"{wrong[1]} is {wrong[3]}, but must be one of: {kinds}"
+    if text.startswith("Unexpected config:"):
+        return f"the configuration holds no settings: {text}"
     text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"choose one of \1", text)
     text = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", text)
     text = text.replace("required: fit.", "required, for example from a file (-c experiments/quickstart.yaml): ")
@@ -159,6 +166,11 @@ class AUNetCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Reads the data before anything is begun, so that a mistake there costs no time."""
+        devices = self.trainer.num_devices * self.trainer.num_nodes
+        if self.datamodule.batch_rows % devices:
+            raise UserError(
+                f"data.batch_rows is {self.datamodule.batch_rows}: it must be a multiple of the devices ({devices})"
+            )
         try:
             self.datamodule.prepare_data()
             self.datamodule.setup()
@@ -269,6 +281,7 @@ class AUNetCLI(LightningCLI):
                     "options first, or name a checkpoint"
                 )
             options["ckpt_path"] = str(found)
+        check_whole(Path(options["ckpt_path"]))
         _say(f"Checkpoint {options['ckpt_path']}")
         if self.run_logger is not None and self.subcommand != "predict":
             around = RunFolder.around(Path(options["ckpt_path"]))
@@ -315,8 +328,8 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     named = [value for key, value in itertools.pairwise(arguments) if key == "--ckpt_path"]
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
-    if named and named[-1] not in ("best", "last") and not Path(named[-1]).exists():
-        raise UserError(f"ckpt_path: there is no {named[-1]}")
+    if named and named[-1] not in ("best", "last"):
+        check_whole(Path(named[-1]))
     if arguments[0] == "fit" or has_config or not named:
         return arguments
     config = RunFolder.around(Path(named[-1])).config

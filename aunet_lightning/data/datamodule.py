@@ -127,8 +127,6 @@ class ByteDataModule(LightningDataModule):
             remedy = "name data.val_files, or data.holdout_every" if part != "train" else "name data.train_files"
             raise ValueError(f"data: there are no {part} files: {remedy}")
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        if self.batch_rows % world:
-            raise ValueError(f"data.batch_rows is {self.batch_rows}: it must be a multiple of the {world} devices")
         return PackedBatches(
             self.corpora[part], self.documents[part], self.stack, self.row_bytes, self.batch_rows,
             self.seed if part == "train" else None, rank, world,

@@ -78,7 +78,7 @@ def _parse(line: bytes, text_key: str, language_key: str, language: str, report:
         return None
     try:
         fields = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
         report.skip("invalid JSON", place)
         return None
     text = fields.get(text_key) if isinstance(fields, dict) else None

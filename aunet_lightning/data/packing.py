@@ -82,9 +82,9 @@ class PackedBatches(Dataset[Batch]):
             if start >= end:
                 break
             document = int(order[place])
-            of_document = slice(max(begin - start, 0), end - start)
-            ids.append(self._ids(document)[of_document])
-            levels.append(self._document_levels(document)[of_document])
+            since, until = max(begin - start, 0), min(end - start, int(self.corpus.lengths[document]) + AROUND)
+            ids.append(self._ids(document, since, until))
+            levels.append(self._document_levels(document)[since:until])
             documents.append(np.full(len(ids[-1]), document, np.int64))
         stream, level, document_of = np.concatenate(ids), np.concatenate(levels), np.concatenate(documents)
         targets = stream[1:].astype(np.int64)
@@ -100,9 +100,11 @@ class PackedBatches(Dataset[Batch]):
             "languages": languages,
         }
 
-    def _ids(self, document: int) -> np.ndarray:
+    def _ids(self, document: int, since: int, until: int) -> np.ndarray:
+        """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is touched."""
         text = self.corpus.text(document)
-        return np.concatenate([[BOS], text, [EOS]]).astype(np.int16)
+        bos, eos = [BOS] * (since == 0), [EOS] * (until == len(text) + AROUND)
+        return np.concatenate([bos, text[max(since - 1, 0) : until - 1], eos]).astype(np.int16)
 
     def _document_levels(self, document: int) -> np.ndarray:
         """Levels of BOS (the highest: a document begins on every stage), the bytes, and EOS (0)."""

@@ -45,6 +45,7 @@ class Stream:
     levels: Tensor  # [B, N] how many stages up from bytes
     valid: Tensor  # bool [B, N], False past a row's last position
     documents: Tensor | None  # [B, N] where documents are masked, else None
+    begins: Tensor  # bool [B, N], True where such a document begins
 
 
 class AUNet(nn.Module):
@@ -95,7 +96,7 @@ class AUNet(nn.Module):
         if state is None or state.fresh:
             highest = highest | (torch.arange(ids.shape[1], device=ids.device) == 0)
         levels = levels.masked_fill(highest, depth)
-        stream = Stream(levels, torch.ones_like(begins), documents if masked else None)
+        stream = Stream(levels, torch.ones_like(begins), documents if masked else None, begins & masked)
 
         call = _Call(state, depth, ids)
         y = self.through(0, self.embedding(ids), stream, call)
@@ -113,12 +114,12 @@ class AUNet(nn.Module):
 
         n_layers, skip = self.config.stages[s].layers, self.config.stages[s].skip
         h, encoder_kv = _run(self.encoders[s], x, place, past[:n_layers])
-        units, coarser = self.cut(s, stream, call)
+        units, counted, coarser = self.cut(s, stream, call)
         pooled = self.poolings[s](h, units)  # [B, U, coarser D]; U is 0 where a step begins no unit
         above = self.through(s + 1, pooled, coarser, call) if units.boundaries.shape[1] else None
         up, vectors = self.upsamplings[s](above, units, call.open_vector(s))
         y, decoder_kv = _run(self.decoders[s], up + h if skip else up, place, past[n_layers:])
-        call.leave_open(s, units, vectors, stream.valid)
+        call.leave_open(s, units, vectors, counted, stream.valid)
         call.remember(s, stream, positions, encoder_kv + decoder_kv, self.config.stages[s].window)
         return y
 
@@ -136,20 +137,22 @@ class AUNet(nn.Module):
             visibility = over_cache(positions, keys, documents, key_documents, stage.window)
         return Place(Rotation.at(positions, stage.head_dim, self.config.rope_theta), visibility), positions
 
-    def cut(self, s: int, stream: Stream, call: _Call) -> tuple[Units, Stream]:
-        """The units that begin among the positions of stage s, and the stream of stage s + 1 they make."""
+    def cut(self, s: int, stream: Stream, call: _Call) -> tuple[Units, Tensor, Stream]:
+        """The units that begin among the positions of stage s, how many boundaries [B, N] there were up to each
+        position, and the stream of stage s + 1 that they make."""
         boundary = (stream.levels > s) & stream.valid
         cap = self.config.stages[s + 1].max_units
+        counted = _counted(boundary, stream.begins, call.counted(s))
         if cap is not None:
-            allowed = boundary & (boundary.cumsum(1) + call.count(s + 1) <= cap)
-            call.dropped[:, s] = (boundary & ~allowed).sum(1)
-            boundary = allowed
+            call.dropped[:, s] = (boundary & (counted > cap)).sum(1)
+            boundary = boundary & (counted <= cap)
         call.begun[:, s] = boundary.sum(1)
         # A step pads to the most units that begin in it; a row rounds up, so that shapes recur.
         units = Units.at(boundary, call.open_unit(s), self.config.round_units_to if call.past is None else 1)
         levels = stream.levels.gather(1, units.boundaries) * units.valid
         documents = stream.documents.gather(1, units.boundaries) if stream.documents is not None else None
-        return units, Stream(levels, units.valid, documents)
+        begins = stream.begins.gather(1, units.boundaries) & units.valid
+        return units, counted, Stream(levels, units.valid, documents, begins)
 
     def initial_state(self, batch: int, stack: Stack | None = None) -> State:
         """Returns the state of `batch` streams that have not begun.
@@ -202,9 +205,9 @@ class _Call:
     def layers(self, s: int) -> tuple[KeyValues, ...]:
         return self.past.stages[s].layers if self.past is not None else ()
 
-    def count(self, s: int) -> Tensor:
-        """[B, 1] positions that stage s had seen before this call."""
-        return (self.past.stages[s].count if self.past is not None else self.none)[:, None]
+    def counted(self, s: int) -> Tensor:
+        """[B] boundaries of transition s before this call, in the document (without masking: the row) left open."""
+        return self.past.units[s].counted if self.past is not None else self.none
 
     def open_unit(self, s: int) -> OpenUnit | None:
         return self.past.units[s] if self.past is not None and self.past.units[s].vector is not None else None
@@ -223,21 +226,29 @@ class _Call:
         documents = stream.documents if stream.documents is not None else torch.zeros_like(positions)
         self.stages[s] = self.past.stages[s].extended(positions, documents, stream.valid, key_values, window)
 
-    def leave_open(self, s: int, units: Units, vectors: Tensor, valid: Tensor) -> None:
+    def leave_open(self, s: int, units: Units, vectors: Tensor, counted: Tensor, valid: Tensor) -> None:
         """Keeps the unit in which each row's last position lies."""
         if self.past is None:
             return
         count = valid.sum(1, keepdim=True)  # [B, 1]
         last = (count - 1).clamp(min=0)
         vector = take(vectors, units.serving.gather(1, last))[:, 0]
-        offset = units.offset.gather(1, last)
-        before = self.past.units[s].offset[:, None]
-        self.units[s] = OpenUnit(vector, torch.where(count > 0, offset, before)[:, 0])
+        before = self.past.units[s]
+        offset = torch.where(count > 0, units.offset.gather(1, last), before.offset[:, None])
+        so_far = torch.where(count > 0, counted.gather(1, last), before.counted[:, None])
+        self.units[s] = OpenUnit(vector, offset[:, 0], so_far[:, 0])
 
     def state_after(self, document: Tensor, steppers: tuple[LevelStepper, ...]) -> State | None:
         if self.past is None:
             return None
         return State(tuple(self.stages), tuple(self.units), document, self.past.stack, steppers)
+
+
+def _counted(boundary: Tensor, begins: Tensor, before: Tensor) -> Tensor:
+    """Boundaries up to each position [B, N], counted anew where a masked document begins; `before` [B] goes first."""
+    counted = boundary.cumsum(1)
+    outside = torch.where(begins, counted - boundary.long(), -1).cummax(1).values  # counted before its document
+    return torch.where(outside < 0, counted + before[:, None], counted - outside)
 
 
 def _run(blocks: nn.Module, x: Tensor, place: Place, past: tuple[KeyValues, ...]) -> tuple[Tensor, list[KeyValues]]:

@@ -22,7 +22,8 @@ class StageConfig:
     skip: bool = True
     """whether the encoder's output is added to what comes back from the stage above"""
     max_units: int | None = None
-    """a cap on this stage's units per row (memory); boundaries past it are dropped, counted and logged"""
+    """a cap on this stage's units per row, or per document where documents are masked (so that none depends on
+    those before it); boundaries past it are dropped, counted and logged"""
 
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "head_dim", "window", "max_units"):

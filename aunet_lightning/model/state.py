@@ -75,6 +75,7 @@ class OpenUnit:
 
     vector: Tensor | None  # [B, coarser width], None before the first
     offset: Tensor  # [B]
+    counted: Tensor  # [B] boundaries so far, in the document where documents are masked, else in the row
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         return cls(
             tuple(StageCache.empty(batch, device) for _ in range(n_stages)),
-            tuple(OpenUnit(None, zeros) for _ in range(n_stages - 1)),
+            tuple(OpenUnit(None, zeros, zeros) for _ in range(n_stages - 1)),
             zeros,
             stack,
             tuple(stack.stepper() for _ in range(batch)) if stack is not None else (),

@@ -54,10 +54,9 @@ def pieces(data: bytes, stack: Stack) -> list[tuple[str, int]]:
 
 def as_line(data: bytes, stack: Stack) -> str:
     """Returns the text with a mark after each character that carries a boundary, stronger for higher stages."""
-    line = "".join(
-        character + (MARKS[min(level, len(MARKS)) - 1] if level else "") for character, level in pieces(data, stack)
-    )
-    return line.replace("\n", "⏎").replace("\t", "⇥")
+    shown = {"\n": "⏎", "\t": "⇥"}
+    marks = ("", *MARKS)
+    return "".join(shown.get(c, c) + marks[min(level, len(MARKS))] for c, level in pieces(data, stack))
 
 
 def as_html(texts: Sequence[tuple[str, bytes]], stack: Stack) -> str:

@@ -1,4 +1,4 @@
-"""A byte n-gram model with Witten–Bell back-off: the yardstick that any trained model should beat.
+"""A byte n-gram model with Witten–Bell back-off: a yardstick for trained models.
 
 p_n(b | c) = (N(c b) + T(c) · p_{n-1}(b | shorter c)) / (N(c) + T(c)), with N counts and T(c) the
 number of different bytes seen after c; p_0 = 1/256 (Witten & Bell 1991).
@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from aunet_lightning.reports.table import TOTAL
 
 MAX_ORDER = 7  # the bytes of an n-gram are packed into 64 bits, with the order's length apart
 
@@ -47,13 +49,13 @@ class ByteNGram:
 def bpb_by_language(
     order: int, train: Sequence[tuple[str, bytes]], held_out: Sequence[tuple[str, bytes]]
 ) -> dict[str, float]:
-    """Returns BPB of held-out documents by language, and of all under `all`, after training on all of `train`."""
+    """Returns BPB of held-out documents by language, and of all under TOTAL, after training on all of `train`."""
     model = ByteNGram(order, (text for _, text in train))
     bits: dict[str, float] = {}
     n_bytes: dict[str, int] = {}
     for language, text in held_out:
         cost = model.bits(text)
-        for key in (language, "all"):
+        for key in (language, TOTAL):
             bits[key] = bits.get(key, 0.0) + cost
             n_bytes[key] = n_bytes.get(key, 0) + len(text)
     return {key: bits[key] / n_bytes[key] if n_bytes[key] else math.nan for key in bits}

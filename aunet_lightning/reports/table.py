@@ -6,18 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+TOTAL = "(all)"  # the row of all text; no language has such a name
+
 
 @dataclass(frozen=True)
 class BpbTable:
     """One row per language and one for all text (first); one column per model."""
 
-    columns: Mapping[str, Mapping[str, float]]  # model → language or "all" → BPB
+    columns: Mapping[str, Mapping[str, float]]  # model → language or TOTAL → BPB
 
     def rows(self) -> list[tuple[str, list[float]]]:
-        languages = sorted({language for column in self.columns.values() for language in column} - {"all"})
+        languages = sorted({language for column in self.columns.values() for language in column} - {TOTAL})
         return [
             (language, [column.get(language, math.nan) for column in self.columns.values()])
-            for language in ["all", *languages]
+            for language in [TOTAL, *languages]
         ]
 
     def as_text(self, title: str) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from aunet_lightning.tracking.run_folder import RunFolder
 SEND_EVERY = 10.0  # seconds between sends
 BATCH = 500  # points per request; MLflow takes 1000
 DEFAULT_STORE = Path("runs") / "mlflow.db"
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in the name of a metric (a language such as sr@latin)
 BEST = {"val/bpb": "best/val_bpb"}  # the lowest value so far of one metric, under another name
 
 
@@ -128,7 +130,8 @@ class MLflowRunLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keeps the metrics that have a section (`train/…`) and are not there yet, and sends now and then."""
         step = step or 0
-        fresh = {key: float(value) for key, value in metrics.items() if "/" in key and step > self._last.get(key, -1)}
+        named = {_NOT_IN_NAMES.sub("_", key): float(value) for key, value in metrics.items() if "/" in key}
+        fresh = {key: value for key, value in named.items() if step > self._last.get(key, -1)}
         for key in BEST.keys() & fresh.keys():
             fresh[BEST[key]] = min(fresh[key], self._lowest.get(key, math.inf))
         if not fresh:

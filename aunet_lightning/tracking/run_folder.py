@@ -28,6 +28,10 @@ class RunConfig:
     checkpoint_every: int = 100
     """steps between checkpoints that a killed run continues from"""
 
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 1:
+            raise ValueError(f"run.checkpoint_every is {self.checkpoint_every}, it must be 1 or more")
+
 
 # What makes a run this run and not another: all that its numbers depend on. The rest (on what machine,
 # how reported) may change.

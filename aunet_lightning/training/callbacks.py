@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities import rank_zero_only
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.generation import generate
+from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script
-from aunet_lightning.reports.ngram import bpb_by_language
-from aunet_lightning.reports.table import BpbTable
+from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
+from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.vocabulary import N_BYTES
@@ -37,6 +37,11 @@ class ReportConfig:
     """bytes of each continuation"""
     sample_temperature: float = 0.8
     """0 takes the most likely byte each time"""
+
+    def __post_init__(self) -> None:
+        if wrong := [order for order in self.ngrams if not 1 <= order <= MAX_ORDER]:
+            raise ValueError(f"report.ngrams has {wrong[0]}, orders are 1 to {MAX_ORDER}")
+        check_sampling(self.sample_bytes, self.sample_temperature)
 
 
 class BpbProgressBar(TQDMProgressBar):
@@ -127,7 +132,7 @@ class Report(Callback):
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
         metric = module.metrics[part]
         values = metric.compute()
-        model = {"all": float(values[0])} | metric.by_language(values)
+        model = {TOTAL: float(values[0])} | metric.by_language(values)
         return BpbTable({"AU-Net": model} | self._ngrams(_data(trainer), part))
 
     def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
