@@ -294,18 +294,17 @@ class AUNetCLI(LightningCLI):
 
     def _where_to_look(self) -> list[str]:
         assert self.folder is not None
+        kept = self.folder.best if self.folder.best.exists() else self.folder.last
         lines = [
             f"\nThe run is in {self.folder.path}",
-            f"Its best weights: aunet validate --ckpt_path {self.folder.best}  (or test, predict; aunet generate CKPT)",
+            f"Its weights: aunet validate --ckpt_path {kept}  (or test, predict; aunet generate CKPT)",
         ]
         if self.run_logger is not None:
-            if self.run_logger.uri == f"sqlite:///{DEFAULT_STORE}":
-                lines.append("See it in MLflow: make ui, then open")
-                lines.append(f"  http://127.0.0.1:5000{ui_path(self.run_logger.experiment_id)}")
-            else:
-                lines.append(
-                    f"See it in MLflow: {self.run_logger.uri.rstrip('/')}{ui_path(self.run_logger.experiment_id)}"
-                )
+            uri, page = self.run_logger.uri, ui_path(self.run_logger.experiment_id)
+            if uri.startswith("http"):
+                return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
+            command = "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
+            lines += [f"See it in MLflow: {command}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
 
 
