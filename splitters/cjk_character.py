@@ -4,12 +4,12 @@ from splitters.registry import register
 from splitters.whitespace import Whitespace
 
 # Scripts written without blanks between words. Yi, Tangut, Nushu and Khitan are syllabic or
-# logographic like Han; the rest are those whose line breaks need a dictionary, with Tibetan,
-# Balinese and Javanese.
+# logographic like Han; the rest are those whose line breaks need a dictionary, with Tibetan and
+# scripts of Indonesia.
 UNSPACED_SCRIPTS = (
     "Han", "Hiragana", "Katakana", "Hangul", "Bopomofo", "Yi", "Tangut", "Nushu", "Khitan_Small_Script",
     "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom",
-    "Balinese", "Javanese",
+    "Balinese", "Javanese", "Batak", "Buginese", "Makasar", "Kawi",
 )  # fmt: skip
 
 # By script, and by script extensions for letters that several scripts share (the kana length mark).

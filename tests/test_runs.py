@@ -182,7 +182,11 @@ def test_the_printed_configuration_repeats_the_run(finished, place, capsys):
     assert aunet("fit", "-c", "printed.yaml", "--run.folder", "again") == 0
     again, first = points(place / "again"), points(folder)
     assert again == first
+    capsys.readouterr()
     assert aunet("fit", "-c", folder / "config.yaml") == 0  # the same run: it is finished, and nothing is trained
+    shown = capsys.readouterr().out
+    assert "finished before, at step 40" in shown
+    assert "| (all) |" in shown
     assert points(folder) == first
 
 

@@ -200,8 +200,15 @@ class AUNetCLI(LightningCLI):
         self._find_checkpoint()
 
     def after_fit(self) -> None:
-        if self.folder is not None:
-            _say(*self._where_to_look())
+        if self.folder is None:
+            return
+        if self.model.steps_trained and self.model.steps_trained == self.trainer.global_step:
+            table = self.folder.path / "val_bpb.md"
+            _say(
+                f"\nThis run was finished before, at step {self.model.steps_trained}: nothing was left to train.",
+                table.read_text() if table.exists() else "",
+            )
+        _say(*self._where_to_look())
 
     def dump(self) -> str:
         """The run's whole configuration as YAML, which `aunet fit -c` takes."""
