@@ -128,6 +128,16 @@ def test_a_loader_goes_on_where_another_stopped(tmp_path, workers, stop):
     assert all(torch.equal(a, b) for a, b in zip(straight, taken + rest, strict=True))
 
 
+def test_an_epoch_follows_though_nobody_asked_for_more_than_its_length(tmp_path):
+    """Lightning takes len(loader) batches of an iterator and drops it."""
+    path, _ = small(tmp_path)
+    loader = module([path], row_bytes=16).train_dataloader()
+    epochs = [[batch["ids"] for batch, _ in zip(loader, range(len(loader)), strict=False)] for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [len(loader)] * 3
+    for epoch, batches in enumerate(epochs):
+        assert torch.equal(batches[0], loader.batches[epoch, 0]["ids"])
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_together_have_the_batch_of_one(tmp_path, world):
     path, _ = small(tmp_path)

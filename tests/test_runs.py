@@ -164,6 +164,26 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
 
 
 @pytest.mark.slow
+def test_epochs_read_every_byte_once_each(place):
+    options = [
+        "--trainer.max_steps",
+        "-1",
+        "--trainer.max_epochs",
+        "3",
+        "--data.batch_rows",
+        "48",
+        "--run.folder",
+        "epochs",
+    ]
+    assert aunet("fit", "-c", "tiny.yaml", *options) == 0
+    logged = points(place / "epochs")
+    texts = [json.loads(line)["text"] for name in ("en", "th") for line in (UDHR / f"{name}.jsonl").open()]
+    trained = sum(len(text.encode()) for i, text in enumerate(texts) if i % 31 % 10 != 9)
+    seen = [value for (_, key), value in logged.items() if key == "train/bytes_seen"]
+    assert seen[-1] == 3 * trained
+
+
+@pytest.mark.slow
 def test_two_devices_learn_what_one_does(finished, place):
     _, one = finished
     devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run.folder", "two"]

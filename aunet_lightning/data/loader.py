@@ -27,14 +27,15 @@ class ResumableLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
+        # An epoch's end is seen here, at the beginning of the next: who knows the length, as Lightning
+        # does, never asks for the batch after the last.
         if self.repeat_epoch:
             self._next.position = 0
+        elif self._next.position >= len(self):
+            self._next.epoch, self._next.position = self._next.epoch + 1, 0
         for batch in self._loader:
             self._next.position += 1
             yield batch
-        self._next.position = 0
-        if not self.repeat_epoch:
-            self._next.epoch += 1
 
     def close(self) -> None:
         """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""
