@@ -138,6 +138,15 @@ def test_an_epoch_follows_though_nobody_asked_for_more_than_its_length(tmp_path)
         assert torch.equal(batches[0], loader.batches[epoch, 0]["ids"])
 
 
+def test_a_data_module_goes_on_where_another_stopped(tmp_path):
+    path, _ = small(tmp_path)
+    first, second = module([path], row_bytes=16), module([path], row_bytes=16)
+    iterator = iter(first.train_dataloader())
+    next(iterator)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(next(iter(second.train_dataloader()))["ids"], next(iterator)["ids"])
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_together_have_the_batch_of_one(tmp_path, world):
     path, _ = small(tmp_path)

@@ -75,6 +75,7 @@ class ByteDataModule(LightningDataModule):
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None
+        self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
 
     def prepare_data(self) -> None:
         """Once per node: tries the splitters' laws, and writes flat copies of the files that have none."""
@@ -140,7 +141,17 @@ class ByteDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         self._train_loader = ResumableLoader(self.batches("train"), self.workers)
+        if self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
         return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the training data. (Lightning keeps the loader's state too, but does not restore it in a run
+        that was once resumed at the end of an epoch.)"""
+        return self._train_loader.state_dict() if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resume = state_dict or None
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
         return ResumableLoader(self.batches("val"), 0, repeat_epoch=True) if "val" in self.corpora else []
