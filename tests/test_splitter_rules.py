@@ -102,42 +102,43 @@ def test_aunet_word_keeps_line_breaks_with_the_punctuation_before():
     assert pieces(build("aunet_word"), "a.\n\nb\n\nc") == ["a.", "\n", "\nb\n", "\n", "c"]
 
 
+def check_each_character(rule, text, expected):
+    """Compares the rule with `expected(before, character)`, which sees nothing after the character."""
+    got = build(rule).split(text.encode())
+    ends = np.cumsum([len(c.encode()) for c in text]) - 1
+    for t, character in enumerate(text):
+        assert got[ends[t]] == expected(text[:t], character), (text, t)
+
+
 @given(st.text("ab1.\u0301 \n中", max_size=40))
 def test_aunet_word_equals_patterns_that_do_not_peek(text):
     """The rule once more, as a regular expression over the text before each character."""
-    got = build("aunet_word").split(text.encode())
-    ends = np.cumsum([len(c.encode()) for c in text]) - 1
-    for t, character in enumerate(text):
-        before = text[:t]
+
+    def expected(before, character):
         if regex.match(r"\s", character):
             after_word = bool(regex.search(r"\S\Z", before))
             in_punctuation = bool(regex.search(r"[^\s\p{L}\p{N}][\r\n]*\Z", before))
-            expected = after_word or (character in "\r\n" and not in_punctuation)
-        elif regex.match(r"\p{L}", character):
-            expected = False
-        else:
-            kind = r"\p{N}" if regex.match(r"\p{N}", character) else r"[^\s\p{L}\p{N}]"
-            expected = len(regex.search(rf"{kind}*\Z", before).group()) % 3 == 0
-        assert got[ends[t]] == expected, (text, t)
+            return after_word or (character in "\r\n" and not in_punctuation)
+        if regex.match(r"\p{L}", character):
+            return False
+        kind = r"\p{N}" if regex.match(r"\p{N}", character) else r"[^\s\p{L}\p{N}]"
+        return len(regex.search(rf"{kind}*\Z", before).group()) % 3 == 0
+
+    check_each_character("aunet_word", text, expected)
 
 
 @given(st.text("ab1.\u0301 \u200b\n中", max_size=40))
 def test_whitespace_equals_patterns_that_do_not_peek(text):
-    got = build("whitespace").split(text.encode())
-    ends = np.cumsum([len(c.encode()) for c in text]) - 1
-    for t, character in enumerate(text):
-        before = text[:t]
+    def expected(before, character):
         if character == "\n":
-            expected = True
-        elif character in " \u200b":
-            expected = bool(regex.search(r"[^\s\u200b]\Z", before))
-        elif character == "1":
-            expected = len(regex.search(r"1*\Z", before).group()) % 3 == 0
-        elif character == ".":
-            expected = not before.endswith(".")
-        else:
-            expected = False
-        assert got[ends[t]] == expected, (text, t)
+            return True
+        if character in " \u200b":
+            return bool(regex.search(r"[^\s\u200b]\Z", before))
+        if character == "1":
+            return len(regex.search(r"1*\Z", before).group()) % 3 == 0
+        return character == "." and not before.endswith(".")
+
+    check_each_character("whitespace", text, expected)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ class ByteDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Once per node: tries the splitters' laws, and writes flat copies of the files that have none."""
+        if self.corpora:  # set up already, by the command line before the trainer
+            return
         check(self.stack)
         for part in self.files:
             for source in self._sources(part):
@@ -143,6 +145,7 @@ class ByteDataModule(LightningDataModule):
         self._train_loader = ResumableLoader(self.batches("train"), self.workers)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
+            self._resume = None
         return self._train_loader
 
     def state_dict(self) -> dict[str, Any]:

@@ -155,10 +155,6 @@ class MLflowRunLogger(Logger):
         self._try(lambda: self._client.log_text(self.run_id, text, artifact))
 
     @rank_zero_only
-    def set_tag(self, key: str, value: str) -> None:
-        self._try(lambda: self._client.set_tag(self.run_id, key, value))
-
-    @rank_zero_only
     def send(self) -> bool:
         """Sends what is not yet sent. Returns whether all of it arrived; a failure is told once and tried later."""
         from mlflow.entities import Metric
