@@ -4,9 +4,9 @@ This package knows bytes and nothing of models: importing it loads numpy and reg
 """
 
 from splitters.automaton import CharacterRule
-from splitters.contract import Splitter, Stepper, UnitRule, UnitStepper
+from splitters.contract import Splitter, Stepper, UnitStepper
 from splitters.laws import LawError, check
-from splitters.registry import available, available_unit_rules, build, register, resolve
+from splitters.registry import available, build, register, resolve
 from splitters.stack import Stack
 
 __all__ = [
@@ -15,10 +15,8 @@ __all__ = [
     "Splitter",
     "Stack",
     "Stepper",
-    "UnitRule",
     "UnitStepper",
     "available",
-    "available_unit_rules",
     "build",
     "check",
     "register",

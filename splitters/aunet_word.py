@@ -11,13 +11,16 @@ GROUP = 3  # digits, and punctuation, are cut into groups of up to three charact
 
 @register("aunet_word")
 class AUNetWord(CharacterRule):
-    """A boundary at the blank that ends every `words`-th run of non-blanks; at the first character of
-    each group of 1–3 digits, and of 1–3 characters that are neither blank, letter nor digit, whose
-    line breaks belong to it; and at line breaks. Letters do not include combining marks, as published.
+    """A boundary at the blank after every `words`-th word, at groups of digits and of punctuation, at line breaks.
+
+    A word is a run of non-blanks. The boundary of a group of 1–3 digits, or of 1–3 characters that are neither
+    blank, letter nor digit, is at its first character, and the line breaks after punctuation belong to it.
+    Letters do not include combining marks, as published.
 
     `words`: 1 (`word`), 2 (`pair`), 4 (`quad`), or any other positive number.
     """
 
+    source = "AU-Net, arXiv 2506.14761, as released"
     classes = (("break", r"[\r\n]"), ("blank", r"\s"), ("letter", r"\p{L}"), ("digit", r"\p{N}"))
     start = ("blank", 0, 0)  # what stands before, how much of its group, words since the last boundary by words
 

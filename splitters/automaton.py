@@ -1,17 +1,18 @@
 """Rules as finite automata over characters, run over bytes: causal and streamable by construction.
 
 A rule says in `step` what one character does; here that is tabulated once, over every state the rule
-can reach, and run with two table look-ups a byte. `split` and `push` are the same loop.
+can reach, and run with two look-ups a byte: compiled for a whole text, and in plain Python as a stepper.
 """
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from splitters.characters import INVALID, ByteClasses, Classes, byte_classes
+from splitters.compiled import compiled, run_tables
 from splitters.contract import Splitter, Stepper
 
 State = Hashable
@@ -19,9 +20,12 @@ MAX_STATES = 20_000
 
 
 class _Tables(NamedTuple):
-    bytes: ByteClasses
-    next: list[int]  # for `state + symbol` the next state, both multiples of the number of symbols
-    fires: list[bool]
+    """Arrays for the compiled loop."""
+
+    next_byte: np.ndarray
+    symbol: np.ndarray
+    next_rule: np.ndarray  # for `state + symbol` the next state, both multiples of the number of symbols
+    fires: np.ndarray
 
 
 class CharacterRule(Splitter):
@@ -38,9 +42,13 @@ class CharacterRule(Splitter):
         change the state, but a boundary on them is ignored: they are often known too late.
         """
 
+    def byte_classes(self) -> ByteClasses:
+        """Returns the automaton from bytes to classes."""
+        return byte_classes(self.classes)
+
     @cached_property
     def _tables(self) -> _Tables:
-        table = byte_classes(self.classes)
+        table = self.byte_classes()
         kinds = [None, *table.names, INVALID]
         n_symbols = 2 * len(kinds)
         index: dict[State, int] = {self.start: 0}
@@ -61,38 +69,36 @@ class CharacterRule(Splitter):
                         reached.append(after)
                     next_state.append(index[after] * n_symbols)
                     fires.append(fire and kind != INVALID)
-        return _Tables(table, next_state, fires)
+        return _Tables(table.next, table.symbol, np.array(next_state, np.int32), np.array(fires, bool))
+
+    @cached_property
+    def _lists(self) -> tuple[list, list, list, list]:
+        """The same tables for a stepper: plain Python reads lists several times faster than arrays."""
+        next_byte, symbol, next_rule, fires = (table.tolist() for table in self._tables)
+        return next_byte, symbol, next_rule, fires
 
     def split(self, data: bytes) -> np.ndarray:
-        return self.run(data, (0, 0))[0]
+        return compiled(run_tables)(np.frombuffer(data, np.uint8), *self._tables)
 
     def stepper(self) -> Stepper:
-        return _Stepper(self)
-
-    def run(self, data: Iterable[int], state: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-        """Runs from `state` ((0, 0) is the beginning) and returns the boundaries, bool, and the state after."""
-        (next_byte, symbols, _), next_rule, fires = self._tables
-        byte_state, rule_state = state
-        out = bytearray()
-        for byte in data:
-            at = byte_state + byte
-            byte_state = next_byte[at]
-            at = rule_state + symbols[at]
-            rule_state = next_rule[at]
-            out.append(fires[at])
-        return np.frombuffer(out, dtype=bool), (byte_state, rule_state)
+        return _Stepper(*self._lists)
 
 
 class _Stepper(Stepper):
-    def __init__(self, rule: CharacterRule) -> None:
-        self.rule = rule
-        self.state = (0, 0)
+    __slots__ = ("byte_state", "fires", "next_byte", "next_rule", "rule_state", "symbol")
+
+    def __init__(self, next_byte: list[int], symbol: list[int], next_rule: list[int], fires: list[bool]) -> None:
+        self.next_byte, self.symbol, self.next_rule, self.fires = next_byte, symbol, next_rule, fires
+        self.byte_state = self.rule_state = 0
 
     def push(self, byte: int) -> bool:
-        fired, self.state = self.rule.run((byte,), self.state)
-        return bool(fired[0])
+        at = self.byte_state + byte
+        self.byte_state = self.next_byte[at]
+        at = self.rule_state + self.symbol[at]
+        self.rule_state = self.next_rule[at]
+        return self.fires[at]
 
     def __deepcopy__(self, memo: dict) -> "_Stepper":
-        copy = _Stepper(self.rule)  # the tables are shared: only the state moves
-        copy.state = self.state
+        copy = _Stepper(self.next_byte, self.symbol, self.next_rule, self.fires)  # tables are shared
+        copy.byte_state, copy.rule_state = self.byte_state, self.rule_state
         return copy

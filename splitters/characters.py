@@ -27,8 +27,8 @@ class ByteClasses(NamedTuple):
     means that an earlier, broken-off sequence was invalid and then the symbol holds.
     """
 
-    next: list[int]
-    symbol: list[int]
+    next: np.ndarray  # int32
+    symbol: np.ndarray  # int32
     names: tuple[str, ...]  # C class names, REST last
 
     @property
@@ -54,22 +54,27 @@ def code_point_classes(classes: Classes) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def byte_classes(classes: Classes) -> ByteClasses:
-    """Builds the automaton for `classes`, with equal states merged (the trie of a script block is one state)."""
-    names = (*[name for name, _ in classes], REST)
-    table = code_point_classes(classes).astype(np.int64) + 1  # symbol of each code point
+    """Builds the automaton for classes given as regular expressions."""
+    return automaton_of(code_point_classes(classes), (*[name for name, _ in classes], REST))
+
+
+def automaton_of(class_of: np.ndarray, names: tuple[str, ...]) -> ByteClasses:
+    """Builds the automaton for any classes of code points: `class_of` [0x110000] holds indices into `names`.
+
+    Equal states are merged: the characters of a block that share a class share a state as well.
+    """
+    table = class_of.astype(np.int64) + 1  # symbol of each code point
 
     # Rows by what the next continuation byte (6 bits) leads to; equal rows share a state. A row of
     # `last` holds symbols, a row of `middle` holds rows of `last`, a row of `first` rows of `middle`.
-    last, of_last = np.unique(table.reshape(-1, 64), axis=0, return_inverse=True)
-    of_last = of_last.reshape(-1).astype(np.int64)
+    last, of_last = _distinct(table.reshape(-1, 64))
     of_last[0xD800 // 64 : 0xE000 // 64] = BAD  # surrogates
     three = of_last.copy()
     three[: 0x800 // 64] = BAD  # overlong in three bytes
-    middle, of_middle = np.unique(three.reshape(-1, 64), axis=0, return_inverse=True)
-    of_middle = of_middle.reshape(-1).astype(np.int64)
+    middle, of_middle = _distinct(three.reshape(-1, 64))
     four = np.full(5 * 64, BAD)
     four[16 : N_CODE_POINTS // 4096] = of_middle[16:]  # below 16: overlong in four bytes
-    first, of_first = np.unique(four.reshape(-1, 64), axis=0, return_inverse=True)
+    first, of_first = _distinct(four.reshape(-1, 64))
 
     at_middle = 1 + len(last)
     at_first = at_middle + len(middle)
@@ -81,7 +86,7 @@ def byte_classes(classes: Classes) -> ByteClasses:
     symbol[0, 0xC2:0xF5] = 0
     next_state[0, 0xC2:0xE0] = 1 + of_last[2:32]
     next_state[0, 0xE0:0xF0] = at_middle + of_middle[:16]
-    next_state[0, 0xF0:0xF5] = at_first + of_first.reshape(-1)
+    next_state[0, 0xF0:0xF5] = at_first + of_first
     next_state[1:] = next_state[0]  # a byte that does not continue starts over,
     symbol[1:] = symbol[0] + len(names) + 2  # and what was pending is invalid
     symbol[1:at_middle, 128:192] = last
@@ -91,4 +96,11 @@ def byte_classes(classes: Classes) -> ByteClasses:
         good = rows != BAD
         next_state[here, 128:192] = np.where(good, below + rows, next_state[here, 128:192])
         symbol[here, 128:192] = np.where(good, 0, symbol[here, 128:192])
-    return ByteClasses((next_state * 256).ravel().tolist(), symbol.ravel().tolist(), names)
+    return ByteClasses((next_state * 256).ravel().astype(np.int32), symbol.ravel().astype(np.int32), names)
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the different rows, and int64 [len(rows)], which of them each row is."""
+    index: dict[bytes, int] = {}
+    which = np.array([index.setdefault(row.tobytes(), len(index)) for row in rows], np.int64)
+    return rows[np.unique(which, return_index=True)[1]], which

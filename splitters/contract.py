@@ -6,6 +6,7 @@ valid UTF-8 or not; `splitters.check` tests that, and refuses a rule that peeks.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +19,27 @@ class Stepper(ABC):
         """Takes the next byte (0–255) and returns whether a boundary falls on it."""
 
 
+class UnitStepper(ABC):
+    """A splitter above the first transition, in the middle of one text. It must survive `copy.deepcopy`."""
+
+    @abstractmethod
+    def push(self, byte: int, unit: bool) -> bool:
+        """Takes the next byte and whether a boundary of the stage below falls on it. True only where `unit` is."""
+
+
 class Splitter(ABC):
-    """Places boundaries on bytes: the rule between stage 1 and stage 2."""
+    """Places boundaries on bytes: the rule between stage 1 and stage 2.
+
+    It serves higher transitions too: there `select` picks among the boundaries of the stage below. A
+    rule that groups units overrides `select` and `unit_stepper`; any other one is deferred, that is,
+    a boundary on a byte where the stage below has none waits for the next one that has, so that
+    nothing is dropped and levels nest.
+    """
+
+    source: ClassVar[str] = ""  # where the rule comes from, for `aunet splitters`
+
+    def __deepcopy__(self, memo: dict) -> "Splitter":
+        return self  # what is remembered between bytes is in steppers, so copies of a stepper share the rule
 
     @abstractmethod
     def split(self, data: bytes) -> np.ndarray:
@@ -29,46 +49,17 @@ class Splitter(ABC):
     def stepper(self) -> Stepper:
         """Returns a fresh stepper, at the beginning of a text."""
 
-
-class UnitStepper(ABC):
-    """A unit rule in the middle of one text. It must survive `copy.deepcopy`."""
-
-    @abstractmethod
-    def push(self, byte: int, unit: bool) -> bool:
-        """Takes the next byte and whether a unit of the stage below ends its wait there."""
-
-
-class UnitRule(ABC):
-    """Picks boundaries among those of the stage below: the rule between stage 2 and stage 3, and above."""
-
-    @abstractmethod
     def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
         """Returns a bool array [len(data)], True only where `units` (bool, [len(data)]) is."""
+        return defer(self.split(data), units)
 
-    @abstractmethod
-    def stepper(self) -> UnitStepper:
-        """Returns a fresh stepper, at the beginning of a text."""
-
-
-class SubsequentUnits(UnitRule):
-    """A byte splitter used above the first transition: its boundary waits for the next unit below.
-
-    Where the splitter fires on a byte that ends no unit below, the boundary is deferred to the first
-    one that does, so that nothing is dropped and levels nest.
-    """
-
-    def __init__(self, splitter: Splitter) -> None:
-        self.splitter = splitter
-
-    def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
-        return _defer(self.splitter.split(data), units)
-
-    def stepper(self) -> UnitStepper:
-        return _DeferringStepper(self.splitter.stepper())
+    def unit_stepper(self) -> UnitStepper:
+        """Returns the stepper of `select`, at the beginning of a text."""
+        return _DeferringStepper(self.stepper())
 
 
-def _defer(fires: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """True at each unit with at least one firing since the unit before it, itself included."""
+def defer(fires: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Returns bool [len(units)]: True at each unit with a firing since the unit before it, itself included."""
     selected = np.zeros(len(units), dtype=bool)
     ends = np.flatnonzero(units)
     fired = np.concatenate([[0], np.cumsum(fires)[ends]])
@@ -91,6 +82,13 @@ def positive(rule: str, option: str, value: int) -> int:
     """Returns value if it is a whole number above 0, and raises ValueError naming rule and option otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 1 or more")
+    return value
+
+
+def one_of(rule: str, option: str, value: str, choices: tuple[str, ...]) -> str:
+    """Returns value if it is among choices, and raises ValueError naming rule and option otherwise."""
+    if value not in choices:
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be {' or '.join(map(repr, choices))}")
     return value
 
 

@@ -78,6 +78,7 @@ def long_texts() -> dict[str, bytes]:
     blocks = [chr(c) for c in range(0, 0x20000, 61) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     return {
         "no blank in 10 KB": b"a" * 10_240,
+        "no blank in 1 MB": b"a" * 1_000_000,
         "only blanks": b" " * 2_000,
         "only continuations": b"\x80" * 2_000,
         "every block of Unicode": "".join(blocks).encode(),

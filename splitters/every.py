@@ -2,51 +2,62 @@
 
 import numpy as np
 
-from splitters.automaton import CharacterRule
-from splitters.contract import Stepper, UnitRule, UnitStepper, positive
-from splitters.registry import register
-
-FULL_STOP = r"[.!?]"  # ends a sentence only if a blank follows: not in 3.14
-SENTENCE_END = r"[\p{Sentence_Break=STerm}\u0f0d\u0f0e\u0f14]"  # ends one by itself; Tibetan has its own strokes
+from splitters.contract import Splitter, Stepper, UnitStepper, positive
+from splitters.registry import Spec, register, resolve
+from splitters.sentence_end import SentenceEnd
 
 
 @register("every")
-class Every(UnitRule):
-    """A boundary at every `n`-th unit of the stage below, or (with `sentence_end`) at the first unit
-    at or after the end of a sentence, where the count starts again.
+class Every(Splitter):
+    """A boundary at every `n`-th boundary of the stage below, or of the splitter `of`.
 
-    A sentence ends at a line break, at a full stop of a script that has its own (。 ។ ། ። ।), and at
-    the blank after . ! ?
+    With `sentence_end` also at the first one at or after the end of a sentence, where the count starts again.
+    Below stage 1 there is nothing but bytes: as the first splitter, without `of`, it counts bytes.
     """
 
-    def __init__(self, n: int = 2, sentence_end: bool = True) -> None:
+    source = "AU-Net's word pairs and quads, arXiv 2506.14761"
+
+    def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
         self.n = positive("every", "n", n)
-        self.sentences = _SentenceEnd() if sentence_end else _Never()
+        self.sentences = SentenceEnd() if sentence_end else None
+        self.of = None if of is None else resolve(of)
+
+    def split(self, data: bytes) -> np.ndarray:
+        return self._group(data, np.ones(len(data), bool) if self.of is None else self.of.split(data))
+
+    def stepper(self) -> Stepper:
+        return _OfStepper(None if self.of is None else self.of.stepper(), self._group_stepper())
 
     def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
-        selected = np.zeros(len(units), dtype=bool)
+        return self._group(data, units) if self.of is None else super().select(data, units)
+
+    def unit_stepper(self) -> UnitStepper:
+        return self._group_stepper() if self.of is None else super().unit_stepper()
+
+    def _group(self, data: bytes, units: np.ndarray) -> np.ndarray:
         ends = np.flatnonzero(units)
-        ended = np.cumsum(self.sentences.split(data))[ends]  # sentences ended so far, at each unit
-        count = before = 0
-        for position, sentences in zip(ends.tolist(), ended.tolist(), strict=True):
-            count += 1
-            if count == self.n or sentences > before:
-                selected[position] = True
-                count = 0
-            before = sentences
+        index = np.arange(len(ends))
+        restarts = np.zeros(len(ends), bool)
+        if self.sentences is not None:
+            ended = np.cumsum(self.sentences.split(data))[ends]  # sentences ended so far, at each unit
+            restarts = np.diff(ended, prepend=0) > 0
+        since = index - np.maximum.accumulate(np.where(restarts, index, -1)) if len(ends) else index
+        selected = np.zeros(len(units), bool)
+        selected[ends] = restarts | (since % self.n == 0)
         return selected
 
-    def stepper(self) -> UnitStepper:
-        return _EveryStepper(self.n, self.sentences.stepper())
+    def _group_stepper(self) -> "_EveryStepper":
+        return _EveryStepper(self.n, self.sentences.stepper() if self.sentences is not None else None)
 
 
 class _EveryStepper(UnitStepper):
-    def __init__(self, n: int, sentences: Stepper) -> None:
+    def __init__(self, n: int, sentences: Stepper | None) -> None:
         self.n, self.sentences = n, sentences
         self.count, self.ended = 0, False
 
     def push(self, byte: int, unit: bool) -> bool:
-        self.ended |= self.sentences.push(byte)
+        if self.sentences is not None:
+            self.ended |= self.sentences.push(byte)
         if not unit:
             return False
         self.count += 1
@@ -55,24 +66,9 @@ class _EveryStepper(UnitStepper):
         return fires
 
 
-class _SentenceEnd(CharacterRule):
-    classes = (
-        ("break", r"[\n\v\f\x85\u2028\u2029]"),
-        ("blank", r"\s"),
-        ("full_stop", FULL_STOP),
-        ("end", SENTENCE_END),
-    )
-    start = "in_sentence"
+class _OfStepper(Stepper):
+    def __init__(self, of: Stepper | None, group: _EveryStepper) -> None:
+        self.of, self.group = of, group
 
-    def step(self, state, kind):
-        if kind == "full_stop":
-            return "full_stop", False
-        return "in_sentence", kind in ("break", "end") or (kind == "blank" and state == "full_stop")
-
-
-class _Never(CharacterRule):
-    classes = ()
-    start = None
-
-    def step(self, state, kind):
-        return None, False
+    def push(self, byte: int) -> bool:
+        return self.group.push(byte, True if self.of is None else self.of.push(byte))

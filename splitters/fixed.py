@@ -6,7 +6,7 @@ import numpy as np
 
 from splitters.automaton import CharacterRule
 from splitters.characters import INVALID
-from splitters.contract import Splitter, Stepper, positive
+from splitters.contract import Splitter, Stepper, one_of, positive
 from splitters.registry import register
 
 
@@ -17,16 +17,19 @@ class Fixed(Splitter):
     Bytes of no valid character count as characters, but carry no boundary.
     """
 
+    source = "MegaByte, arXiv 2305.07185"
+
     def __init__(self, n: int = 4, of: Literal["bytes", "characters"] = "bytes") -> None:
-        if of not in ("bytes", "characters"):
-            raise ValueError(f"fixed: of is {of!r}, it must be 'bytes' or 'characters'")
         self.n = positive("fixed", "n", n)
+        self.of = one_of("fixed", "of", of, ("bytes", "characters"))
         self.characters = _EveryCharacter(n) if of == "characters" else None
 
     def split(self, data: bytes) -> np.ndarray:
         if self.characters:
             return self.characters.split(data)
-        return np.arange(1, len(data) + 1) % self.n == 0
+        fires = np.zeros(len(data), bool)
+        fires[self.n - 1 :: self.n] = True
+        return fires
 
     def stepper(self) -> Stepper:
         return self.characters.stepper() if self.characters else _ByteCounter(self.n)

@@ -5,18 +5,19 @@ once gives. Form: one entry a byte, of the right type, the same at every call, a
 Nesting: a rule above picks among the boundaries below.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 
-from splitters.contract import Splitter, UnitRule, push_all
+from splitters.contract import Splitter, push_all
 from splitters.edge_texts import long_texts, short_texts
 from splitters.fixed import Fixed
-from splitters.registry import resolve
+from splitters.registry import Spec, resolve
 from splitters.stack import Stack
 
-EVERY_CUT = 400  # texts up to this length are cut at every byte, longer ones at 100 places
+EVERY_CUT = 400  # texts up to this length are cut at every byte, longer ones at 100 places,
+MANY_CUTS = 100_000  # and those past this length at 3; of these, this many bytes are stepped
 
 
 class LawError(ValueError):
@@ -28,16 +29,24 @@ class LawError(ValueError):
         super().__init__(f"{name} breaks the {law} law on {text!r} ({shown!r}) at byte {byte}: {how}")
 
 
-def check(splitter: "Splitter | UnitRule | Stack | str | Mapping", texts: Iterable[bytes] | None = None) -> None:
+def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
     """Tries the laws on `splitter`, on `texts` or (in about a second) on the shared edge texts.
 
     Raises LawError, with the shortest text found that shows the failure.
     """
     subject = splitter if isinstance(splitter, Stack) else resolve(splitter)
     name = type(subject).__name__
-    if isinstance(subject, UnitRule):
-        subject = Stack([Fixed(3), subject])
     tried = [*sorted(short_texts().values(), key=len), *long_texts().values()] if texts is None else list(texts)
+    _check(name, subject, tried)
+    if isinstance(subject, Splitter) and _groups_units(type(subject)):
+        _check(f"{name} above a splitter", Stack([Fixed(3), subject]), tried)
+
+
+def _groups_units(cls: type[Splitter]) -> bool:
+    return cls.select is not Splitter.select or cls.unit_stepper is not Splitter.unit_stepper
+
+
+def _check(name: str, subject: Splitter | Stack, tried: list[bytes]) -> None:
     for law, violation in LAWS.items():
         for data in tried:
             if _fails(violation, subject, data):
@@ -71,9 +80,9 @@ def _form(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
 
 
 def _nesting(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
-    if isinstance(subject, Stack) and subject.first is not None:
-        units = subject.first.split(data)
-        for rule in subject.upper:
+    if isinstance(subject, Stack) and subject.rules:
+        units = subject.rules[0].split(data)
+        for rule in subject.rules[1:]:
             selected = rule.select(data, units)
             for byte in np.flatnonzero(selected & ~units)[:1].tolist():
                 return byte, f"{type(rule).__name__} selects a byte where no unit of the stage below ends"
@@ -83,8 +92,8 @@ def _nesting(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
 
 def _prefix(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
     whole = _whole(subject, data)
-    cuts = range(len(data)) if len(data) <= EVERY_CUT else np.linspace(0, len(data) - 1, 100).astype(int).tolist()
-    for cut in cuts:
+    n_cuts = len(data) if len(data) <= EVERY_CUT else 100 if len(data) <= MANY_CUTS else 3
+    for cut in np.linspace(0, len(data) - 1, n_cuts).astype(int).tolist():
         difference = _difference(
             _whole(subject, data[:cut]), whole[:cut], f"the first {cut} bytes alone", "the whole text"
         )
@@ -94,8 +103,9 @@ def _prefix(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
 
 
 def _stream(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
-    whole = _whole(subject, data)
-    return _difference(push_all(subject.stepper(), data).astype(whole.dtype), whole, "stepping", "splitting at once")  # type: ignore[arg-type]
+    whole = _whole(subject, data)[:MANY_CUTS]
+    stepped = push_all(subject.stepper(), data[:MANY_CUTS])  # type: ignore[arg-type]
+    return _difference(stepped.astype(whole.dtype), whole, "stepping", "splitting at once")
 
 
 Violation = Callable[[Splitter | Stack, bytes], tuple[int, str] | None]  # (byte, how), or None where it holds

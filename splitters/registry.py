@@ -8,33 +8,42 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from splitters.contract import Splitter, UnitRule
+from splitters.contract import Splitter
 
-BUILT_IN = ("aunet_word", "cjk_character", "every", "fixed", "whitespace")
+BUILT_IN = (
+    "aunet_word", "cap", "cjk_character", "every", "fixed", "grapheme", "pattern", "reset_at", "script_aware",
+    "sentence_end", "spacelike", "syllable", "trie", "union", "utf8_character", "whitespace",
+)  # fmt: skip
 ENTRY_POINT_GROUP = "aunet.splitters"
 
-Rule = Splitter | UnitRule
-Class = TypeVar("Class", bound=type[Rule])
-_classes: dict[str, type[Rule]] = {}
-_loaded: set[str] = set()
+Class = TypeVar("Class", bound=type[Splitter])
+_classes: dict[str, type[Splitter]] = {}
+_loaded: set[EntryPoint] = set()
 
 
 def register(name: str) -> Callable[[Class], Class]:
-    """Gives a `Splitter` or `UnitRule` class its name; a class that breaks the contract fails here.
+    """Gives a `Splitter` class its name; a class that breaks the contract fails here.
 
-    Raises TypeError (not such a class, or abstract methods left) or ValueError (name taken).
+    Raises TypeError (no such class, abstract methods left, a wrong signature) or ValueError (name taken).
     """
 
     def decorate(cls: Class) -> Class:
-        if not (inspect.isclass(cls) and issubclass(cls, Splitter | UnitRule)):
-            raise TypeError(f"splitter {name!r}: {cls!r} must subclass splitters.Splitter or splitters.UnitRule")
+        if not (inspect.isclass(cls) and issubclass(cls, Splitter)):
+            raise TypeError(f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter")
         if missing := sorted(getattr(cls, "__abstractmethods__", ())):
             raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
+        for method, arguments in (("split", 1), ("stepper", 0), ("select", 2), ("unit_stepper", 0)):
+            try:
+                inspect.signature(getattr(cls, method)).bind(*[None] * (arguments + 1))
+            except TypeError as error:
+                found = f"{method}{inspect.signature(getattr(cls, method))}"
+                wanted = f"{method}{inspect.signature(getattr(Splitter, method))}"
+                raise TypeError(f"splitter {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
         taken = _classes.get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(
                 f"splitter {name!r} is already {taken.__module__}.{taken.__qualname__}: choose another name"
             )
@@ -45,16 +54,11 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def available() -> list[str]:
-    """Returns the sorted names of all byte splitters that can be built: built-in, plug-in and registered."""
-    return sorted(name for name, cls in _all_classes().items() if issubclass(cls, Splitter))
+    """Returns the sorted names of all splitters: built-in, plug-in and registered."""
+    return sorted(_all_classes())
 
 
-def available_unit_rules() -> list[str]:
-    """Returns the sorted names of the rules that group units of the stage below."""
-    return sorted(name for name, cls in _all_classes().items() if issubclass(cls, UnitRule))
-
-
-def class_of(name: str) -> type[Rule]:
+def class_of(name: str) -> type[Splitter]:
     """Returns the class of a name, or of `module:Class`. Raises ValueError for an unknown one, listing the known."""
     cls = _import_class(name) if ":" in name else _all_classes().get(name)
     if cls is None:
@@ -66,7 +70,7 @@ def class_of(name: str) -> type[Rule]:
     return cls
 
 
-def build(name: str, **options: Any) -> Any:
+def build(name: str, **options: Any) -> Splitter:
     """Builds the splitter `name`, or the class `module:Class`, with its options.
 
     Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
@@ -79,7 +83,10 @@ def build(name: str, **options: Any) -> Any:
     return cls(**options)
 
 
-def resolve(spec: "str | Mapping[str, Any] | Rule") -> Any:
+Spec = str | Mapping[str, Any] | Splitter  # a name, `{name: …, option: …}`, or an object
+
+
+def resolve(spec: Spec) -> Splitter:
     """Builds a splitter from what stands in a YAML file: a name, or `{name: …, option: …}`.
 
     Objects pass through. Raises ValueError as `build` does.
@@ -90,22 +97,33 @@ def resolve(spec: "str | Mapping[str, Any] | Rule") -> Any:
         if not isinstance(spec.get("name"), str):
             raise ValueError(f"splitter {dict(spec)!r} has no name: write {{name: fixed, n: 4}}")
         return build(**spec)
-    if isinstance(spec, Splitter | UnitRule):
+    if isinstance(spec, Splitter):
         return spec
     raise ValueError(f"splitter {spec!r}: expected a name, a mapping with a name, or a splitter object")
 
 
-def _all_classes() -> dict[str, type[Rule]]:
+def _all_classes() -> dict[str, type[Splitter]]:
     for name in BUILT_IN:
         importlib.import_module(f"splitters.{name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _loaded:
-            _loaded.add(point.name)
-            register(point.name)(point.load())
+        if point not in _loaded:
+            _load_plug_in(point)
+            _loaded.add(point)
     return _classes
 
 
-def _import_class(path: str) -> type[Rule]:
+def _load_plug_in(point: EntryPoint) -> None:
+    package = point.dist.name if point.dist else "an unnamed package"
+    try:
+        register(point.name)(point.load())
+    except Exception as error:  # the package's module can raise anything
+        raise ValueError(
+            f"the splitter {point.name!r} of package {package!r} ({point.value}) cannot be registered: "
+            f"{type(error).__name__}: {error}. Repair the package, or remove it: pip uninstall {package}"
+        ) from error
+
+
+def _import_class(path: str) -> type[Splitter]:
     module, _, attribute = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)

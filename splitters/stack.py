@@ -1,56 +1,42 @@
 """Splitters one above the other: from the boundaries of each stage transition to levels."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, SubsequentUnits, UnitRule, UnitStepper
-from splitters.registry import resolve
+from splitters.contract import Splitter, Stepper, UnitStepper
+from splitters.registry import Spec, resolve
 
 
 class Stack:
-    """One rule per stage transition: `first` places boundaries on bytes, each rule above it picks among
-    the boundaries of the rule below.
+    """One splitter per stage transition: the first places boundaries on bytes, each one above it picks among
+    the boundaries of the one below (`Splitter.select`), so levels nest.
 
-    `rules`: names, `{name: …, option: …}` mappings, or objects. A byte splitter above the first place
-    has its boundaries deferred to the next unit below (`contract.SubsequentUnits`), so levels nest.
-    An empty stack belongs to a model of one stage: every level is 0.
-    Raises ValueError where a rule is unknown, or a unit rule (such as `every`) stands first.
+    `rules`: names, `{name: …, option: …}` mappings, or objects. An empty stack belongs to a model of one
+    stage: every level is 0. Raises ValueError where a rule is unknown.
     """
 
-    def __init__(self, rules: Sequence[str | Mapping[str, Any] | Splitter | UnitRule]) -> None:
-        built = [resolve(rule) for rule in rules]
-        if built and not isinstance(built[0], Splitter):
-            raise ValueError(
-                f"splitter {rules[0]!r} groups units, so it cannot be the first rule: put a splitter below it"
-            )
-        self.first: Splitter | None = built[0] if built else None
-        self.upper: list[UnitRule] = [
-            SubsequentUnits(rule) if isinstance(rule, Splitter) else rule for rule in built[1:]
-        ]
+    def __init__(self, rules: Sequence[Spec]) -> None:
+        self.rules: list[Splitter] = [resolve(rule) for rule in rules]
 
     @property
     def depth(self) -> int:
         """The number of stage transitions, which is the highest level."""
-        return len(self.upper) + (self.first is not None)
+        return len(self.rules)
 
     def levels(self, data: bytes) -> np.ndarray:
         """Returns uint8 [len(data)]: per byte, how many stages up its vector goes."""
         levels = np.zeros(len(data), dtype=np.uint8)
-        if self.first is None:
-            return levels
-        units = self.first.split(data)
-        levels += units
-        for rule in self.upper:
-            units = rule.select(data, units)
+        units = None
+        for rule in self.rules:
+            units = rule.split(data) if units is None else rule.select(data, units)
             levels += units
         return levels
 
     def stepper(self) -> "LevelStepper":
         """Returns a fresh stepper whose `push(byte)` gives the level of that byte."""
         return LevelStepper(
-            self.first.stepper() if self.first is not None else None, [rule.stepper() for rule in self.upper]
+            self.rules[0].stepper() if self.rules else None, [rule.unit_stepper() for rule in self.rules[1:]]
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from splitters.automaton import CharacterRule
+from splitters.automaton import CharacterRule, State
 from splitters.characters import Classes
 from splitters.registry import register
 
@@ -16,9 +16,12 @@ DIGITS_IN_GROUP = 3
 
 @register("whitespace")
 class Whitespace(CharacterRule):
-    """A boundary at the first blank after a word, at each line break, at the first character of each
-    run of punctuation, and at the first of each group of up to three digits."""
+    """A boundary at the first blank after a word, at line breaks, punctuation and groups of digits.
 
+    That of a run of punctuation, or of a group of up to three digits, is at its first character.
+    """
+
+    source = "AU-Net, arXiv 2506.14761, without its look ahead"
     classes: ClassVar[Classes] = (("break", LINE_BREAK), ("blank", BLANK), ("letter", LETTER), ("digit", DIGIT))
     start = "blank"
 
@@ -33,3 +36,8 @@ class Whitespace(CharacterRule):
         if kind == "rest":
             return "punctuation", state != "punctuation"
         return "letter", False  # letters, and invalid bytes
+
+
+def in_word(state: State) -> bool:
+    """Returns whether a state of `Whitespace`, or of a rule that adds to it, stands inside a word."""
+    return state not in ("blank", "punctuation") and state[0] != "digit"  # type: ignore[index]

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from splitters import Stack, available
+
+settings.register_profile("suite", deadline=None)  # the first call compiles
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 UDHR = ROOT / "experiments" / "data" / "udhr"

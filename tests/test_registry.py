@@ -30,9 +30,10 @@ class _Vowels(splitters.Stepper):
 
 
 def test_built_in_names():
-    assert {"whitespace", "aunet_word", "cjk_character", "fixed"} <= set(splitters.available())
-    assert "every" in splitters.available_unit_rules()
-    assert "every" not in splitters.available()
+    assert {
+        "whitespace", "aunet_word", "spacelike", "fixed", "utf8_character", "cjk_character", "grapheme", "syllable",
+        "script_aware", "trie", "pattern", "every", "union", "cap", "sentence_end", "reset_at",
+    } <= set(splitters.available())  # fmt: skip
 
 
 def test_registering_is_being_available(clean_registry):
@@ -46,11 +47,28 @@ def test_a_name_is_given_once(clean_registry):
         splitters.register("whitespace")(EveryVowel)
 
 
+class ManyTexts(EveryVowel):
+    def split(self, data, texts):
+        return []
+
+
+class StepperOfData(EveryVowel):
+    def stepper(self, data):
+        return _Vowels()
+
+
 @pytest.mark.parametrize(
-    "wrong", [object, lambda data: data, type("Half", (splitters.Splitter,), {"split": lambda s, d: d})]
+    ("wrong", "words"),
+    [
+        (object, "must be a class that inherits from"),
+        (lambda data: data, "must be a class that inherits from"),
+        (type("Half", (splitters.Splitter,), {"split": lambda s, d: d}), "Half lacks stepper"),
+        (ManyTexts, r"ManyTexts.split\(self, data, texts\) must be split\(self, data: bytes\)"),
+        (StepperOfData, r"StepperOfData.stepper\(self, data\) must be stepper\(self\)"),
+    ],
 )
-def test_what_breaks_the_contract_fails_when_it_registers(wrong):
-    with pytest.raises(TypeError, match="wrong_one"):
+def test_what_breaks_the_contract_fails_when_it_registers(wrong, words):
+    with pytest.raises(TypeError, match=f"'wrong_one'.*{words}"):
         splitters.register("wrong_one")(wrong)
 
 
@@ -58,17 +76,6 @@ def test_module_and_class_name_ones_own(clean_registry):
     assert isinstance(splitters.build("tests.test_registry:EveryVowel"), EveryVowel)
     with pytest.raises(ValueError, match=r"tests\.nowhere:Rule.*cannot be imported"):
         splitters.build("tests.nowhere:Rule")
-
-
-def test_an_entry_point_is_found(clean_registry, monkeypatch):
-    class Point:
-        name = "vowels"
-
-        def load(self):
-            return EveryVowel
-
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "aunet.splitters" else [])
-    assert isinstance(splitters.build("vowels"), EveryVowel)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,17 @@ def test_an_entry_point_is_found(clean_registry, monkeypatch):
         ({"name": "fixed", "n": "four"}, ["n is 'four'", "whole number"]),
         ({"name": "every", "n": 2.5}, ["every", "n is 2.5"]),
         ({"name": "fixed", "of": "words"}, ["of is 'words'", "characters"]),
+        ({"name": "spacelike", "align": "word"}, ["align is 'word'", "'byte' or 'character'"]),
+        ({"name": "script_aware", "n": True}, ["script_aware", "n is True"]),
+        ({"name": "cap", "max_bytes": 0}, ["cap", "max_bytes is 0"]),
+        ({"name": "cap", "of": "whitespac"}, ["unknown splitter 'whitespac'", "Did you mean 'whitespace'"]),
+        ({"name": "union", "of": "whitespace"}, ["union", "must be a list"]),
+        ({"name": "union", "of": []}, ["union", "must be a list"]),
+        ({"name": "trie", "vocabulary": "nowhere.json"}, ["'nowhere.json' cannot be read"]),
+        ({"name": "trie", "vocabulary": "pyproject.toml"}, ["'pyproject.toml'", "aunet vocabulary"]),
+        ({"name": "pattern", "patterns": []}, ["patterns is []", "regular expression"]),
+        ({"name": "pattern", "patterns": "[a"}, ["'[a'", "no regular expression"]),
+        ({"name": "pattern", "at": "middle"}, ["at is 'middle'", "'end' or 'start'"]),
         ({"n": 3}, ["no name"]),
         (3, ["3", "expected a name"]),
     ],
@@ -90,12 +108,7 @@ def test_errors_name_the_value_and_the_remedy(spec, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_a_unit_rule_cannot_stand_first():
-    with pytest.raises(ValueError, match="cannot be the first rule"):
-        splitters.Stack(["every"])
-
-
-HEAVY = ("torch", "lightning", "mlflow", "aunet_lightning")
+HEAVY = ("numba", "tokenizers", "torch", "lightning", "mlflow", "aunet_lightning")
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splitters
-from splitters import LawError, Splitter, Stack, Stepper, available, available_unit_rules, build, check
+from splitters import LawError, Splitter, Stack, Stepper, available, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import long_texts, short_texts
 from tests.conftest import N_STAGES, stack_of
@@ -28,7 +28,7 @@ def test_laws_hold_on_the_shared_texts(rules):
     check(Stack(rules))
 
 
-@pytest.mark.parametrize("name", [*available(), *available_unit_rules()])
+@pytest.mark.parametrize("name", available())
 def test_laws_hold_for_each_rule_alone(name):
     check(build(name))
 
@@ -130,12 +130,15 @@ def test_a_wrong_form_is_refused(wrong):
 
 
 def test_a_rule_that_selects_what_is_no_unit_is_refused():
-    class Everything(splitters.UnitRule):
-        def select(self, data, units):
-            return np.ones(len(data), bool)
+    class Everything(splitters.Splitter):
+        def split(self, data):
+            return np.zeros(len(data), bool)
 
         def stepper(self):
-            raise NotImplementedError
+            return _Never()
+
+        def select(self, data, units):
+            return np.ones(len(data), bool)
 
     with pytest.raises(LawError, match="nesting") as error:
         check(Everything())

@@ -6,11 +6,14 @@ import json
 import numpy as np
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitters import Stack, build
-from splitters.cjk_character import UNSPACED_SCRIPTS
+from splitters import Stack, available, build
+from splitters.automaton import CharacterRule
+from splitters.compiled import run_tables, walk_trie
+from splitters.edge_texts import SCRIPTS, long_texts, short_texts
+from splitters.scripts import UNSPACED_SCRIPTS
 from tests.conftest import GOLDEN
 
 
@@ -23,6 +26,18 @@ def cut(data: bytes, boundary: np.ndarray) -> list[str]:
     ends = [*(np.flatnonzero(boundary) + 1).tolist(), len(data)]
     parts = [data[begin:end].decode() for begin, end in itertools.pairwise([0, *ends])]
     return [part for part in parts if part]
+
+
+def units(splitter, text: str) -> list[str]:
+    """The text cut before each character that carries a boundary at its last byte."""
+    boundary = splitter.split(text.encode())
+    found, at = [""], 0
+    for character in text:
+        at += len(character.encode())
+        if boundary[at - 1]:
+            found.append("")
+        found[-1] += character
+    return [unit for unit in found if unit]
 
 
 @pytest.mark.parametrize(
@@ -155,3 +170,235 @@ def test_whitespace_equals_patterns_that_do_not_peek(text):
 def test_every_groups_units_and_ends_with_the_sentence(options, text, expected):
     stack = Stack(["whitespace", {"name": "every", **options}])
     assert cut(text.encode(), stack.levels(text.encode()) == 2) == expected
+
+
+BYTES = st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(BYTES)
+def test_spacelike_is_the_published_formula(data):
+    def spacelike(byte):
+        return not (chr(byte).isascii() and chr(byte).isalnum()) and not 0x80 <= byte <= 0xBF
+
+    expected = [spacelike(b) and (t == 0 or not spacelike(data[t - 1])) for t, b in enumerate(data)]
+    assert build("spacelike").split(data).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the cat, sat", ["the", " cat", ", sat"]),
+        ("人人 été", ["人", "人", " ét", "é"]),
+        ("a\n\nb", ["a", "\n\nb"]),
+    ],
+)
+def test_spacelike_at_the_last_byte(text, expected):
+    assert units(build("spacelike", align="character"), text) == expected
+
+
+def test_spacelike_as_published_cuts_a_character_at_its_first_byte():
+    assert build("spacelike").split("a人".encode()).tolist() == [False, True, False, False]
+    assert build("spacelike", align="character").split("a人".encode()).tolist() == [False, False, False, True]
+
+
+@given(TEXT)
+def test_utf8_character_is_every_character(text):
+    assert units(build("utf8_character"), text) == list(text)
+
+
+# Characters of every class that grapheme clusters are made of, so that sequences of them are common.
+CLUSTERED = "\r\n\0 a\u0301\u0308\u200c\u200d\u0915\u094d\u0937\u093e\u0e33\u0600🇯🇩🇪👩🏽❤\ufe0f\u1112\u1161\u11ab한하က္"
+
+
+# The regular expression for extended grapheme clusters of UAX #29, table 1c. (`\X` of `regex` is shorter: it joins
+# consonants after any virama, also after one without a consonant before it.)
+CLUSTER = r"""(?xV1)
+    \r\n | [\p{GCB=Control}\r\n]
+  | \p{GCB=Prepend}*
+    (?: \p{GCB=L}* (?: \p{GCB=V}+ | \p{GCB=LV}\p{GCB=V}* | \p{GCB=LVT} ) \p{GCB=T}* | \p{GCB=L}+ | \p{GCB=T}+
+      | \p{GCB=Regional_Indicator}{2}
+      | \p{Extended_Pictographic} (?: \p{GCB=Extend}* \u200d \p{Extended_Pictographic} )*
+      | \p{InCB=Consonant} (?: [\p{InCB=Extend}\p{InCB=Linker}]* \p{InCB=Linker} [\p{InCB=Extend}\p{InCB=Linker}]* \p{InCB=Consonant} )+
+      | [^\p{GCB=Control}\r\n]
+    )
+    [\p{GCB=Extend}\u200d\p{GCB=SpacingMark}]*
+  | .
+"""
+
+
+@pytest.mark.parametrize("characters", [st.characters(exclude_categories=["Cs"]), CLUSTERED], ids=["any", "clustered"])
+def test_grapheme_equals_the_expression_of_the_standard(characters):
+    @settings(max_examples=400)
+    @given(st.text(characters, max_size=12))
+    def check(text):
+        assert units(build("grapheme"), text) == regex.findall(CLUSTER, text)
+
+    check()
+
+
+def test_grapheme_equals_the_expression_of_the_standard_beside_every_character():
+    """Each code point after a letter, a mark, a consonant with virama, an emoji with joiner, and before a mark."""
+    every = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    characters = regex.findall(r"[\P{Cn}--\p{Han}]", every, regex.V1)
+    text = "".join(f"a{c}\u0301{c}\u0915\u094d{c}👩\u200d{c}" for c in characters)
+    assert units(build("grapheme"), text) == regex.findall(CLUSTER, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the cat", ["the", " cat"]),
+        ("ภาษาไทย", ["ภา", "ษา", "ไท", "ย"]),
+        ("เรียนที่เมืองกั้น", ["เรีย", "น", "ที่", "เมือ", "ง", "กั้น"]),
+        ("น้ำ แก้ว ๆ", ["น้ำ", " ", "แก้", "ว", " ๆ"]),
+        ("ມະນຸດທຸກຄົນ", ["ມະ", "ນຸ", "ດ", "ທຸ", "ກ", "ຄົນ"]),
+        ("ខ្មែរ\u200bស្រី", ["ខ្មែ", "រ", "\u200b", "ស្រី"]),
+        ("မြန်မာ ကျွန်ုပ် အင်္ဂ", ["မြ", "န်", "မာ", " ", "ကျွ", "န်ု", "ပ်", " ", "အ", "င်္ဂ"]),
+        ("क्षमा स्त्री", ["क्ष", "मा", " ", "स्त्री"]),
+        ("தமிழ்", ["த", "மி", "ழ்"]),
+        ("බුද්ධ ශ්\u200dරී", ["බු", "ද්", "ධ", " ", "ශ්\u200dරී"]),
+        ("བོད་ཡིག།", ["བོད", "་ཡིག", "།"]),
+        ("ልጅ፡ሁሉ።", ["ልጅ", "፡ሁሉ", "።"]),
+        ("人人 是", ["人", "人", " ", "是"]),
+        ("チョコレートと学校", ["チョ", "コ", "レー", "ト", "と", "学", "校"]),
+        (
+            "한국 \u1112\u1161\u11ab\u1100\u1173 ㅋㅋ",
+            ["한", "국", " ", "\u1112\u1161\u11ab", "\u1100\u1173", " ", "ㅋ", "ㅋ"],
+        ),
+        ("e\u0301te\u0301 ok", ["e\u0301te\u0301", " ok"]),
+    ],
+)
+def test_syllable(text, expected):
+    assert units(build("syllable"), text) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "text", "expected"),
+    [
+        (2, "the cat sat.", ["the", " cat", " sat", "."]),
+        (2, "人人生而自由,在", ["人人", "生而", "自由", ",", "在"]),
+        (3, "人人生而自由", ["人人生", "而自由"]),
+        (1, "人人生", ["人", "人", "生"]),
+        (2, "Linux内核module", ["Linux", "内核", "module"]),
+        (2, "漢字かなカナABC", ["漢字", "かな", "カナ", "ABC"]),
+        (2, "食べるカーネル", ["食", "べる", "カー", "ネル"]),
+        (2, "모든 인간은", ["모든", " 인간은"]),
+        (2, "ภาษาไทยok", ["ภา", "ษา", "ไท", "ย", "ok"]),
+        (2, "सभी मनुष्यों", ["सभी", " मनुष्यों"]),
+        (2, "e\u0301te\u0301 Tiê\u0301ng", ["e\u0301te\u0301", " Tiê\u0301ng"]),
+        (2, "བོད་ཡིག", ["བོད", "་ཡིག"]),
+        (2, "第3條 123", ["第", "3", "條", " ", "123"]),
+        (2, "می\u200cخواهم رفت", ["می\u200cخواهم", " رفت"]),
+    ],
+)
+def test_script_aware(n, text, expected):
+    assert units(build("script_aware", n=n), text) == expected
+
+
+SPACED = (
+    "Latin",
+    "Latin marks",
+    "Cyrillic",
+    "Greek",
+    "Arabic",
+    "Hebrew",
+    "Devanagari",
+    "Tamil",
+    "Georgian",
+    "Cherokee",
+)
+
+
+@pytest.mark.parametrize("script", SPACED)
+def test_script_aware_is_whitespace_in_spaced_scripts(script):
+    text = SCRIPTS[script]
+    assert units(build("script_aware"), text) == units(build("whitespace"), text)
+
+
+@pytest.mark.parametrize("script", ["Thai", "Lao", "Khmer", "Burmese", "Tibetan"])
+def test_script_aware_is_syllable_in_south_east_asia(script):
+    text = SCRIPTS[script]
+    assert units(build("script_aware"), text) == units(build("syllable"), text)
+
+
+@given(BYTES, st.integers(1, 9), st.sampled_from(["whitespace", "fixed", "utf8_character"]))
+def test_cap_equals_counting(data, most, of):
+    length, expected = 0, []
+    for fires in build(of).split(data):
+        length += 1
+        expected.append(bool(fires) or length == most)
+        length = 0 if expected[-1] else length
+    assert build("cap", of=of, max_bytes=most).split(data).tolist() == expected
+
+
+@given(BYTES)
+def test_union_is_either(data):
+    either = build("whitespace").split(data) | build("fixed", n=5).split(data)
+    np.testing.assert_array_equal(build("union", of=["whitespace", {"name": "fixed", "n": 5}]).split(data), either)
+
+
+@given(st.lists(BYTES.filter(lambda line: b"\n" not in line), max_size=5))
+def test_reset_at_splits_line_by_line(lines):
+    reset = build("reset_at", of={"name": "fixed", "n": 3}, at={"name": "pattern", "patterns": "\n"})
+    expected = [build("fixed", n=3).split(line + b"\n") for line in lines]
+    for line in expected:
+        line[-1] = True
+    np.testing.assert_array_equal(
+        reset.split(b"".join(line + b"\n" for line in lines)), np.concatenate([np.zeros(0, bool), *expected])
+    )
+
+
+def test_reset_at_ends_a_unit_with_each_line():
+    assert pieces(build("reset_at", of={"name": "fixed", "n": 4}), "abcdef\nabcdef\r\ng") == [
+        "abcd",
+        "ef\n",
+        "abcd",
+        "ef\r\n",
+        "g",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "expected"),
+    [
+        ({"of": "whitespace"}, "a b c d e ", ["a b ", "c d ", "e "]),
+        ({"of": "whitespace", "n": 3}, "a b. c d e f ", ["a b. ", "c d e ", "f "]),
+        ({"of": {"name": "fixed", "n": 2}, "sentence_end": False}, "abcdefgh", ["abcd", "efgh"]),
+        ({"n": 3}, "abcdef", ["abc", "def"]),
+    ],
+)
+def test_every_of_another(options, text, expected):
+    assert pieces(build("every", **options), text) == expected
+
+
+def test_every_of_another_above_waits_for_a_unit():
+    stack = Stack([{"name": "fixed", "n": 5}, {"name": "every", "n": 2, "of": "whitespace"}])
+    assert cut(b"a b c d e f g h", stack.levels(b"a b c d e f g h") == 2) == ["a b c", " d e ", "f g h"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is 3.14. No! ok?", ["It is 3.14. ", "No! ", "ok?"]),
+        ("是。不是？是", ["是。", "不是？", "是"]),
+        ("है। और", ["है।", " और"]),
+        ("a\nb", ["a\n", "b"]),
+    ],
+)
+def test_sentence_end(text, expected):
+    assert pieces(build("sentence_end"), text) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in available() if isinstance(build(name), CharacterRule)])
+@pytest.mark.parametrize("text", [*short_texts(), "all scripts"])
+def test_the_compiled_loop_equals_the_plain_one(name, text):
+    rule, data = build(name), (short_texts() | long_texts())[text]
+    plain = run_tables(np.frombuffer(data, np.uint8), *rule._tables)
+    np.testing.assert_array_equal(rule.split(data), plain)
+
+
+@pytest.mark.parametrize("text", [*short_texts(), "all scripts"])
+def test_the_compiled_walk_equals_the_plain_one(text):
+    walk, data = build("trie").rule, (short_texts() | long_texts())[text]
+    np.testing.assert_array_equal(walk.split(data), walk_trie(np.frombuffer(data, np.uint8), *walk._arrays))

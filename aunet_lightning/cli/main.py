@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,8 +18,10 @@ Autoregressive U-Nets on raw bytes: train them, and see which splitter serves wh
   test        the same on the test files
   predict     bits of every test document, to predictions.jsonl in the run's folder
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
-  split       show a text's units:         aunet split "Hello, world" --splitter whitespace
+  split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
+              or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
   splitters   list the splitters
+  vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
 
 A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXPERIMENT/NAME);
 the same command again continues it. Another splitter: --splitter cjk_character
@@ -47,57 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from aunet_lightning.cli.training import run
 
         return run(arguments)
-    light: dict[str, Callable[[list[str]], int]] = {"generate": _generate, "split": _split, "splitters": _splitters}
+    from aunet_lightning.cli import looking
+
+    light: dict[str, Callable[[list[str]], int]] = {
+        "generate": _generate,
+        "split": looking.split,
+        "splitters": looking.splitters,
+        "vocabulary": looking.vocabulary,
+    }
     if command not in light:
         known = ", ".join([*TRAINING, *light])
         print(f"aunet: error: unknown command {command!r}: choose one of {known}", file=sys.stderr)
         return 2
     try:
         return light[command](rest)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"aunet: error: {error}", file=sys.stderr)
         return 1
-
-
-def _splitters(arguments: list[str]) -> int:
-    argparse.ArgumentParser("aunet splitters", description="List the splitters.").parse_args(arguments)
-    import inspect
-
-    from splitters import available, available_unit_rules
-    from splitters.registry import class_of
-
-    for title, names in (
-        ("from bytes to units (--splitter NAME):", available()),
-        ("\namong the units below (upper_splitters):", available_unit_rules()),
-    ):
-        print(title)
-        for name in names:
-            cls = class_of(name)
-            signature = str(inspect.signature(cls)).removesuffix(" -> None")
-            print(f"  {name}{signature if signature != '()' else ''}")
-            print("      " + " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()))
-    return 0
-
-
-def _split(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("aunet split", description="Show the units of a text, or of standard input.")
-    parser.add_argument("text", nargs="?", help="the text; left out: standard input")
-    parser.add_argument("--splitter", default="whitespace", help="name, or YAML such as '{name: fixed, n: 4}'")
-    parser.add_argument(
-        "--upper_splitters", nargs="*", default=[], help="one rule per further stage, for example every"
-    )
-    options = parser.parse_args(arguments)
-    from aunet_lightning.reports.boundaries import MARKS, as_line
-    from splitters import Stack
-
-    stack = Stack([yaml.safe_load(rule) for rule in (options.splitter, *options.upper_splitters)])
-    data = options.text.encode() if options.text is not None else sys.stdin.buffer.read()
-    print(re.sub(f"(⏎[{''.join(MARKS)}]?)", r"\1\n", as_line(data, stack)).rstrip("\n"))
-    levels = stack.levels(data)
-    for s in range(1, stack.depth + 1):
-        units = int((levels >= s).sum())
-        print(f"stage {s + 1}: {units} boundaries in {len(data)} bytes, {len(data) / max(units, 1):.2f} bytes per unit")
-    return 0
 
 
 def _generate(arguments: list[str]) -> int:

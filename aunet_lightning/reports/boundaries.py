@@ -1,15 +1,23 @@
-"""Pictures of boundaries: a line of text per script with its units made visible."""
+"""Pictures of boundaries: text with its units made visible, in lines, in a terminal's colours, and as a page.
+
+A unit is shown from the character that carries its boundary to the one before the next boundary; the
+vector pooled there has read that character, and what stands before it. What a reader sees as one
+character (a grapheme cluster) is never torn apart.
+"""
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
+import numpy as np
 import regex
 
 from splitters import Stack
 
-MARKS = ("│", "║", "┃", "█")  # after the last character of a unit that begins stage 2, 3, 4, 5 anew
-CHARACTERS = 56  # of each text
+MARKS = ("│", "║", "┃", "█")  # before a unit of stage 2, 3, 4, 5
+CHARACTERS = 56  # of each text in a run's pictures
 
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
 _SCRIPTS = (
@@ -40,57 +48,124 @@ def one_per_script(texts: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]
     return list(found.items())
 
 
-def pieces(data: bytes, stack: Stack) -> list[tuple[str, int]]:
-    """Returns characters with the highest level among their bytes. Bytes of no character become U+FFFD."""
-    levels = stack.levels(data)
-    result, at = [], 0
-    for character in data.decode("utf-8", "surrogateescape"):
-        size = 1 if "\udc80" <= character <= "\udcff" else len(character.encode())
-        shown = "\ufffd" if size == 1 and character > "\x7f" else character
-        result.append((shown, int(levels[at : at + size].max())))
-        at += size
-    return result
+class Cluster(NamedTuple):
+    """What a reader sees as one character."""
+
+    text: str  # bytes of no character become U+FFFD
+    level: int  # the highest of its bytes
+    boundaries: int  # on its bytes
+
+
+def clusters(data: bytes, stack: Stack) -> list[Cluster]:
+    """Returns the text as grapheme clusters with their levels."""
+    levels, at = stack.levels(data), 0
+    found = []
+    for cluster in regex.findall(r"\X", data.decode("utf-8", "surrogateescape")):
+        here = levels[at : at + len(cluster.encode("utf-8", "surrogateescape"))]
+        at += len(here)
+        shown = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in cluster)
+        found.append(Cluster(shown, int(here.max()), int(np.count_nonzero(here))))
+    return found
+
+
+def inside_clusters(data: bytes, stack: Stack) -> int:
+    """Returns how many boundaries a picture does not tell apart, because they fall on one cluster."""
+    return sum(max(cluster.boundaries - 1, 0) for cluster in clusters(data, stack))
 
 
 def as_line(data: bytes, stack: Stack) -> str:
-    """Returns the text with a mark after each character that carries a boundary, stronger for higher stages."""
-    shown = {"\n": "⏎", "\t": "⇥"}
+    """Returns the text with a mark before each unit, stronger for higher stages."""
+    shown = {"\n": "⏎", "\r\n": "⏎", "\t": "⇥"}
     marks = ("", *MARKS)
-    return "".join(shown.get(c, c) + marks[min(level, len(MARKS))] for c, level in pieces(data, stack))
+    return "".join(marks[min(level, len(MARKS))] + shown.get(text, text) for text, level, _ in clusters(data, stack))
 
 
-def as_html(texts: Sequence[tuple[str, bytes]], stack: Stack) -> str:
-    """Returns a page with a row per text; units of stage 2 are tinted, higher ones boxed."""
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{_nested(pieces(data, stack), stack.depth)}</td></tr>"
-        for name, data in texts
-    )
-    return _PAGE.format(rows=rows, depth=stack.depth + 1)
+# Backgrounds of a terminal's 256 colours: two hues for units of stage 3 in turn, two shades of each for stage 2.
+_BACKGROUNDS = ((153, 189), (222, 230))
+_BLACK, _UNDERLINE, _RESET = "38;5;16", "4", "\x1b[0m"
 
 
-def _nested(run: list[tuple[str, int]], level: int) -> str:
-    """Boxes of the units at `level`, each holding those of the level below."""
+def as_colours(data: bytes, stack: Stack) -> str:
+    """Returns the text for a terminal: units of stage 2 differ in shade, of stage 3 in hue, and every second one
+    of stage 4 is underlined. No colour changes inside a cluster, and none reaches over the end of a line."""
+    counts = [0] * 5  # units begun, by level
+    out = []
+    for text, level, _ in clusters(data, stack):
+        for passed in range(1, min(level, 4) + 1):
+            counts[passed] += 1
+        hue, shade = (counts[2], counts[1]) if stack.depth > 1 else (counts[1], 0)
+        style = f"48;5;{_BACKGROUNDS[hue % 2][shade % 2]};{_BLACK}" + (f";{_UNDERLINE}" if counts[3] % 2 else "")
+        out.append((style, text))
+    lines: list[str] = []
+    for style, run in groupby(out, key=lambda item: item[0]):
+        together = "".join(text for _, text in run)
+        for piece in regex.split(r"(\r?\n)", together):
+            lines.append(piece if not piece.strip("\r\n") else f"\x1b[{style}m{piece}{_RESET}")
+    return "".join(lines)
+
+
+def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> str:
+    """Returns a page: for each text a row per stack, one above the other. Units of stage 2 are tinted, those of
+    higher stages underlined."""
+    blocks = []
+    for name, data in texts:
+        rows = "".join(
+            f"<tr><th>{html.escape(label)}</th><td class=number>{_bytes_per_unit(data, stack)}</td>"
+            f"<td><div class=text dir=auto>{_nested(clusters(data, stack), stack.depth)}</div></td></tr>"
+            for label, stack in stacks.items()
+        )
+        blocks.append(f"<h2>{html.escape(name)}</h2><table>{rows}</table>")
+    return _PAGE.format(blocks="".join(blocks))
+
+
+def _bytes_per_unit(data: bytes, stack: Stack) -> str:
+    levels = stack.levels(data)
+    return " · ".join(f"{len(data) / max(int((levels >= s).sum()), 1):.1f}" for s in range(1, stack.depth + 1))
+
+
+def _nested(run: list[Cluster], level: int) -> str:
+    """Spans of the units at `level`, each holding those of the level below."""
     if level == 0:
-        return html.escape("".join(character for character, _ in run)).replace("\n", "⏎")
-    units: list[list[tuple[str, int]]] = [[]]
-    for character in run:
-        units[-1].append(character)
-        if character[1] >= level:
+        return html.escape("".join(cluster.text for cluster in run)).replace("\n", "⏎\n")
+    units: list[list[Cluster]] = [[]]
+    for cluster in run:
+        if cluster.level >= level:
             units.append([])
-    return "".join(f'<span class="u{level}">{_nested(unit, level - 1)}</span>' for unit in units if unit)
+        units[-1].append(cluster)
+    return "".join(
+        f'<span class="u{level}"{_title(unit) if level == 1 else ""}>{_nested(unit, level - 1)}</span>'
+        for unit in units
+        if unit
+    )
 
 
-_PAGE = """<!doctype html><meta charset="utf-8"><title>Stage boundaries</title>
+def _title(unit: list[Cluster]) -> str:
+    text = "".join(cluster.text for cluster in unit)
+    more = f", {unit[0].boundaries} boundaries on its first character" if unit[0].boundaries > 1 else ""
+    return f' title="{len(text)} characters, {len(text.encode())} bytes{more}"'
+
+
+# No margin, padding or border beside a span: it would part Arabic letters that join.
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of text</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
- body {{ font: 16px/2.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff;
-         overflow-wrap: anywhere; }}
- th {{ text-align: left; padding-right: 1rem; font-weight: 600; color: #666; vertical-align: top; }}
- .u1 {{ background: #cfe3fb; border-radius: 3px; margin-right: 1px; white-space: pre-wrap; }}
- .u1:nth-child(even) {{ background: #fbe5c6; }}
- .u2, .u3, .u4 {{ border: 1px solid #777; border-radius: 5px; padding: 2px; margin-right: 3px; }}
- .u3 {{ border-color: #1a6b3c; padding: 3px; }} .u4 {{ border-color: #a0203c; padding: 4px; }}
+ body {{ font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "Noto Sans Thai", sans-serif; margin: 1.5rem;
+         max-width: 75rem; color: #222; background: #fff; }}
+ h2 {{ font-size: 1rem; margin: 1.5rem 0 .3rem; }}
+ table {{ border-collapse: collapse; width: 100%; }}
+ td, th {{ vertical-align: top; padding: .25rem .8rem .25rem 0; border-top: 1px solid #ddd; }}
+ th {{ text-align: left; font-weight: 600; color: #555; width: 10rem; font-size: .85rem; overflow-wrap: anywhere; }}
+ .number {{ color: #777; width: 6rem; font-size: .85rem; white-space: nowrap; }}
+ .text {{ line-height: 2.4; overflow-wrap: anywhere; white-space: pre-wrap; }}
+ span {{ box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
+ .u1 {{ background: #cfe3fb; }} .u1:nth-child(even) {{ background: #fbe0b5; }}
+ .u2 {{ border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; }} .u2:nth-child(even) {{ border-color: #d1495b; }}
+ .u3 {{ border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; }} .u3:nth-child(even) {{ border-color: #c98a00; }}
+ .u4 {{ border-bottom: 3px solid #222; padding-bottom: 11px; }} .u4:nth-child(even) {{ border-color: #999; }}
+ @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
+ @media print {{ span {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 </style>
-<p>Units of {depth} stages: tints are units of stage 2; boxes, inside out, those of the stages above.
-A unit is shown with the character that carries its boundary at its end.</p>
-<table>{rows}</table>
+<p>Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above.
+A unit begins at the character on whose last byte its boundary falls. The numbers are bytes per unit, by stage.</p>
+{blocks}</html>
 """

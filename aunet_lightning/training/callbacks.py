@@ -92,7 +92,9 @@ class Report(Callback):
         counts = [(name, sum(p.numel() for p in part.parameters())) for name, part in module.net.named_children()]
         parts = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         _print(f"{sum(count for _, count in counts):,} parameters: {parts}")
-        _log_text(trainer, as_html(one_per_script(data.first_texts("train")), data.stack), "boundaries.html")
+        _log_text(
+            trainer, as_html(one_per_script(data.first_texts("train")), {"boundaries": data.stack}), "boundaries.html"
+        )
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
 
@@ -119,7 +121,7 @@ class Report(Callback):
             f"{script:<11} {as_line(text, data.stack)}"
             for script, text in one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
         ]
-        _print("\nStage boundaries (│ a unit of stage 2 ends, ║ one of stage 3 too, …)", *lines)
+        _print("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
         if self.config.sample_prompts:
             prompts = [prompt.encode() for prompt in self.config.sample_prompts]
             module.eval()

@@ -1,0 +1,257 @@
+"""The commands that look at splitters without a model: `aunet splitters`, `aunet split`, `aunet vocabulary`."""
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import regex
+import yaml
+
+from splitters import Stack
+
+CHARACTERS = 600  # of a text in pictures
+MEGABYTES = 2.0  # of a language in statistics
+UPPER = {"name": "every", "n": 2}
+
+
+class Text(NamedTuple):
+    language: str
+    name: str
+    data: bytes
+
+
+def splitters(arguments: list[str]) -> int:
+    """`aunet splitters`: name, one line, options and source of each."""
+    argparse.ArgumentParser("aunet splitters", description="List the splitters.").parse_args(arguments)
+    from splitters import available
+    from splitters.registry import class_of
+
+    for name in available():
+        cls = class_of(name)
+        parameters = inspect.signature(cls).parameters.values()
+        options = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
+        print(name + (f"({options})" if options else ""))
+        print("    " + _first_sentence(inspect.getdoc(cls) or ""))
+        if cls.source:
+            print(f"    source: {cls.source}")
+    return 0
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return regex.split(r"(?<=\.)\s(?=\p{Lu})|(?<=:)\s*$", paragraph)[0]
+
+
+def split(arguments: list[str]) -> int:
+    """`aunet split`: a text's units in colours or marks, as a page, or as statistics."""
+    parser = argparse.ArgumentParser(
+        "aunet split",
+        description="Show the units of texts, or measure them.",
+        epilog="A splitter is a name (aunet splitters lists them) or YAML such as '{name: fixed, n: 4}'. Files are "
+        "JSON lines (.jsonl, .gz, .zst: a document a line) or plain text; the language is the line's or the file's.",
+    )
+    parser.add_argument("text", nargs="*", help="files, or the text itself; left out: standard input")
+    parser.add_argument("--splitter", action="append", help="default script_aware; may be given several times")
+    parser.add_argument(
+        "--stages", type=int, help="show so many, by {name: every, n: 2} above the splitter (default 2)"
+    )
+    parser.add_argument("--upper_splitters", nargs="*", help="instead of --stages: one rule per further stage")
+    parser.add_argument("--html", metavar="FILE", help="write a page with the splitters one above the other")
+    parser.add_argument("--stats", action="store_true", help="length of units per language and splitter, as a table")
+    parser.add_argument("--csv", metavar="FILE", help="write the statistics as CSV")
+    parser.add_argument("--plot", metavar="FILE", help="draw the statistics: .png, .svg or .pdf")
+    parser.add_argument(
+        "--no-words", action="store_true", help="leave out the comparison with words that people marked"
+    )
+    parser.add_argument(
+        "--megabytes", type=float, default=MEGABYTES, help=f"of a language at most (default {MEGABYTES})"
+    )
+    parser.add_argument("--characters", type=int, default=CHARACTERS, help=f"of a text shown (default {CHARACTERS})")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="else units are marked │ ║"
+    )
+    options = parser.parse_args(arguments)
+    stacks = _stacks(options)
+    texts = list(_texts(options.text))
+    if not any(text.data for text in texts):
+        raise ValueError("there is no text to split")
+    if options.stats or options.csv or options.plot:
+        _statistics(texts, stacks, options)
+    if options.html:
+        _page(texts, stacks, options)
+    if not (options.stats or options.csv or options.plot or options.html):
+        _show(texts, stacks, options)
+    return 0
+
+
+def vocabulary(arguments: list[str]) -> int:
+    """`aunet vocabulary`: trains a BPE vocabulary for the splitter `trie`."""
+    parser = argparse.ArgumentParser(
+        "aunet vocabulary",
+        description="Train a BPE vocabulary on your text, for --splitter '{name: trie, vocabulary: FILE}'.",
+    )
+    parser.add_argument("files", nargs="+", help="JSON lines (.jsonl, .gz, .zst) or plain text")
+    parser.add_argument("--size", type=int, default=8192, help="entries, the 256 bytes among them (default 8192)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="where to write it, a tokenizers JSON")
+    options = parser.parse_args(arguments)
+    from aunet_lightning.data.bpe import train_bpe
+    from splitters import check
+
+    texts = [text.data for text in _texts(options.files, must_exist=True)]
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(train_bpe(texts, options.size), encoding="utf-8")
+    check({"name": "trie", "vocabulary": str(out)})
+    print(f"{out}: trained on {len(texts)} documents, {sum(map(len, texts)) / 1e6:.2f} MB")
+    print(f"use it with --splitter '{{name: trie, vocabulary: {out}}}'")
+    return 0
+
+
+def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
+    """Returns a stack per splitter, by the words that named it."""
+    if options.upper_splitters is not None and options.stages is not None:
+        raise ValueError("--stages and --upper_splitters say the same: give one of them")
+    if options.stages is not None and options.stages < 2:
+        raise ValueError(f"--stages is {options.stages}: a splitter makes stage 2, so give 2 or more")
+    upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
+    if options.upper_splitters is not None:
+        upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
+    return {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or ["script_aware"]}
+
+
+def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
+    if not arguments:
+        yield Text("text", "standard input", sys.stdin.buffer.read())
+    for argument in arguments:
+        path = Path(argument)
+        if _is_file(path):
+            yield from _of_file(path)
+        elif must_exist or path.suffix in (".jsonl", ".txt", ".gz", ".zst"):
+            raise ValueError(f"{argument!r} is no file (looked from {Path.cwd()})")
+        else:
+            yield Text("text", "text", argument.encode("utf-8", "surrogateescape"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text that is too long for a name
+        return False
+
+
+def _of_file(path: Path) -> Iterator[Text]:
+    from aunet_lightning.data.documents import Report, read_documents, stem
+
+    if ".jsonl" not in path.suffixes:
+        yield Text(stem(path), str(path), path.read_bytes())
+        return
+    report = Report()
+    for document in read_documents(path, "text", "lang", stem(path), report):
+        yield Text(document.language, f"{path}, {document.name}", document.text)
+    if warning := report.warning():
+        print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
+
+
+def _statistics(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+    from aunet_lightning.reports import units
+
+    kept = list(_up_to(texts, int(options.megabytes * 1e6)))
+    agreement = {} if options.no_words else _agreement(kept, stacks)
+    rows = units.measure([(text.language, text.data) for text in kept], stacks, agreement)
+    if options.stats:
+        print(units.as_text(rows))
+    if options.csv:
+        Path(options.csv).write_text(units.as_csv(rows), encoding="utf-8")
+        print(f"wrote {options.csv}", file=sys.stderr)
+    if options.plot:
+        units.plot(rows, Path(options.plot))
+        print(f"wrote {options.plot}", file=sys.stderr)
+
+
+def _up_to(texts: list[Text], most: int) -> Iterator[Text]:
+    """Yields whole documents until a language has `most` bytes, and says what it left out."""
+    so_far: dict[str, int] = {}
+    left: dict[str, int] = {}
+    for text in texts:
+        if so_far.get(text.language, 0) < most:
+            so_far[text.language] = so_far.get(text.language, 0) + len(text.data)
+            yield text
+        else:
+            left[text.language] = left.get(text.language, 0) + 1
+    if left:
+        named = ", ".join(f"{language} {count}" for language, count in left.items())
+        print(f"aunet: --megabytes {most / 1e6:g} left out documents: {named}", file=sys.stderr)
+
+
+def _agreement(texts: list[Text], stacks: dict[str, Stack]) -> dict:
+    """Returns how the first splitter of each stack agrees with the words marked in each language."""
+    from aunet_lightning.reports.words import agreement, marked
+
+    words: dict[str, list] = {}
+    for text in texts:
+        try:
+            found = marked(text.data.decode("utf-8", "replace"), text.language)
+        except ModuleNotFoundError:
+            print(
+                f"aunet: the words of {text.language} need icu4py: pip install 'aunet-lightning[words]'",
+                file=sys.stderr,
+            )
+            return {}
+        if found is not None:
+            words.setdefault(text.language, []).append(found)
+    return {
+        (language, label): agreement(documents, stack.rules[0])
+        for language, documents in words.items()
+        for label, stack in stacks.items()
+    }
+
+
+def _shortened(texts: list[Text], characters: int) -> list[Text]:
+    """Returns the first text of each language, up to so many characters, and says what it left out."""
+    first: dict[str, Text] = {}
+    for text in texts:
+        first.setdefault(text.language, text)
+    shown = []
+    for text in first.values():
+        whole = text.data.decode("utf-8", "surrogateescape")
+        if len(whole) > characters:
+            print(f"aunet: {text.name}: the first {characters} of {len(whole)} characters", file=sys.stderr)
+        shown.append(text._replace(data=whole[:characters].encode("utf-8", "surrogateescape")))
+    if len(first) < len(texts):
+        print(f"aunet: the first of each language, {len(first)} of {len(texts)} documents", file=sys.stderr)
+    return shown
+
+
+def _page(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+    from aunet_lightning.reports.boundaries import as_html
+
+    shown = _shortened(texts, options.characters)
+    Path(options.html).write_text(as_html([(text.name, text.data) for text in shown], stacks), encoding="utf-8")
+    print(f"wrote {options.html}", file=sys.stderr)
+
+
+def _show(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+    from aunet_lightning.reports.boundaries import as_colours, as_line, inside_clusters
+
+    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    colours = options.color == "always" or (options.color == "auto" and terminal)
+    shown = _shortened(texts, options.characters)
+    for text in shown:
+        for label, stack in stacks.items():
+            if len(shown) * len(stacks) > 1:
+                print(f"\n{text.name} · {label}")
+            picture = as_colours(text.data, stack) if colours else as_line(text.data, stack).replace("⏎", "⏎\n")
+            print(picture.rstrip("\n"))
+            levels = stack.levels(text.data)
+            for s in range(1, stack.depth + 1):
+                units = int((levels >= s).sum())
+                print(
+                    f"stage {s + 1}: {units} boundaries in {len(text.data)} bytes, "
+                    f"{len(text.data) / max(units, 1):.2f} bytes per unit"
+                )
+            if hidden := inside_clusters(text.data, stack):
+                print(f"{hidden} boundaries fall on the same character as another and are not shown apart")

@@ -1,0 +1,200 @@
+"""How long units are, per language and splitter: the numbers of `aunet split --stats`, as a table, CSV and a plot."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from aunet_lightning.reports.table import TOTAL
+from aunet_lightning.reports.words import Agreement
+from splitters import Stack
+
+N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
+TIMED_BYTES = 1_000_000  # what the speed is measured on, of texts put together
+
+
+@dataclass(frozen=True)
+class UnitStatistics:
+    """Units of one language at one stage, under one stack of splitters. Lengths are in bytes.
+
+    A unit reaches from its boundary to the next; the beginning of a document is a boundary too.
+    """
+
+    language: str
+    splitter: str
+    stage: int  # 2 is what the first splitter makes
+    documents: int
+    bytes: int
+    units: int
+    bytes_per_unit: float
+    p50: float
+    p90: float
+    p99: float
+    longest: int
+    units_per_character: float
+    past_offset_16: float  # share of bytes whose distance from their boundary is 16 or more
+    mb_per_second: float  # of the whole stack, on one core
+    precision: float = math.nan  # against the words of `words.marked`, nan where there are none
+    recall: float = math.nan
+    f1: float = math.nan
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.lengths: list[np.ndarray] = []
+        self.documents = self.bytes = self.characters = self.past = 0
+
+    def add(self, data: bytes, boundary: np.ndarray) -> None:
+        # As in the model: BOS stands before the text, and begins the unit of the bytes up to the first boundary.
+        begins = np.concatenate([[-1], np.flatnonzero(boundary)])
+        lengths = np.diff(begins, append=len(data))
+        self.past += int(np.maximum(lengths - N_OFFSETS, 0).sum())
+        lengths[0] -= 1  # BOS is no byte of text
+        self.lengths.append(lengths[lengths > 0])
+        self.documents += 1
+        self.bytes += len(data)
+        self.characters += len(data.decode("utf-8", "surrogateescape"))
+
+
+def measure(
+    texts: Iterable[tuple[str, bytes]],
+    stacks: Mapping[str, Stack],
+    agreement: Mapping[tuple[str, str], Agreement] | None = None,
+) -> list[UnitStatistics]:
+    """Returns one row per language, splitter and stage of (language, text) pairs, and rows for all text first."""
+    by_language: dict[str, list[bytes]] = {}
+    for language, data in texts:
+        by_language.setdefault(language, []).append(data)
+    rows: list[UnitStatistics] = []
+    for label, stack in stacks.items():
+        total = [_Counts() for _ in range(stack.depth)]
+        speeds = []
+        for language, documents in by_language.items():
+            counts = [_Counts() for _ in range(stack.depth)]
+            for data in documents:
+                levels = stack.levels(data)
+                for s in range(stack.depth):
+                    counts[s].add(data, levels > s)
+                    total[s].add(data, levels > s)
+            speeds.append(speed(stack, documents))
+            found = (agreement or {}).get((language, label))
+            rows += [
+                _row(language, label, s, counts[s], speeds[-1], found if s == 0 else None) for s in range(stack.depth)
+            ]
+        mean_speed = len(speeds) / sum(1 / speed for speed in speeds) if speeds else math.nan
+        rows += [_row(TOTAL, label, s, total[s], mean_speed, None) for s in range(stack.depth)]
+    order = {label: place for place, label in enumerate(stacks)}
+    return sorted(rows, key=lambda row: (row.language != TOTAL, row.language, row.stage, order[row.splitter]))
+
+
+def speed(stack: Stack, documents: Sequence[bytes]) -> float:
+    """Returns MB/s of splitting, the best of three times."""
+    data = b"\n".join(documents)[:TIMED_BYTES]
+    best = math.inf
+    for _ in range(3):
+        begin = time.perf_counter()
+        stack.levels(data)
+        best = min(best, time.perf_counter() - begin)
+    return len(data) / best / 1e6
+
+
+def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found: Agreement | None) -> UnitStatistics:
+    lengths = np.concatenate([np.zeros(0, int), *counts.lengths])
+    p50, p90, p99 = np.percentile(lengths, [50, 90, 99]).tolist() if len(lengths) else [math.nan] * 3
+    return UnitStatistics(
+        language=language,
+        splitter=label,
+        stage=s + 2,
+        documents=counts.documents,
+        bytes=counts.bytes,
+        units=len(lengths),
+        bytes_per_unit=counts.bytes / len(lengths) if len(lengths) else math.nan,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        longest=int(lengths.max(initial=0)),
+        units_per_character=len(lengths) / counts.characters if counts.characters else math.nan,
+        past_offset_16=counts.past / counts.bytes if counts.bytes else math.nan,
+        mb_per_second=speed,
+        **(found._asdict() if found else {}),
+    )
+
+
+def as_text(rows: Sequence[UnitStatistics]) -> str:
+    """Returns aligned columns; those on words only where some row has them."""
+    columns: list[tuple[str, Callable[[UnitStatistics], str]]] = [
+        ("language", lambda row: row.language), ("stage", lambda row: str(row.stage)),
+        ("splitter", lambda row: row.splitter), ("bytes/unit", lambda row: f"{row.bytes_per_unit:.2f}"),
+        ("50 %", lambda row: f"{row.p50:.0f}"), ("90 %", lambda row: f"{row.p90:.0f}"),
+        ("99 %", lambda row: f"{row.p99:.0f}"), ("longest", lambda row: str(row.longest)),
+        ("units/char", lambda row: f"{row.units_per_character:.3f}"),
+        ("past 16", lambda row: f"{row.past_offset_16:.1%}"), ("MB/s", lambda row: f"{row.mb_per_second:.0f}"),
+    ]  # fmt: skip
+    if any(not math.isnan(row.f1) for row in rows):
+        columns += [(name, partial(_score, name)) for name in ("precision", "recall", "f1")]
+    if all(row.stage == 2 for row in rows):
+        columns = [column for column in columns if column[0] != "stage"]
+    table = [[title for title, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    left = {"language", "splitter"}
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if title in left else cell.rjust(width)
+            for cell, width, (title, _) in zip(line, widths, columns, strict=True)
+        ).rstrip()
+        for line in table
+    )
+
+
+def _score(name: str, row: UnitStatistics) -> str:
+    value = getattr(row, name)
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def as_csv(rows: Sequence[UnitStatistics]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(UnitStatistics)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v != v else v for k, v in asdict(row).items()} for row in rows)
+    return text.getvalue()
+
+
+def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
+    """Draws bytes per unit and the share past offset 16 (units of stage 2) as two maps, language by splitter.
+
+    The form is that of the path's suffix: .png, .svg, .pdf. Raises ValueError for others.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in rows if row.stage == 2]
+    languages = list(dict.fromkeys(row.language for row in rows))
+    names = list(dict.fromkeys(row.splitter for row in rows))
+    size = (4 + 1.3 * len(names), 1.6 + 0.32 * len(languages))
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    for axis, title, value, shown in (
+        (axes[0], "bytes per unit", lambda row: row.bytes_per_unit, "{:.1f}"),
+        (axes[1], "share of bytes past offset 16", lambda row: row.past_offset_16, "{:.0%}"),
+    ):
+        grid = np.full((len(languages), len(names)), math.nan)
+        for row in rows:
+            grid[languages.index(row.language), names.index(row.splitter)] = value(row)
+        axis.imshow(np.log(grid + 0.02) if "share" not in title else grid, aspect="auto", cmap="YlOrBr")
+        for (y, x), number in np.ndenumerate(grid):
+            dark = grid[y, x] > np.nanmax(grid) * 0.6
+            axis.text(x, y, shown.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+        axis.set_yticks(range(len(languages)), languages, fontsize=8)
+        axis.set_title(title, fontsize=10)
+    try:
+        figure.savefig(path, dpi=150)
+    finally:
+        plt.close(figure)

@@ -1,0 +1,60 @@
+"""The loops over bytes, compiled by numba on first use. Each is also the plain Python function it is written as."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+
+@lru_cache(maxsize=8)
+def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `loop` compiled; the machine code is kept beside this file, or in the user's cache directory."""
+    import numba  # not before it is needed: loading it takes as long as all the rest
+
+    try:
+        return numba.njit(nogil=True, cache=True)(loop)
+    except RuntimeError:  # no directory to keep it in can be written
+        return numba.njit(nogil=True)(loop)
+
+
+def run_tables(
+    data: np.ndarray, next_byte: np.ndarray, symbol: np.ndarray, next_rule: np.ndarray, fires: np.ndarray
+) -> np.ndarray:
+    """Two automata in a row, bytes to symbols and symbols to boundaries. Returns bool [len(data)]."""
+    out = np.empty(len(data), np.bool_)
+    byte_state = rule_state = 0
+    for i in range(len(data)):
+        at = byte_state + data[i]
+        byte_state = next_byte[at]
+        at = rule_state + symbol[at]
+        rule_state = next_rule[at]
+        out[i] = fires[at]
+    return out
+
+
+def walk_trie(data: np.ndarray, first: np.ndarray, byte: np.ndarray, child: np.ndarray) -> np.ndarray:
+    """Walks a trie from node 0 (the root) and starts again where the walk dies. Returns bool [len(data)], True there.
+
+    The children of node v are `child[first[v]:first[v + 1]]`, reached by the sorted `byte` of the same slice.
+    """
+    out = np.zeros(len(data), np.bool_)
+    node = 0
+    for i in range(len(data)):
+        while True:
+            low, high = first[node], first[node + 1]
+            end = high
+            while low < high:
+                middle = (low + high) // 2
+                if byte[middle] < data[i]:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low < end and byte[low] == data[i]:
+                node = child[low]
+                break
+            if node == 0:  # a byte that no entry begins with
+                break
+            node = 0
+            out[i] = True
+    return out

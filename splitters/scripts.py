@@ -1,0 +1,25 @@
+"""Scripts by how they are written: with blanks between words or without, in clusters or not.
+
+Regular expressions for one character, shared by the rules that go by script.
+"""
+
+# Written without blanks between words. Yi, Tangut, Nushu and Khitan are syllabic or logographic like
+# Han; the rest are those whose line breaks need a dictionary, with Tibetan and scripts of Indonesia.
+IDEOGRAPHIC = ("Han", "Bopomofo", "Yi", "Tangut", "Nushu", "Khitan_Small_Script")
+KANA = ("Hiragana", "Katakana")
+UNSPACED_CLUSTERS = (
+    "Thai", "Lao", "Khmer", "Myanmar", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom",
+    "Balinese", "Javanese", "Batak", "Buginese", "Makasar", "Kawi",
+)  # fmt: skip
+
+SYLLABLE_SEPARATOR = r"[\u0f0b\u0f0c\u1361]"  # tsheg (Tibetan, Dzongkha), Ethiopic wordspace
+
+
+def any_of(scripts: tuple[str, ...], of: str = "Script") -> str:
+    """Returns a set of the characters of the scripts; `of`: by Script, or by Script_Extensions."""
+    return "[" + "".join(rf"\p{{{of}={name}}}" for name in scripts) + "]"
+
+
+# By script, and by script extensions for letters that several scripts share (the kana length mark).
+UNSPACED_SCRIPTS = (*IDEOGRAPHIC, *KANA, "Hangul", *UNSPACED_CLUSTERS, "Tibetan")
+UNSPACED = rf"[{any_of(UNSPACED_SCRIPTS)}[{any_of(UNSPACED_SCRIPTS, 'Script_Extensions')}&&[\p{{L}}\p{{M}}\p{{N}}]]]"

@@ -1,0 +1,112 @@
+"""The trie of a vocabulary: where the walk dies, and what a tokenizers JSON says."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from aunet_lightning.data.bpe import train_bpe
+from splitters import build, check
+from splitters.trie import SHIPPED, entries
+
+
+def plain(vocabulary, data):
+    """A boundary where no entry begins with the bytes since the last boundary and the byte at hand."""
+    begin, expected = 0, []
+    for t in range(len(data)):
+        dies = not any(entry.startswith(data[begin : t + 1]) for entry in vocabulary) and t > begin
+        begin = t if dies else begin
+        expected.append(dies)
+    return expected
+
+
+def saved(tmp_path, vocabulary, **fields):
+    path = tmp_path / "vocabulary.json"
+    path.write_text(json.dumps({"model": {"type": "BPE", "vocab": dict.fromkeys(vocabulary, 0)}, **fields}))
+    return str(path)
+
+
+LETTERS = {"pre_tokenizer": {"type": "ByteLevel"}}
+
+
+@given(st.lists(st.text("abĠ", min_size=1, max_size=5), max_size=8), st.text("ab ", max_size=30))
+def test_the_walk_equals_the_plain_one(tmp_path_factory, words, text):
+    path = saved(tmp_path_factory.mktemp("v"), ["a", "b", "Ġ", *words], **LETTERS)
+    vocabulary = [word.replace("Ġ", " ").encode() for word in ["a", "b", "Ġ", *words]]
+    got = build("trie", vocabulary=path).split(text.encode())
+    assert got.tolist() == plain(vocabulary, text.encode())
+
+
+def test_the_shipped_vocabulary_equals_the_plain_walk():
+    vocabulary = entries(SHIPPED)
+    assert {bytes([byte]) for byte in range(256)} <= set(vocabulary)
+    data = "All human beings are born free. 人人生而自由 ทุกคน".encode()
+    assert build("trie").split(data).tolist() == plain(vocabulary, data)
+
+
+def test_a_boundary_is_moved_to_the_end_of_its_character():
+    data = "人人生而自由,在尊严和权利上一律平等".encode()
+    fires, moved = build("trie").split(data), build("trie", align="character").split(data)
+    assert moved.sum() > 5
+    ends = np.cumsum([len(c.encode()) for c in data.decode()]) - 1
+    assert set(np.flatnonzero(moved)) <= set(ends)
+    assert set(np.flatnonzero(moved)) == {ends[np.searchsorted(ends, t)] for t in np.flatnonzero(fires)}
+
+
+def test_a_byte_that_no_entry_begins_with():
+    pass_over = build("trie", vocabulary=str(SHIPPED)).rule
+    pass_over.edges = {key: node for key, node in pass_over.edges.items() if key != ord("x")}
+    check(pass_over)
+
+
+@pytest.mark.parametrize(
+    ("token", "fields", "expected"),
+    [
+        ("Ġthe", LETTERS, b" the"),
+        ("ä¸Ń", LETTERS, "中".encode()),
+        ("ä¸Ń", {"decoder": {"type": "ByteLevel"}}, "中".encode()),
+        ("▁the", {"decoder": {"type": "Metaspace"}}, b" the"),
+        ("<0x0A>", {}, b"\n"),
+        ("中文", {}, "中文".encode()),
+    ],
+)
+def test_entries_are_bytes(tmp_path, token, fields, expected):
+    special = [{"content": "<s>", "special": True}]
+    assert entries(tmp_path / saved(tmp_path, ["<s>", token], added_tokens=special, **fields)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "no tokenizers JSON"),
+        ("{}", "model"),
+        ('{"model": {"type": "Unigram", "vocab": [["a", 0.5]]}}', "'Unigram', not a BPE"),
+        ('{"model": {"type": "BPE", "vocab": {}}}', "is empty"),
+        ("{", "no tokenizers JSON"),
+    ],
+)
+def test_what_is_no_vocabulary_is_named(tmp_path, content, words):
+    path = tmp_path / "wrong.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words) as error:
+        build("trie", vocabulary=str(path))
+    assert "wrong.json" in str(error.value)
+
+
+def test_a_trained_vocabulary_is_a_tokenizer_of_the_library(tmp_path):
+    text = "the cat sat on the mat, the cat sat. 人人生而自由 人人生而平等".encode()
+    path = tmp_path / "trained.json"
+    path.write_text(train_bpe([text] * 3, 300))
+    tokenizer = Tokenizer.from_file(str(path))
+    assert tokenizer.decode(tokenizer.encode(text.decode()).ids) == text.decode()
+    assert tokenizer.get_vocab_size() <= 300
+    assert b" the" in entries(path)
+    check({"name": "trie", "vocabulary": str(path)})
+
+
+def test_a_size_below_the_bytes_is_refused():
+    with pytest.raises(ValueError, match="size of a vocabulary is 200"):
+        train_bpe([b"a"], 200)
