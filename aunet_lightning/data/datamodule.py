@@ -47,7 +47,7 @@ class ByteDataModule(LightningDataModule):
         languages: list[str] | None = None,
         text_key: str = "text",
         language_key: str = "lang",
-        splitter: Rule | None = "whitespace",
+        splitter: Rule | None = "script_aware",
         upper_splitters: list[Rule] | None = None,
         row_bytes: int = 1024,
         batch_rows: int = 16,

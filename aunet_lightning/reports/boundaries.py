@@ -7,8 +7,8 @@ character (a grapheme cluster) is never torn apart.
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -111,7 +111,7 @@ def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> 
     for name, data in texts:
         rows = "".join(
             f"<tr><th>{html.escape(label)}</th><td class=number>{_bytes_per_unit(data, stack)}</td>"
-            f"<td><div class=text dir=auto>{_nested(clusters(data, stack), stack.depth)}</div></td></tr>"
+            f"<td><div class=text dir=auto>{_units(data, stack)}</div></td></tr>"
             for label, stack in stacks.items()
         )
         blocks.append(f"<h2>{html.escape(name)}</h2><table>{rows}</table>")
@@ -123,8 +123,13 @@ def _bytes_per_unit(data: bytes, stack: Stack) -> str:
     return " · ".join(f"{len(data) / max(int((levels >= s).sum()), 1):.1f}" for s in range(1, stack.depth + 1))
 
 
-def _nested(run: list[Cluster], level: int) -> str:
-    """Spans of the units at `level`, each holding those of the level below."""
+def _units(data: bytes, stack: Stack) -> str:
+    turns = {level: cycle(("a", "b")) for level in range(1, stack.depth + 1)}
+    return _nested(clusters(data, stack), stack.depth, turns)
+
+
+def _nested(run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]]) -> str:
+    """Spans of the units at `level`, each holding those of the level below; `turns` says which of two tints is next."""
     if level == 0:
         return html.escape("".join(cluster.text for cluster in run)).replace("\n", "⏎\n")
     units: list[list[Cluster]] = [[]]
@@ -133,7 +138,8 @@ def _nested(run: list[Cluster], level: int) -> str:
             units.append([])
         units[-1].append(cluster)
     return "".join(
-        f'<span class="u{level}"{_title(unit) if level == 1 else ""}>{_nested(unit, level - 1)}</span>'
+        f'<span class="u{level} {next(turns[level])}"{_title(unit) if level == 1 else ""}>'
+        f"{_nested(unit, level - 1, turns)}</span>"
         for unit in units
         if unit
     )
@@ -152,16 +158,16 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of 
  body {{ font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "Noto Sans Thai", sans-serif; margin: 1.5rem;
          max-width: 75rem; color: #222; background: #fff; }}
  h2 {{ font-size: 1rem; margin: 1.5rem 0 .3rem; }}
- table {{ border-collapse: collapse; width: 100%; }}
+ table {{ border-collapse: collapse; width: 100%; table-layout: fixed; }}
  td, th {{ vertical-align: top; padding: .25rem .8rem .25rem 0; border-top: 1px solid #ddd; }}
- th {{ text-align: left; font-weight: 600; color: #555; width: 10rem; font-size: .85rem; overflow-wrap: anywhere; }}
- .number {{ color: #777; width: 6rem; font-size: .85rem; white-space: nowrap; }}
+ th {{ text-align: left; font-weight: 600; color: #555; width: 9rem; font-size: .85rem; overflow-wrap: anywhere; }}
+ .number {{ color: #777; width: 8rem; font-size: .85rem; white-space: nowrap; }}
  .text {{ line-height: 2.4; overflow-wrap: anywhere; white-space: pre-wrap; }}
  span {{ box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
- .u1 {{ background: #cfe3fb; }} .u1:nth-child(even) {{ background: #fbe0b5; }}
- .u2 {{ border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; }} .u2:nth-child(even) {{ border-color: #d1495b; }}
- .u3 {{ border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; }} .u3:nth-child(even) {{ border-color: #c98a00; }}
- .u4 {{ border-bottom: 3px solid #222; padding-bottom: 11px; }} .u4:nth-child(even) {{ border-color: #999; }}
+ .u1 {{ background: #cfe3fb; }} .u1.b {{ background: #fbe0b5; }}
+ .u2 {{ border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; }} .u2.b {{ border-color: #d1495b; }}
+ .u3 {{ border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; }} .u3.b {{ border-color: #c98a00; }}
+ .u4 {{ border-bottom: 3px solid #222; padding-bottom: 11px; }} .u4.b {{ border-color: #999; }}
  @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
  @media print {{ span {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 </style>

@@ -180,16 +180,17 @@ def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
     names = list(dict.fromkeys(row.splitter for row in rows))
     size = (4 + 1.3 * len(names), 1.6 + 0.32 * len(languages))
     figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
-    for axis, title, value, shown in (
-        (axes[0], "bytes per unit", lambda row: row.bytes_per_unit, "{:.1f}"),
-        (axes[1], "share of bytes past offset 16", lambda row: row.past_offset_16, "{:.0%}"),
+    for axis, title, column, shown in (
+        (axes[0], "bytes per unit", "bytes_per_unit", "{:.1f}"),
+        (axes[1], "share of bytes past offset 16", "past_offset_16", "{:.0%}"),
     ):
         grid = np.full((len(languages), len(names)), math.nan)
         for row in rows:
-            grid[languages.index(row.language), names.index(row.splitter)] = value(row)
-        axis.imshow(np.log(grid + 0.02) if "share" not in title else grid, aspect="auto", cmap="YlOrBr")
+            grid[languages.index(row.language), names.index(row.splitter)] = getattr(row, column)
+        shades = np.log(grid) if column == "bytes_per_unit" else grid
+        image = axis.imshow(shades, aspect="auto", cmap="YlOrBr")
         for (y, x), number in np.ndenumerate(grid):
-            dark = grid[y, x] > np.nanmax(grid) * 0.6
+            dark = image.norm(shades[y, x]) > 0.6
             axis.text(x, y, shown.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
         axis.set_yticks(range(len(languages)), languages, fontsize=8)
