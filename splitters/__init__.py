@@ -6,10 +6,11 @@ This package knows bytes and nothing of models: importing it loads numpy and reg
 from splitters.automaton import CharacterRule
 from splitters.contract import Splitter, Stepper, UnitStepper
 from splitters.laws import LawError, check
-from splitters.registry import available, build, register, resolve
+from splitters.registry import DEFAULT, available, build, register, resolve
 from splitters.stack import Stack
 
 __all__ = [
+    "DEFAULT",
     "CharacterRule",
     "LawError",
     "Splitter",

@@ -17,6 +17,7 @@ BUILT_IN = (
     "aunet_word", "cap", "cjk_character", "every", "fixed", "grapheme", "pattern", "reset_at", "script_aware",
     "sentence_end", "spacelike", "syllable", "trie", "union", "utf8_character", "whitespace",
 )  # fmt: skip
+DEFAULT = "script_aware"  # for text in any script
 ENTRY_POINT_GROUP = "aunet.splitters"
 
 Class = TypeVar("Class", bound=type[Splitter])

@@ -19,7 +19,7 @@ def test_the_splitter_of_ones_own(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     splitters.check("my_rules:Words")
     assert main(["split", "camelCase is mine", "--splitter", "my_rules:Words"]) == 0
-    assert capsys.readouterr().out.startswith("camelC│ase │is │mine")
+    assert capsys.readouterr().out.startswith("camel│Case│ is│ mine")
 
 
 def test_the_example_in_python():

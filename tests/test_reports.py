@@ -4,15 +4,25 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter, defaultdict
 
 import pytest
+import regex
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning.generation import generate
-from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script, pieces, script_of
+from aunet_lightning.reports.boundaries import (
+    as_colours,
+    as_html,
+    as_line,
+    clusters,
+    inside_clusters,
+    one_per_script,
+    script_of,
+)
 from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
 from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.vocabulary import BOS, EOS
@@ -80,26 +90,54 @@ def test_a_language_may_be_called_all():
 
 
 def test_a_line_shows_units_of_every_stage():
-    assert as_line(b"one two three. Four\n", STACK) == "one │two ║three.│ ║Four⏎║"
-    assert as_line("人人".encode(), Stack(["cjk_character"])) == "人│人│"
+    assert as_line(b"one two three. Four\n", STACK) == "one│ two║ three│.║ Four║⏎"
+    assert as_line("人人".encode(), Stack(["cjk_character"])) == "│人│人"
 
 
 @pytest.mark.parametrize("name", sorted(short_texts()))
-def test_pieces_keep_every_character_and_level(name):
+def test_clusters_keep_every_character_and_boundary(name):
     data = short_texts()[name]
-    shown = pieces(data, STACK)
-    assert "".join(c for c, _ in shown) == "".join(
+    found, levels = clusters(data, STACK), STACK.levels(data)
+    assert "".join(cluster.text for cluster in found) == "".join(
         "\ufffd" if "\udc80" <= c <= "\udcff" else c for c in data.decode("utf-8", "surrogateescape")
     )
-    assert sum(level > 0 for _, level in shown) <= int((STACK.levels(data) > 0).sum())
-    assert as_html([(name, data)], STACK).count("<tr>") == 1
+    assert sum(cluster.boundaries for cluster in found) == int((levels > 0).sum())
+    assert max((cluster.level for cluster in found), default=0) == levels.max(initial=0)
+    assert as_html([(name, data)], {"a": STACK, "b": STACK}).count("<tr>") == 2
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+@pytest.mark.parametrize("rule", ["utf8_character", "fixed", "script_aware"])
+def test_colours_keep_the_text_and_tear_no_cluster_apart(name, rule):
+    text, stack = SCRIPTS[name], Stack([rule, "every", "every"])
+    coloured = as_colours(text.encode(), stack)
+    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == text
+    begins = {match.start() for match in regex.finditer(r"\X", text)} | {len(text)}
+    at = 0
+    for piece in re.split("(\x1b\\[[0-9;]*m)", coloured):
+        assert not piece.startswith("\x1b") or at in begins
+        at += 0 if piece.startswith("\x1b") else len(piece)
+
+
+def test_neighbouring_units_differ_in_colour_at_every_stage():
+    styles = re.findall("\x1b\\[(48;[0-9;]*)m", as_colours(b"a b c d e f g h", Stack(["whitespace", "every", "every"])))
+    assert len(styles) == 8  # every unit of stage 2 another style than the one before
+    assert len({style.split(";")[2] for style in styles}) == 4
+    assert sum(style.endswith(";4") for style in styles) == 4  # half of stage 4's are underlined
+
+
+def test_boundaries_on_one_cluster_are_counted():
+    data = "a\u0301\u0302b".encode()
+    assert inside_clusters(data, Stack(["utf8_character"])) == 2
+    assert inside_clusters(data, Stack(["grapheme"])) == 0
 
 
 def test_html_is_escaped_and_nested():
-    page = as_html([("<b>", b"<i> a b")], STACK)
+    page = as_html([("<b>", b"<i> a b")], {"<rule>": STACK})
     assert "&lt;b&gt;" in page
+    assert "&lt;rule&gt;" in page
     assert "<i>" not in page
-    assert '<span class="u2"><span class="u1">' in page
+    assert '<span class="u2 a"><span class="u1 a"' in page
 
 
 @pytest.mark.parametrize(

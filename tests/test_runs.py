@@ -15,6 +15,7 @@ import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
+import splitters
 from aunet_lightning.cli.main import main
 from tests.conftest import ROOT, UDHR
 
@@ -357,16 +358,17 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 def test_split_shows_the_boundaries_of_the_whole_text(capsys):
     assert aunet("split", "ab\nabcdefg\n", "--splitter", "{name: fixed, n: 4}") == 0
-    assert capsys.readouterr().out.splitlines()[:2] == ["ab⏎", "a│bcde│fg⏎"]
+    assert capsys.readouterr().out.splitlines()[:2] == ["ab⏎", "│abcd│efg⏎"]
 
 
 def test_split_and_splitters_show(capsys):
     assert aunet("split", "Hello, 世界", "--splitter", "cjk_character", "--upper_splitters", "every") == 0
-    assert "世│界" in capsys.readouterr().out.replace("║", "│")
+    assert capsys.readouterr().out.startswith("Hello│,║ │世║界")
     assert aunet("splitters") == 0
     shown = capsys.readouterr().out
-    assert "fixed(n: int = 4" in shown
-    assert "every(n: int = 2" in shown
+    for name in splitters.available():
+        assert re.search(rf"^{name}(\(.*\))?\n    A?.{{20,140}}\n    source: .", shown, re.M), name
+    assert "fixed(n=4, of='bytes')" in shown
 
 
 def test_the_quickstart_reads_as_it_should():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import regex
 import yaml
 
-from splitters import Stack
+from splitters import DEFAULT, Stack
 
 CHARACTERS = 600  # of a text in pictures
 MEGABYTES = 2.0  # of a language in statistics
@@ -55,7 +55,7 @@ def split(arguments: list[str]) -> int:
         "JSON lines (.jsonl, .gz, .zst: a document a line) or plain text; the language is the line's or the file's.",
     )
     parser.add_argument("text", nargs="*", help="files, or the text itself; left out: standard input")
-    parser.add_argument("--splitter", action="append", help="default script_aware; may be given several times")
+    parser.add_argument("--splitter", action="append", help=f"default {DEFAULT}; may be given several times")
     parser.add_argument(
         "--stages", type=int, help="show so many, by {name: every, n: 2} above the splitter (default 2)"
     )
@@ -120,7 +120,7 @@ def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
     upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
     if options.upper_splitters is not None:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
-    return {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or ["script_aware"]}
+    return {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or [DEFAULT]}
 
 
 def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:

@@ -28,6 +28,7 @@ from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogge
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
 from aunet_lightning.training.callbacks import BpbProgressBar, PredictionWriter, Report, ReportConfig, Throughput
 from aunet_lightning.training.module import AUNetModule
+from splitters import DEFAULT
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,  # max_steps says how long
@@ -108,7 +109,7 @@ class AUNetCLI(LightningCLI):
         parser.add_argument(
             "--splitter",
             type=Rule | None,
-            default="whitespace",
+            default=DEFAULT,
             help="the rule from bytes to stage 2: a name (aunet splitters lists them), or {name: fixed, n: 4}",
         )
         parser.add_argument(

@@ -12,7 +12,7 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import PackedBatches
-from splitters import Stack, check
+from splitters import DEFAULT, Stack, check
 
 Rule = str | dict[str, Any]
 Files = list[str | dict[str, str]]
@@ -47,7 +47,7 @@ class ByteDataModule(LightningDataModule):
         languages: list[str] | None = None,
         text_key: str = "text",
         language_key: str = "lang",
-        splitter: Rule | None = "script_aware",
+        splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
         row_bytes: int = 1024,
         batch_rows: int = 16,
