@@ -45,6 +45,21 @@ INVALID = {
 }
 
 
+LONGEST = "no blank in 1 MB"
+
+
+@lru_cache(maxsize=1)
+def block_texts() -> dict[str, bytes]:
+    """Returns a short text of each block of 256 code points up to U+1FFFF that holds characters, by its first."""
+    texts = {}
+    for begin in range(0, 0x20000, 256):
+        named = [chr(c) for c in range(begin, begin + 256) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+        if named:
+            some = named[:: max(len(named) // 12, 1)]
+            texts[f"U+{begin:04X}"] = f"{''.join(some[:6])} {''.join(some[6:])}a{some[0]}.{some[-1]}7".encode()
+    return texts
+
+
 @lru_cache(maxsize=1)
 def short_texts() -> dict[str, bytes]:
     """Returns texts of up to about 300 bytes by name: laws are tried on them at every cut."""
@@ -78,7 +93,7 @@ def long_texts() -> dict[str, bytes]:
     blocks = [chr(c) for c in range(0, 0x20000, 61) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     return {
         "no blank in 10 KB": b"a" * 10_240,
-        "no blank in 1 MB": b"a" * 1_000_000,
+        LONGEST: b"a" * 1_000_000,
         "only blanks": b" " * 2_000,
         "only continuations": b"\x80" * 2_000,
         "every block of Unicode": "".join(blocks).encode(),

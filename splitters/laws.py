@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from splitters.contract import Splitter, push_all
-from splitters.edge_texts import long_texts, short_texts
+from splitters.edge_texts import block_texts, long_texts, short_texts
 from splitters.fixed import Fixed
 from splitters.registry import Spec, resolve
 from splitters.stack import Stack
@@ -36,7 +36,9 @@ def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
     """
     subject = splitter if isinstance(splitter, Stack) else resolve(splitter)
     name = type(subject).__name__
-    tried = [*sorted(short_texts().values(), key=len), *long_texts().values()] if texts is None else list(texts)
+    if texts is None:
+        texts = [*sorted(short_texts().values(), key=len), *block_texts().values(), *long_texts().values()]
+    tried = list(texts)
     _check(name, subject, tried)
     if isinstance(subject, Splitter) and _groups_units(type(subject)):
         _check(f"{name} above a splitter", Stack([Fixed(3), subject]), tried)

@@ -32,17 +32,7 @@ def register(name: str) -> Callable[[Class], Class]:
     """
 
     def decorate(cls: Class) -> Class:
-        if not (inspect.isclass(cls) and issubclass(cls, Splitter)):
-            raise TypeError(f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter")
-        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-            raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
-        for method, arguments in (("split", 1), ("stepper", 0), ("select", 2), ("unit_stepper", 0)):
-            try:
-                inspect.signature(getattr(cls, method)).bind(*[None] * (arguments + 1))
-            except TypeError as error:
-                found = f"{method}{inspect.signature(getattr(cls, method))}"
-                wanted = f"{method}{inspect.signature(getattr(Splitter, method))}"
-                raise TypeError(f"splitter {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
+        _check_contract(name, cls)
         taken = _classes.get(name)
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(
@@ -52,6 +42,20 @@ def register(name: str) -> Callable[[Class], Class]:
         return cls
 
     return decorate
+
+
+def _check_contract(name: str, cls: Any) -> None:
+    if not (inspect.isclass(cls) and issubclass(cls, Splitter)):
+        raise TypeError(f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
+    for method, arguments in (("split", 1), ("stepper", 0), ("select", 2), ("unit_stepper", 0)):
+        try:
+            inspect.signature(getattr(cls, method)).bind(*[None] * (arguments + 1))
+        except TypeError as error:
+            found = f"{method}{inspect.signature(getattr(cls, method))}"
+            wanted = f"{method}{inspect.signature(getattr(Splitter, method))}"
+            raise TypeError(f"splitter {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
 
 
 def available() -> list[str]:
@@ -130,4 +134,5 @@ def _import_class(path: str) -> type[Splitter]:
         cls = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the user's module can raise anything
         raise ValueError(f"splitter {path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    return register(path)(cls)
+    _check_contract(path, cls)
+    return cls

@@ -1,10 +1,12 @@
 """Splitters one above the other: from the boundaries of each stage transition to levels."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from splitters.contract import Splitter, Stepper, UnitStepper
+from splitters.edge_texts import LONGEST, long_texts, short_texts
 from splitters.registry import Spec, resolve
 
 
@@ -23,6 +25,15 @@ class Stack:
     def depth(self) -> int:
         """The number of stage transitions, which is the highest level."""
         return len(self.rules)
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the levels on the shared edge texts: it changes with a vocabulary file, with the code of
+        a plug-in, or with the Unicode version of `regex`, where these move a boundary."""
+        digest = hashlib.sha256()
+        for name, data in (short_texts() | long_texts()).items():
+            if name != LONGEST:
+                digest.update(self.levels(data).tobytes())
+        return digest.hexdigest()[:16]
 
     def levels(self, data: bytes) -> np.ndarray:
         """Returns uint8 [len(data)]: per byte, how many stages up its vector goes."""

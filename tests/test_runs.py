@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 import splitters
 from aunet_lightning.cli.main import main
+from aunet_lightning.data.bpe import train_bpe
 from tests.conftest import ROOT, UDHR
 
 SETTINGS = {
@@ -242,6 +243,8 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
         ["--splitter", "cjk_character"],
         ["--splitter", "{name: fixed, n: 6, of: characters}", "--upper_splitters", "[{name: every, n: 3}]"],
         ["--splitter", "tests.test_registry:EveryVowel"],
+        ["--splitter", r"{name: cap, of: {name: pattern, patterns: ['\S+\s', '[。，]']}, max_bytes: 20}"],
+        ["--splitter", "{name: union, of: [{name: trie, align: character}, sentence_end]}"],
         ["--splitter", "null", "--upper_splitters", "[]", "--model.net.stages", "[{dim: 16, layers: 2, head_dim: 8, window: 32}]"],
         ["--trainer.precision", "bf16-mixed"],
         ["--trainer.precision", "bf16-true", "--model.net.upsampling", "repeat"],
@@ -274,6 +277,27 @@ def test_another_definition_does_not_go_on_with_a_run(finished, capsys):
     _, folder = finished
     assert aunet("fit", "-c", "tiny.yaml", "--splitter", "fixed", "--run.folder", folder) == 1
     assert "holds another run; it differs in splitter (there 'whitespace', here 'fixed')" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_a_vocabulary_that_changed(place, capsys):
+    path = place / "vocabulary.json"
+    command = [
+        "fit",
+        "-c",
+        "tiny.yaml",
+        "--splitter",
+        f"{{name: trie, vocabulary: {path}}}",
+        "--run.folder",
+        "vocabulary",
+    ]
+    command += ["--report.ngrams", "[]", "--trainer.val_check_interval", "2"]
+    path.write_bytes(train_bpe([(UDHR / "en.jsonl").read_bytes()], 300).encode())
+    assert aunet(*command, "--trainer.max_steps", "2") == 0
+    assert aunet(*command, "--trainer.max_steps", "4") == 0
+    path.write_bytes(train_bpe([(UDHR / "th.jsonl").read_bytes()], 300).encode())
+    capsys.readouterr()
+    assert aunet(*command, "--trainer.max_steps", "6") == 1
+    assert "no longer places the boundaries that the checkpoint was trained with" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_network_is_refused(finished, capsys):

@@ -1,6 +1,8 @@
 """The laws, over the registry: registering a splitter is being tested here."""
 
 import copy
+import pickle
+import unicodedata
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import splitters
 from splitters import LawError, Splitter, Stack, Stepper, available, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import long_texts, short_texts
-from tests.conftest import N_STAGES, stack_of
+from tests.conftest import MIXED, N_STAGES, stack_of
 
 BYTES = st.one_of(
     st.binary(max_size=60),
@@ -20,7 +22,7 @@ BYTES = st.one_of(
         b"".join
     ),
 )
-STACKS = [[name, *upper] for name in available() for upper in ([], ["every"], ["every", "whitespace"])]
+STACKS = [[name, *upper] for name in available() for upper in (["every"], ["every", "whitespace"])]
 
 
 @pytest.mark.parametrize("rules", STACKS, ids=str)
@@ -64,6 +66,28 @@ def test_a_megabyte_without_a_boundary(splitter):
     data = b"a" * 1_000_000
     levels = stack_of(splitter, 4).levels(data)
     assert levels.shape == (1_000_000,)
+
+
+def test_laws_hold_beside_every_character_of_unicode(splitter):
+    """All assigned characters in their order, and shuffled, cut at some hundred places."""
+    characters = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
+    shuffled = "".join(np.random.default_rng(0).permutation(characters))
+    check(splitter, ["".join(characters).encode()[at : at + 90_000] for at in range(0, 500_000, 90_000)])
+    check(splitter, [shuffled.encode()[:90_000]])
+
+
+def test_a_stepper_remembers_no_more_after_a_long_text(splitter):
+    stepper = build(splitter).stepper()
+    push_all(stepper, MIXED)
+    early = len(pickle.dumps(stepper))
+    push_all(stepper, MIXED * 400)
+    assert abs(len(pickle.dumps(stepper)) - early) < 100
+
+
+def test_a_fingerprint_tells_rules_apart():
+    rules = [[name] for name in available()] + [[{"name": "fixed", "n": 5}], ["whitespace", "every"], []]
+    assert len({Stack(one).fingerprint() for one in rules}) == len(rules)
+    assert Stack(["whitespace"]).fingerprint() == Stack(["whitespace"]).fingerprint()
 
 
 def test_a_stepper_can_be_copied_in_the_middle(splitter):

@@ -158,6 +158,11 @@ def test_rules_have_readable_names():
     assert rule_name({"name": "fixed", "n": 4}) == "fixed-n4"
     assert rule_name("my_rules:Vowels") == "Vowels"
     assert rule_name(None) == "bytes"
+    assert rule_name({"name": "cap", "of": {"name": "fixed", "n": 4}, "max_bytes": 9}) == "cap-of-fixed-n4-max_bytes9"
+    assert rule_name({"name": "union", "of": ["whitespace", "trie"]}) == "union-ofwhitespace+trie"
+    assert rule_name({"name": "trie", "vocabulary": "/data/a/th-8k.json"}) == "trie-vocabularyth_8k"
+    assert "/" not in rule_name({"name": "pattern", "patterns": [r"a/b\s" * 50]})
+    assert len(rule_name({"name": "pattern", "patterns": [r"a/b\s" * 50]})) < 60
 
 
 def test_the_commit_is_known():

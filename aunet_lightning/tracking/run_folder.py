@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ DEFINING = (
 NOT_DEFINING = ("data.workers", "data.cache_dir", "model.compile")
 # Another length is another run too, as the learning rate ends elsewhere; but a named folder may be gone on with.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+LONGEST_OPTION = 30  # characters of an option in a name; the digest tells runs apart
 
 
 def defining(config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> dict[str, Any]:
@@ -66,13 +68,22 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def rule_name(rule: str | Mapping[str, Any] | None) -> str:
-    """Returns a rule as one word: `fixed-n4`."""
+    """Returns a rule as one word that can name a folder: `fixed-n4`, `cap-of-whitespace-max_bytes64`."""
     if rule is None:
         return "bytes"
     if isinstance(rule, str):
         return rule.rpartition(":")[2]
-    options = [f"{key}{value}" for key, value in rule.items() if key != "name"]
+    options = [f"{key}{_word(value)}" for key, value in rule.items() if key != "name"]
     return "-".join([str(rule["name"]).rpartition(":")[2], *options])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "-" + rule_name(value)
+    if isinstance(value, list | tuple):
+        return "+".join(map(_word, value))
+    text = Path(value).stem if isinstance(value, str) and "/" in value else str(value)
+    return re.sub(r"[^\w.]+", "_", text)[:LONGEST_OPTION]
 
 
 class RunFolder:

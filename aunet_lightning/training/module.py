@@ -154,6 +154,7 @@ class AUNetModule(LightningModule):
         """Adds what the weights mean nothing without: the splitters, and how much was read."""
         checkpoint["bytes_seen"] = self.bytes_seen
         checkpoint["splitters"] = cast(Any, self.trainer).datamodule.rules
+        checkpoint["boundaries"] = cast(Any, self.trainer).datamodule.stack.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError where the checkpoint's network is another one."""
@@ -163,9 +164,18 @@ class AUNetModule(LightningModule):
             raise UserError(
                 f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
             )
-        trained, used = checkpoint["splitters"], cast(Any, self.trainer).datamodule.rules
+        data = cast(Any, self.trainer).datamodule
+        trained, used = checkpoint["splitters"], data.rules
         if trained != used:
             rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
+        elif (
+            checkpoint.get("boundaries", boundaries := cast(Any, self.trainer).datamodule.stack.fingerprint())
+            != boundaries
+        ):
+            raise UserError(
+                f"splitter: {used} no longer places the boundaries that the checkpoint was trained with. A vocabulary "
+                "file, the code of a splitter or the version of regex (its Unicode tables) has changed: restore it"
+            )
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
 
