@@ -3,13 +3,16 @@
 import re
 
 import torch
+import yaml
 
 import splitters
 from aunet_lightning.cli.main import main
+from aunet_lightning.reports.boundaries import as_line
 from splitters import Stack
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+DOCS = (ROOT / "docs" / "splitters.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
@@ -53,3 +56,29 @@ def test_every_folder_in_the_tree_is_there():
         name = line.split()[0]
         inside = inside if line.startswith(" ") else name
         assert (ROOT / (inside if line.startswith(" ") else "") / name).exists(), line
+
+
+def test_the_units_in_the_docs_are_those_of_the_splitters():
+    lines = re.search(r"```\n(whitespace .*?)```", DOCS, re.S)[1].splitlines()
+    assert len(lines) > 10
+    for line in lines:
+        spec, shown = line[:42].strip(), line[42:]
+        assert as_line(re.sub("│", "", shown).encode(), Stack([yaml.safe_load(spec)])) == shown, spec
+
+
+def test_every_splitter_is_in_the_docs_and_the_readme():
+    named = {name for name in splitters.available() if ":" not in name}
+    assert named <= set(re.findall(r"^\| `(\w+)` \|", DOCS, re.M))
+    assert named <= set(re.findall(r"`(\w+)`", README))
+
+
+def test_the_combination_in_the_docs_can_be_built():
+    (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.S)
+    settings = yaml.safe_load(block)
+    splitters.check(Stack([settings["splitter"], *settings["upper_splitters"]]))
+
+
+def test_the_package_in_the_docs_is_the_one_that_is_tested():
+    (block,) = re.findall(r"```toml\n(\[build-system\].*?)```", DOCS, re.S)
+    tested = (ROOT / "tests" / "plug_in" / "pyproject.toml").read_text()
+    assert tested.startswith(block)
