@@ -188,7 +188,7 @@ def _examples(kinds: np.ndarray, n_kinds: int) -> str:
 
 def matched(pattern: str, at: str, text: str) -> set[int]:
     """Returns where `regex` ends (or starts) its matches, as character indices: the plain form of the rule."""
-    found = (match for match in regex.finditer(pattern, text, regex.V1) if match.end() > match.start())
+    found = (match for match in regex.finditer(f"(?-f:{pattern})", text, regex.V1) if match.end() > match.start())
     return {match.start() if at == "start" else match.end() - 1 for match in found}
 
 

@@ -1,7 +1,8 @@
 """Regular expressions as programs of threads, so that they can be run character by character.
 
-The syntax is that of the library `regex` (version 1 behaviour), and so is the meaning: the leftmost
-match, alternatives in the order in which they stand, greedy unless marked lazy. Single characters and
+The syntax is that of the library `regex` (version 1 behaviour, but without full case-folding, by which
+one character equals several), and so is the meaning: the leftmost match, alternatives in the order in
+which they stand, greedy unless marked lazy. Single characters and
 sets are handed to `regex` as they are; what is parsed here is how they are put together. Threads in
 order of priority follow R. Cox, "Regular Expression Matching: the Virtual Machine Approach" (2009).
 """
@@ -23,7 +24,7 @@ _QUANTIFIER = regex.compile(r"([*+?])|\{(\d*)(,?)(\d*)\}")
 _GROUP = regex.compile(r"\?:|\?P?<\w+>")
 _LOOK_BEHIND = regex.compile(r"\?<([=!])")
 _FLAGS = regex.compile(r"\(\?([is]+)\)")
-_NOT_CHARACTERS = "bBZzGXRKmMLghk123456789"  # escapes that are no single character
+_NOT_CHARACTERS = "bBZzGXRKmMLghk0123456789"  # escapes that are no single character, or octal
 
 
 class Unsupported(ValueError):
@@ -240,7 +241,7 @@ class _Parser:
         raise self.unsupported("a set that is not closed", begin)
 
     def set_of(self, source: str) -> int:
-        flagged = f"(?{self.flags}:{source})" if self.flags else source
+        flagged = f"(?{self.flags}-f:{source})" if self.flags else source
         return self.sets.setdefault(flagged, len(self.sets))
 
     def unsupported(self, what: str, at: int | None = None) -> Unsupported:

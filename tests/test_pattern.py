@@ -48,6 +48,7 @@ CAUSAL = [
     (r"\w\S*", "start"),
     (r"\r?\n", "end"),
     (r"aa^|b(?<=a)c", "end"),
+    (r"(?i)[äß]é\s", "end"),
 ]
 PEEKING = [
     (r"\s+(?!\S)", "end", "  "),
@@ -133,6 +134,7 @@ def test_any_pattern_equals_regex_or_peeks(pattern, at):
     ("pattern", "words"),
     [
         (r"(a)\1", r"\\1 is no single character"),
+        (r"\012", r"\\0 is no single character"),
         (r"(?<=ab)c", "look-behind that is not one character"),
         (r"(?<=\s)", "matches the empty text"),
         (r"a++b", "possessive"),
