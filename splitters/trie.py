@@ -2,8 +2,8 @@
 
 A tokenizer decides by what comes later; a walk does not. It goes down the trie as long as some entry
 goes on like the text (greedy longest match), and where it dies a boundary falls, and it starts again
-at the root with the same byte. As entries are bytes, it can die inside a character; `align: character`
-moves the boundary to that character's last byte.
+at the root with the same byte. As entries are bytes, it can die inside a character, or at the first
+byte of one: the boundary falls on that character's last byte, unless `align: byte` leaves it there.
 """
 
 import json
@@ -26,14 +26,14 @@ Edges = dict[int, int]  # node · 256 + byte → node, the root is 0
 class Trie(Splitter):
     """A boundary where the walk on the byte trie of a BPE vocabulary dies: greedy longest match.
 
-    With `align: character` it is at the last byte of that character.
+    It falls on the last byte of the character at which the walk dies, with `align: byte` on the very byte.
     `vocabulary`: a Hugging Face tokenizers JSON, such as `aunet vocabulary` trains; left out, a small one of 24
     languages. Raises ValueError for a file that cannot be read as one.
     """
 
     source = "byte-trie BPE"
 
-    def __init__(self, vocabulary: str | None = None, align: Literal["byte", "character"] = "byte") -> None:
+    def __init__(self, vocabulary: str | None = None, align: Literal["byte", "character"] = "character") -> None:
         self.vocabulary = vocabulary
         self.align = one_of("trie", "align", align, ("byte", "character"))
         walk = _Walk(Path(vocabulary) if vocabulary is not None else SHIPPED)

@@ -244,7 +244,7 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
         ["--splitter", "{name: fixed, n: 6, of: characters}", "--upper_splitters", "[{name: every, n: 3}]"],
         ["--splitter", "tests.test_registry:EveryVowel"],
         ["--splitter", r"{name: cap, of: {name: pattern, patterns: ['\S+\s', '[。，]']}, max_bytes: 20}"],
-        ["--splitter", "{name: union, of: [{name: trie, align: character}, sentence_end]}"],
+        ["--splitter", "{name: union, of: [trie, sentence_end]}"],
         ["--splitter", "null", "--upper_splitters", "[]", "--model.net.stages", "[{dim: 16, layers: 2, head_dim: 8, window: 32}]"],
         ["--trainer.precision", "bf16-mixed"],
         ["--trainer.precision", "bf16-true", "--model.net.upsampling", "repeat"],

@@ -36,7 +36,7 @@ LETTERS = {"pre_tokenizer": {"type": "ByteLevel"}}
 def test_the_walk_equals_the_plain_one(tmp_path_factory, words, text):
     path = saved(tmp_path_factory.mktemp("v"), ["a", "b", "Ġ", *words], **LETTERS)
     vocabulary = [word.replace("Ġ", " ").encode() for word in ["a", "b", "Ġ", *words]]
-    got = build("trie", vocabulary=path).split(text.encode())
+    got = build("trie", vocabulary=path, align="byte").split(text.encode())
     assert got.tolist() == plain(vocabulary, text.encode())
 
 
@@ -44,12 +44,12 @@ def test_the_shipped_vocabulary_equals_the_plain_walk():
     vocabulary = entries(SHIPPED)
     assert {bytes([byte]) for byte in range(256)} <= set(vocabulary)
     data = "All human beings are born free. 人人生而自由 ทุกคน".encode()
-    assert build("trie").split(data).tolist() == plain(vocabulary, data)
+    assert build("trie", align="byte").split(data).tolist() == plain(vocabulary, data)
 
 
 def test_a_boundary_is_moved_to_the_end_of_its_character():
     data = "人人生而自由,在尊严和权利上一律平等".encode()
-    fires, moved = build("trie").split(data), build("trie", align="character").split(data)
+    fires, moved = build("trie", align="byte").split(data), build("trie").split(data)
     assert moved.sum() > 5
     ends = np.cumsum([len(c.encode()) for c in data.decode()]) - 1
     assert set(np.flatnonzero(moved)) <= set(ends)
@@ -57,7 +57,7 @@ def test_a_boundary_is_moved_to_the_end_of_its_character():
 
 
 def test_a_byte_that_no_entry_begins_with():
-    pass_over = build("trie", vocabulary=str(SHIPPED)).rule
+    pass_over = build("trie", vocabulary=str(SHIPPED), align="byte").rule
     pass_over.edges = {key: node for key, node in pass_over.edges.items() if key != ord("x")}
     check(pass_over)
 
