@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from aunet_lightning.data.bpe import train_bpe
 from splitters import build, check
 from splitters.trie import SHIPPED, entries
+from tests.conftest import UDHR
 
 
 def plain(vocabulary, data):
@@ -110,3 +111,11 @@ def test_a_trained_vocabulary_is_a_tokenizer_of_the_library(tmp_path):
 def test_a_size_below_the_bytes_is_refused():
     with pytest.raises(ValueError, match="size of a vocabulary is 200"):
         train_bpe([b"a"], 200)
+
+
+def test_the_shipped_vocabulary_has_not_seen_what_the_quickstart_holds_out():
+    texts = []
+    for path in sorted(UDHR.glob("*.jsonl")):
+        lines = path.open().readlines()
+        texts += [json.loads(line)["text"].encode() for number, line in enumerate(lines, 1) if number % 10]
+    assert json.loads(train_bpe(texts, 4096)) == json.loads(SHIPPED.read_text())
