@@ -3,7 +3,7 @@
 import numpy as np
 
 from splitters.contract import Splitter, Stepper, positive
-from splitters.registry import Spec, register, resolve
+from splitters.registry import Spec, register, resolve_part
 
 
 @register("cap")
@@ -16,7 +16,7 @@ class Cap(Splitter):
     source = "combinator"
 
     def __init__(self, of: Spec = "whitespace", max_bytes: int = 64) -> None:
-        self.of = resolve(of)
+        self.of = resolve_part("cap", of)
         self.max_bytes = positive("cap", "max_bytes", max_bytes)
 
     def split(self, data: bytes) -> np.ndarray:

@@ -44,7 +44,8 @@ def code_point_classes(classes: Classes) -> np.ndarray:
     for index in reversed(range(len(classes))):
         name, pattern = classes[index]
         try:
-            matches = regex.finditer(f"(?:{pattern})+", text, flags=regex.V1)
+            # Without full case-folding, by which one character would match several.
+            matches = regex.finditer(f"(?-f:(?:{pattern})+)", text, flags=regex.V1)
         except regex.error as error:
             raise ValueError(f"class {name!r}: {pattern!r} is no regular expression ({error})") from None
         for match in matches:

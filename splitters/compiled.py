@@ -36,7 +36,8 @@ def run_tables(
 def walk_trie(data: np.ndarray, first: np.ndarray, byte: np.ndarray, child: np.ndarray) -> np.ndarray:
     """Walks a trie from node 0 (the root) and starts again where the walk dies. Returns bool [len(data)], True there.
 
-    The children of node v are `child[first[v]:first[v + 1]]`, reached by the sorted `byte` of the same slice.
+    The children of node v are `child[first[v]:first[v + 1]]`, reached by the sorted `byte` of the same slice. The
+    last node has none: it is where a byte leads that the root has no child for.
     """
     out = np.zeros(len(data), np.bool_)
     node = 0
@@ -53,7 +54,8 @@ def walk_trie(data: np.ndarray, first: np.ndarray, byte: np.ndarray, child: np.n
             if low < end and byte[low] == data[i]:
                 node = child[low]
                 break
-            if node == 0:  # a byte that no entry begins with
+            if node == 0:
+                node = len(first) - 2
                 break
             node = 0
             out[i] = True

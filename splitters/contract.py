@@ -37,6 +37,12 @@ class Splitter(ABC):
     """
 
     source: ClassVar[str] = ""  # where the rule comes from, for `aunet splitters`
+    groups_units = False  # whether it means the units of a stage below, and so nothing inside a combinator
+
+    def identity(self) -> bytes:
+        """Returns what the boundaries depend on besides code and options: the contents of files, for a fingerprint."""
+        parts = [part for value in vars(self).values() for part in (value if isinstance(value, list) else [value])]
+        return b"".join(part.identity() for part in parts if isinstance(part, Splitter))
 
     def __deepcopy__(self, memo: dict) -> "Splitter":
         return self  # what is remembered between bytes is in steppers, so copies of a stepper share the rule
@@ -78,10 +84,12 @@ class _DeferringStepper(UnitStepper):
         return fires
 
 
-def positive(rule: str, option: str, value: int) -> int:
-    """Returns value if it is a whole number above 0, and raises ValueError naming rule and option otherwise."""
+def positive(rule: str, option: str, value: int, most: int = 1_000_000_000) -> int:
+    """Returns value if it is a whole number from 1 to `most`, else raises ValueError naming rule and option."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 1 or more")
+    if value > most:
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be {most} or less")
     return value
 
 

@@ -50,9 +50,9 @@ LONGEST = "no blank in 1 MB"
 
 @lru_cache(maxsize=1)
 def block_texts() -> dict[str, bytes]:
-    """Returns a short text of each block of 256 code points up to U+1FFFF that holds characters, by its first."""
+    """Returns a short text of each block of 256 code points with characters (of later planes: some), by its first."""
     texts = {}
-    for begin in range(0, 0x20000, 256):
+    for begin in (*range(0, 0x20000, 256), 0x20000, 0x2A600, 0x2F800, 0x30000, 0xE0000, 0xE0100):
         named = [chr(c) for c in range(begin, begin + 256) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
         if named:
             some = named[:: max(len(named) // 12, 1)]
@@ -67,6 +67,11 @@ def short_texts() -> dict[str, bytes]:
     texts = {"empty": b"", "one byte": b"a", "one blank": b" ", "NUL": b"\0", "one word": b"word"}
     texts |= {"digits": b"1234567 12 1", "punctuation": b"a,b;;c...d!?(e)", "breaks": b"a\nb\r\nc\rd\n\n e.\n\n.\r\n"}
     texts |= {name: text.encode() for name, text in SCRIPTS.items()}
+    printable = [chr(c) for c in range(0x21, 0x7F)]
+    for i in range(0, len(printable), 32):  # every character after a blank, a letter, a digit and a full stop
+        some = printable[i : i + 32]
+        texts[f"pairs from {some[0]}"] = "".join(f" {c}a{c}1{c}." for c in some).encode()
+    texts["code and links"] = b"See (Mr. A. Smith)\t- the HTTP spec: http://example.org/a_b?c=1&d=%20 3 000, e.g. \tx"
     texts |= INVALID
     texts |= {f"random bytes {i}": rng.bytes(97) for i in range(8)}
     pieces = [

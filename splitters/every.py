@@ -3,7 +3,7 @@
 import numpy as np
 
 from splitters.contract import Splitter, Stepper, UnitStepper, positive
-from splitters.registry import Spec, register, resolve
+from splitters.registry import Spec, register, resolve_part
 from splitters.sentence_end import SentenceEnd
 
 
@@ -20,7 +20,8 @@ class Every(Splitter):
     def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
         self.n = positive("every", "n", n)
         self.sentences = SentenceEnd() if sentence_end else None
-        self.of = None if of is None else resolve(of)
+        self.of = None if of is None else resolve_part("every", of)
+        self.groups_units = of is None
 
     def split(self, data: bytes) -> np.ndarray:
         return self._group(data, np.ones(len(data), bool) if self.of is None else self.of.split(data))

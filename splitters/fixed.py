@@ -14,14 +14,14 @@ from splitters.registry import register
 class Fixed(Splitter):
     """A boundary at every `n`-th byte, or at the last byte of every `n`-th character.
 
-    Bytes of no valid character count as characters, but carry no boundary.
+    A sequence of bytes that is no valid character counts as one, but carries no boundary.
     """
 
     source = "MegaByte, arXiv 2305.07185"
 
     def __init__(self, n: int = 4, of: Literal["bytes", "characters"] = "bytes") -> None:
-        self.n = positive("fixed", "n", n)
         self.of = one_of("fixed", "of", of, ("bytes", "characters"))
+        self.n = positive("fixed", "n", n, most=1_000_000_000 if of == "bytes" else 10_000)
         self.characters = _EveryCharacter(n) if of == "characters" else None
 
     def split(self, data: bytes) -> np.ndarray:

@@ -25,6 +25,7 @@ class Grapheme(CharacterRule):
         ("lf", r"\n"),
         ("control", _BREAK.format("Control")),
         ("linker", rf"[{_BREAK.format('Extend')}&&{_CONJUNCT.format('Linker')}]"),
+        ("lone linker", _CONJUNCT.format("Linker")),
         ("zwj", r"\u200d"),
         ("linked", rf"[{_BREAK.format('Extend')}&&{_CONJUNCT.format('Extend')}]"),
         ("extend", _BREAK.format("Extend")),
@@ -35,29 +36,26 @@ class Grapheme(CharacterRule):
         ("pictograph", r"\p{Extended_Pictographic}"),
         ("consonant", _CONJUNCT.format("Consonant")),
     )
-    # The kind before; an emoji sequence (1: pictograph, 2: and a joiner); a conjunct (1: consonant, 2: and a linker).
-    start = ("control", 0, 0)
+    # The kind before; an emoji sequence (1: pictograph, 2: and a joiner); whether a linker waits for a consonant.
+    start = ("control", 0, False)
 
     def step(self, state, kind):
-        before, emoji, conjunct = state
+        before, emoji, linked = state
         if kind in ("cr", "lf", "control", INVALID):
-            return ("cr" if kind == "cr" else "control", 0, 0), not (before == "cr" and kind == "lf")
+            return ("cr" if kind == "cr" else "control", 0, False), not (before == "cr" and kind == "lf")
         inside = before not in ("cr", "control")
         if kind in EXTENDING:
             emoji = {"zwj": 2, "spacing": 0}.get(kind, 1) if emoji == 1 else 0
-            if kind == "linker" and conjunct:
-                conjunct = 2
-            elif kind in ("extend", "spacing"):
-                conjunct = 0
-            return ("other", emoji, conjunct), not inside
+            linked = kind == "linker" or (linked and kind in ("linked", "zwj"))
+            return ("other", emoji, linked), not inside
         joined = inside and (
             before == "prepend"
             or before in AFTER.get(kind, ())
             or (kind == "flag" and before == "flag")
             or (kind == "pictograph" and emoji == 2)
-            or (kind == "consonant" and conjunct == 2)
+            or (kind == "consonant" and linked)
         )
         now = HANGUL.get(kind, kind if kind in ("prepend", "flag") else "other")
         if kind == "flag" and before == "flag":
             now = "other"  # a pair is whole
-        return (now, int(kind == "pictograph"), int(kind == "consonant")), not joined
+        return (now, int(kind == "pictograph"), kind == "lone linker"), not joined

@@ -5,6 +5,7 @@ once gives. Form: one entry a byte, of the right type, the same at every call, a
 Nesting: a rule above picks among the boundaries below.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,6 +19,9 @@ from splitters.stack import Stack
 
 EVERY_CUT = 400  # texts up to this length are cut at every byte, longer ones at 100 places,
 MANY_CUTS = 100_000  # and those past this length at 3; of these, this many bytes are stepped
+
+
+UNSTEADY = "another result for the same text: a splitter may keep no state between calls, that is the stepper's"
 
 
 class LawError(ValueError):
@@ -35,13 +39,16 @@ def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
     Raises LawError, with the shortest text found that shows the failure.
     """
     subject = splitter if isinstance(splitter, Stack) else resolve(splitter)
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"texts is {type(texts).__name__}: give a list of bytes")
     name = type(subject).__name__
     if texts is None:
         texts = [*sorted(short_texts().values(), key=len), *block_texts().values(), *long_texts().values()]
     tried = list(texts)
     _check(name, subject, tried)
     if isinstance(subject, Splitter) and _groups_units(type(subject)):
-        _check(f"{name} above a splitter", Stack([Fixed(3), subject]), tried)
+        for below in (Fixed(3), Fixed(1), "whitespace"):
+            _check(f"{name} above a splitter", Stack([below, subject]), tried)
 
 
 def _groups_units(cls: type[Splitter]) -> bool:
@@ -53,7 +60,7 @@ def _check(name: str, subject: Splitter | Stack, tried: list[bytes]) -> None:
         for data in tried:
             if _fails(violation, subject, data):
                 shortest = _shrink(data, partial(_fails, violation, subject))
-                byte, how = _try(violation, subject, shortest) or (0, "not every time")
+                byte, how = _try(violation, subject, shortest) or (0, UNSTEADY)
                 raise LawError(name, law, shortest, byte, how)
 
 
@@ -78,7 +85,12 @@ def _form(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
     if not isinstance(got, np.ndarray) or got.dtype != wanted or got.shape != (len(data),):
         form = f"{got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else type(got).__name__
         return 0, f"returned {form}, not {wanted} [{len(data)}]"
-    return _difference(got, _whole(subject, data), "the first call", "the second call")
+    before = got.copy()
+    _whole(subject, b"something else")
+    if not np.array_equal(got, before):
+        return 0, "its result changes at a later call: return a new array each time"
+    again = _whole(subject, data)
+    return (int(np.flatnonzero(again != before)[0]), UNSTEADY) if not np.array_equal(again, before) else None
 
 
 def _nesting(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
@@ -100,14 +112,25 @@ def _prefix(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
             _whole(subject, data[:cut]), whole[:cut], f"the first {cut} bytes alone", "the whole text"
         )
         if difference:
-            return difference
+            return difference[0], f"{difference[1]}; a boundary may not depend on a later byte"
     return None
 
 
 def _stream(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
-    whole = _whole(subject, data)[:MANY_CUTS]
-    stepped = push_all(subject.stepper(), data[:MANY_CUTS])  # type: ignore[arg-type]
-    return _difference(stepped.astype(whole.dtype), whole, "stepping", "splitting at once")
+    whole = _whole(subject, data)[:MANY_CUTS].astype(np.uint8)
+    data = data[:MANY_CUTS]
+    stepper, middle = subject.stepper(), len(data) // 2
+    first = push_all(stepper, data[:middle])  # type: ignore[arg-type]
+    try:
+        branch = copy.deepcopy(stepper)
+    except Exception as error:
+        return middle, f"copy.deepcopy of its stepper raised {type(error).__name__}: {error}; generation copies it"
+    push_all(subject.stepper(), data[:50])  # type: ignore[arg-type]
+    stepped = np.concatenate([first, push_all(stepper, data[middle:])])  # type: ignore[arg-type]
+    if difference := _difference(stepped, whole, "stepping", "splitting at once"):
+        return difference
+    copied = np.concatenate([first, push_all(branch, data[middle : middle + EVERY_CUT])])  # type: ignore[arg-type]
+    return _difference(copied, whole[: len(copied)], "a deep copy of the stepper", "splitting at once")
 
 
 Violation = Callable[[Splitter | Stack, bytes], tuple[int, str] | None]  # (byte, how), or None where it holds

@@ -7,6 +7,7 @@ once; else it is refused with the shortest text that shows it.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import product
 from typing import Literal, NamedTuple, NoReturn
@@ -24,6 +25,12 @@ from splitters.regular import Program, Threads, Unsupported, accepting, closure,
 INVALID_BYTE = 0xDC80  # how Python reads a byte of no character (surrogateescape); so it is no letter, and no blank
 SEARCHED = 4000  # texts tried where a pattern cannot be decided
 NICE = " ab1.\n,A-é中"  # characters that a counter-example shows, if it can
+
+
+REMEDY = {
+    "end": r"Let the pattern end with the character that decides (words: \S+\s), or put the boundary at: start",
+    "start": r"Let each beginning of a match be a match (words: \p{L}+), or put the boundary at: end",
+}
 
 
 class _Run(NamedTuple):
@@ -53,11 +60,22 @@ class Pattern(CharacterRule):
     start = "start"
 
     def __init__(self, patterns: str | Sequence[str] = (r"\S+\s",), at: Literal["end", "start"] = "end") -> None:
-        self.patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         self.at = one_of("pattern", "at", at, ("end", "start"))
-        if not self.patterns or not all(isinstance(pattern, str) for pattern in self.patterns):
+        listed = [patterns] if isinstance(patterns, str) else patterns
+        if (
+            not isinstance(listed, list | tuple)
+            or not listed
+            or not all(isinstance(pattern, str) for pattern in listed)
+        ):
             raise ValueError(f"pattern: patterns is {patterns!r}, it must be a regular expression or a list of some")
-        self.programs = [_checked(pattern, at) for pattern in self.patterns]
+        self.patterns = tuple(listed)
+        self.programs = [_checked(pattern, at) for pattern in listed]
+        try:
+            self._tables  # noqa: B018 (made now, so that what is too much is said now)
+        except ValueError:
+            raise ValueError(
+                f"pattern: {patterns!r} together need more than {MAX_STATES} states: make a union of one pattern each"
+            ) from None
 
     @cached_property
     def _kinds(self) -> tuple[np.ndarray, list[frozenset[int]], list[int]]:
@@ -129,11 +147,14 @@ def _checked(pattern: str, at: str) -> Program:
         regex.compile(pattern, regex.V1)
     except regex.error as error:
         raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from None
+    except RecursionError:
+        raise ValueError(f"pattern {pattern[:40]!r}… is nested too deep") from None
     try:
         program = parse(pattern)
     except Unsupported as error:
-        _search_counter_example(pattern, at)
-        raise ValueError(f"pattern {error}: not supported, as it cannot be run character by character") from None
+        with suppress(MemoryError, RecursionError):  # of regex itself, on patterns that call themselves
+            _search_counter_example(pattern, at)
+        raise ValueError(f"pattern {error}: not supported") from None
     _explore(pattern, program, at)
     return program
 
@@ -158,7 +179,7 @@ def _explore(pattern: str, program: Program, at: str) -> None:
                 continue
             if (kind, after) not in texts:
                 if len(texts) == MAX_STATES:
-                    raise ValueError(f"pattern {pattern!r} needs more than {MAX_STATES} states: split it into several")
+                    raise ValueError(f"pattern {pattern!r} needs more than {MAX_STATES} states")
                 texts[kind, after] = text + character
                 queue.append((kind, after))
     if shortest is not None:
@@ -221,8 +242,7 @@ def _refuse(pattern: str, at: str, text: str) -> NoReturn:
             had, has = ("a", "no") if place in alone else ("no", "a")
             how = (
                 f"pattern {pattern!r} (at: {at}) gives {had} boundary there when the text ends after {text[:size]!r}, "
-                f"and {has} boundary when {text[size:]!r} follows. End the pattern with the character that decides, "
-                "for example \\S+\\s for words"
+                f"and {has} boundary when {text[size:]!r} follows. {REMEDY[at]}"
             )
             raise LawError("pattern", "prefix", text.encode("utf-8", "surrogatepass"), _byte(text, place), how)
     raise ValueError(f"pattern {pattern!r}: whether a match goes on or another begins is left open by {text!r}")

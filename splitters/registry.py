@@ -85,7 +85,12 @@ def build(name: str, **options: Any) -> Splitter:
         inspect.signature(cls).bind(**options)
     except TypeError as error:
         raise ValueError(f"splitter {name!r}: {error}; its options are {inspect.signature(cls)}") from None
-    return cls(**options)
+    try:
+        return cls(**options)
+    except ValueError:
+        raise
+    except Exception as error:  # a plug-in can raise anything
+        raise ValueError(f"splitter {name!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
 Spec = str | Mapping[str, Any] | Splitter  # a name, `{name: …, option: …}`, or an object
@@ -101,10 +106,21 @@ def resolve(spec: Spec) -> Splitter:
     if isinstance(spec, Mapping):
         if not isinstance(spec.get("name"), str):
             raise ValueError(f"splitter {dict(spec)!r} has no name: write {{name: fixed, n: 4}}")
-        return build(**spec)
+        return build(**{str(key): value for key, value in spec.items()})
     if isinstance(spec, Splitter):
         return spec
     raise ValueError(f"splitter {spec!r}: expected a name, a mapping with a name, or a splitter object")
+
+
+def resolve_part(combinator: str, spec: Spec) -> Splitter:
+    """Builds a splitter for a combinator. Raises ValueError as `build` does, and for one that groups units."""
+    part = resolve(spec)
+    if part.groups_units:
+        raise ValueError(
+            f"{combinator}: {spec!r} groups the units of a stage below, and here is none: name what it groups, "
+            "for example {name: every, n: 2, of: whitespace}"
+        )
+    return part
 
 
 def _all_classes() -> dict[str, type[Splitter]]:
@@ -132,7 +148,7 @@ def _import_class(path: str) -> type[Splitter]:
     module, _, attribute = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
+        _check_contract(path, cls)
     except Exception as error:  # the user's module can raise anything
         raise ValueError(f"splitter {path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    _check_contract(path, cls)
     return cls

@@ -17,6 +17,7 @@ import regex
 from splitters.characters import N_CODE_POINTS, code_point_classes
 
 MAX_REPEAT = 1000
+MAX_CODE = 10_000  # instructions
 _ESCAPE = regex.compile(
     r"\\(?:[pP]\{[^}]*\}|[pP]\w|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|N\{[^}]+\}|.)", regex.S
 )
@@ -86,12 +87,19 @@ def memberships(sets: tuple[str, ...]) -> tuple[np.ndarray, list[frozenset[int]]
     """Returns uint8 [0x110000], the kind of each code point, and per kind the sets that it is in."""
     keys = np.zeros(N_CODE_POINTS, np.int64)
     for index, pattern in enumerate(sets):
-        keys = keys * 2 + (code_point_classes(((pattern, pattern),)) == 0)
+        keys *= 2
+        if len(pattern) == 1 and pattern != ".":
+            keys[ord(pattern)] += 1
+        else:
+            keys += code_point_classes(((pattern, pattern),)) == 0
         if index % 48 == 47:
             keys = np.unique(keys, return_inverse=True)[1]
     _, first, kinds = np.unique(keys, return_index=True, return_inverse=True)
-    members = [code_point_classes(((pattern, pattern),))[first] == 0 for pattern in sets]
-    found = [frozenset(index for index, member in enumerate(members) if member[kind]) for kind in range(len(first))]
+    compiled = [regex.compile(pattern, regex.V1) for pattern in sets]
+    found = [
+        frozenset(index for index, one in enumerate(compiled) if one.fullmatch(chr(character)))
+        for character in first.tolist()
+    ]
     return kinds, found
 
 
@@ -99,7 +107,10 @@ def memberships(sets: tuple[str, ...]) -> tuple[np.ndarray, list[frozenset[int]]
 def parse(pattern: str) -> Program:
     """Returns the program of a regular expression. Raises Unsupported, naming the construct and its place."""
     parser = _Parser(pattern)
-    tree = parser.alternatives()
+    try:
+        tree = parser.alternatives()
+    except RecursionError:
+        raise Unsupported(f"{pattern[:40]!r}… is nested too deep") from None
     if parser.at < len(pattern):
         raise Unsupported(f"{pattern!r}: {pattern[parser.at]!r} at {parser.at} closes nothing")
     if _nullable(tree):
@@ -260,6 +271,8 @@ def _nullable(tree: Tree) -> bool:
 
 
 def _emit(tree: Tree, code: list[Instruction]) -> None:
+    if len(code) > MAX_CODE:
+        raise Unsupported("a pattern of so many repetitions")
     name = tree[0]
     if name == "cat":
         for item in tree[1]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from splitters.contract import Splitter, Stepper
-from splitters.registry import Spec, register, resolve
+from splitters.registry import Spec, register, resolve_part
 from splitters.whitespace import LINE_BREAK
 
 LINE_ENDS = {"name": "pattern", "patterns": LINE_BREAK}
@@ -16,10 +16,11 @@ class ResetAt(Splitter):
     source = "combinator"
 
     def __init__(self, of: Spec = "fixed", at: Spec | None = None) -> None:
-        self.of, self.at = resolve(of), resolve(LINE_ENDS if at is None else at)
+        self.of = resolve_part("reset_at", of)
+        self.at = resolve_part("reset_at", LINE_ENDS if at is None else at)
 
     def split(self, data: bytes) -> np.ndarray:
-        fires = self.at.split(data)
+        fires = self.at.split(data).copy()
         begin = 0
         for end in [*(np.flatnonzero(fires) + 1).tolist(), len(data)]:
             fires[begin:end] |= self.of.split(data[begin:end])

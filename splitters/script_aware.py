@@ -5,7 +5,7 @@ from typing import ClassVar
 from splitters.characters import Classes
 from splitters.contract import positive
 from splitters.registry import register
-from splitters.scripts import IDEOGRAPHIC, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of
+from splitters.scripts import IDEOGRAPHIC, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
 from splitters.syllable import CLUSTER, cluster_classes, step_cluster
 from splitters.whitespace import Whitespace
 
@@ -25,8 +25,10 @@ class ScriptAware(Whitespace):
     classes: ClassVar[Classes] = (
         Whitespace.classes[0],
         ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),
-        ("kana mark", r"[ー゛゜ｰﾞﾟ\u3099\u309a]"),  # of the script that stands before
-        ("han", rf"[{any_of(IDEOGRAPHIC)}&&[\p{{L}}\p{{N}}]]"),
+        ("voicing", r"[\u3099\u309a\uff9e\uff9f]"),  # on the kana before it
+        ("tone letter", r"[ˇˊˋ˙˪˫]"),  # of Bopomofo, and of other scripts
+        ("kana mark", r"[ー゛゜ｰ〱-〵]"),  # of the kana that stand before
+        ("han", rf"[{with_shared(IDEOGRAPHIC)}--\p{{M}}]"),
         ("hiragana", r"[\p{Script=Hiragana}&&\p{L}]"),
         ("katakana", r"[\p{Script=Katakana}&&\p{L}]"),
         *cluster_classes(any_of(UNSPACED_CLUSTERS)),
@@ -34,17 +36,19 @@ class ScriptAware(Whitespace):
     )
 
     def __init__(self, n: int = 2) -> None:
-        self.n = positive("script_aware", "n", n)
+        self.n = positive("script_aware", "n", n, most=1000)
 
     def step(self, state, kind):
+        if kind in ("voicing", "tone letter") and state[0] in RUNS:
+            return state, False
         if (moved := step_cluster(state, kind)) is not None:
             return moved
-        if kind == "kana mark":
+        if kind in ("voicing", "kana mark"):
             kind = state[0] if state[0] in RUNS else "katakana"
         if kind in RUNS:
             before, size = state if state[0] in RUNS else (None, 0)
             begins = before != kind or size == self.n
             return (kind, 1 if begins else size + 1), begins
-        if kind == "letter":
-            return kind, state in CLUSTER or state[0] in RUNS
+        if kind in ("letter", "tone letter"):
+            return "letter", state in CLUSTER or state[0] in RUNS
         return super().step(state, kind)

@@ -20,6 +20,15 @@ def any_of(scripts: tuple[str, ...], of: str = "Script") -> str:
     return "[" + "".join(rf"\p{{{of}={name}}}" for name in scripts) + "]"
 
 
-# By script, and by script extensions for letters that several scripts share (the kana length mark).
+# Scripts that share marks and letters with those above; what they share belongs to them.
+_SPACED = ("Latin", "Greek", "Cyrillic", "Cherokee", "Coptic", "Arabic", "Hebrew", "Devanagari", "Bengali", "Lisu")
+
+
+def with_shared(scripts: tuple[str, ...]) -> str:
+    """Returns a set of the characters of the scripts and of those shared among unspaced scripts only (ー 〆 〱)."""
+    shared = rf"{any_of(scripts, 'Script_Extensions')}&&[\p{{L}}\p{{M}}\p{{N}}]--{any_of(_SPACED, 'Script_Extensions')}"
+    return f"[{any_of(scripts)}[{shared}]]"
+
+
 UNSPACED_SCRIPTS = (*IDEOGRAPHIC, *KANA, "Hangul", *UNSPACED_CLUSTERS, "Tibetan")
-UNSPACED = rf"[{any_of(UNSPACED_SCRIPTS)}[{any_of(UNSPACED_SCRIPTS, 'Script_Extensions')}&&[\p{{L}}\p{{M}}\p{{N}}]]]"
+UNSPACED = with_shared(UNSPACED_SCRIPTS)

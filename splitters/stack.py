@@ -29,7 +29,7 @@ class Stack:
     def fingerprint(self) -> str:
         """Returns a digest of the levels on the shared edge texts: it changes with a vocabulary file, with the code of
         a plug-in, or with the Unicode version of `regex`, where these move a boundary."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules))
         for name, data in (short_texts() | long_texts()).items():
             if name != LONGEST:
                 digest.update(self.levels(data).tobytes())

@@ -11,49 +11,45 @@ from typing import ClassVar
 from splitters.automaton import State
 from splitters.characters import Classes
 from splitters.registry import register
-from splitters.scripts import IDEOGRAPHIC, KANA, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of
-from splitters.whitespace import Whitespace, in_word
+from splitters.scripts import IDEOGRAPHIC, KANA, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
+from splitters.whitespace import Whitespace
 
 # Conjuncts. Tamil's pulli and Sinhala's al-lakuna only silence a vowel (unless a joiner follows).
 _STACKERS = r"[[\p{InSC=Virama}\p{InSC=Invisible_Stacker}]--[\u0bcd\u0dca]]"
 # What never begins a cluster. Many of these signs count as letters (all of Thai's and Lao's vowels).
-_SIGNS = "[{}[{}&&\\p{{InSC=Other}}]]".format(
-    r"\p{M}\p{Cf}"
-    + "".join(
-        rf"\p{{InSC={name}}}"
-        for name in (
-            "Vowel_Dependent",
-            "Vowel",
-            "Consonant_Medial",
-            "Consonant_Subjoined",
-            "Consonant_Final",
-            "Tone_Letter",
-        )
-    ),
+_TONES = r"[\p{InSC=Tone_Mark}\p{InSC=Tone_Letter}]"
+# What never begins a cluster. Many of these signs count as letters (all of Thai's and Lao's vowels).
+_SIGNS = "[{}[{}&&\\p{{InSC=Other}}]\ua9cf]".format(
+    r"\p{M}\p{Cf}\p{InSC=Vowel_Dependent}\p{InSC=Vowel}"
+    r"\p{InSC=Consonant_Medial}\p{InSC=Consonant_Subjoined}\p{InSC=Consonant_Final}",
     any_of(UNSPACED_CLUSTERS),
 )
+_BEFORE = r"[\p{InPC=Visual_Order_Left}\p{InSC=Consonant_Prefixed}\p{InSC=Consonant_Preceding_Repha}]"
 
 
 def cluster_classes(letters: str) -> Classes:
     """Returns the classes that `step_cluster` knows; `letters`: the set of the letters that form clusters."""
+    inside = rf"[\p{{M}}\p{{Cf}}[{letters}&&\p{{L}}]\ua9cf]"
     return (
         ("stacker", _STACKERS),
         ("joiner", r"\u200d"),
         ("nonjoiner", r"\u200c"),
-        ("vowel before", r"\p{InPC=Visual_Order_Left}"),
-        ("short a", r"[\u0e31\u0eb1\u0ebb]"),  # ◌ั ◌ັ ◌ົ: a consonant must follow
+        ("before", rf"[{_BEFORE}&&{letters}]"),
+        ("short a", r"[\u0e31\u0eb1\u0ebb]"),  # ◌ั ◌ັ ◌ົ: a consonant must follow, unless another vowel does
         ("long ue", r"[\u0e37\u0eb7]"),  # ◌ื ◌ື: อ after it is a vowel
         ("long i", r"\u0e35"),  # ◌ี: ย after it is a vowel if เ stands before
-        ("sign", rf"[{_SIGNS}&&[\p{{M}}\p{{Cf}}{letters}]&&[\p{{L}}\p{{M}}\p{{Cf}}]]"),
+        ("tone", rf"[{_TONES}&&{inside}]"),
+        ("sign", rf"[{_SIGNS}&&{inside}]"),
         ("o", r"[\u0e2d\u0ead]"),
         ("yo", r"\u0e22"),
         ("base", rf"[{letters}&&\p{{L}}--\p{{InSC=Other}}]"),
     )
 
 
-# States inside a cluster: what it ends with so far.
-_TAKES_ANY = ("stacked", "vowel before", "short a")  # the next letter belongs to it
-CLUSTER = ("cluster", "vowel around", *_TAKES_ANY, "long ue", "long ia")
+# States inside a cluster: what it ends with so far. "around" and "second" are the one or two consonants
+# that a vowel written before them may enclose (เรี, เปลี).
+_TAKES_ANY = ("stacked", "before", "short a")  # the next letter belongs to it
+CLUSTER = ("cluster", "around", "second", *_TAKES_ANY, "long ue", "long ia")
 
 
 def step_cluster(state: State, kind: str) -> tuple[State, bool] | None:
@@ -61,25 +57,27 @@ def step_cluster(state: State, kind: str) -> tuple[State, bool] | None:
     None if `kind` is of another class."""
     if kind in ("base", "o", "yo"):
         joined = state in _TAKES_ANY or (state, kind) in (("long ue", "o"), ("long ia", "yo"))
-        return ("vowel around" if state == "vowel before" else "cluster"), not joined
-    if kind == "vowel before":
+        return {"before": "around", "around": "second"}.get(str(state), "cluster"), not joined
+    if kind == "before":
         return kind, state != "stacked"
-    if kind not in ("stacker", "joiner", "nonjoiner", "short a", "long ue", "long i", "sign"):
+    if kind not in ("stacker", "joiner", "nonjoiner", "short a", "long ue", "long i", "tone", "sign"):
         return None
     if state not in CLUSTER:  # a mark on something else goes with it
-        return state if in_word(state) else "letter", False
+        return "letter" if state == "blank" else state, False
     if kind in ("stacker", "joiner"):
         return "stacked", False
-    if kind == "nonjoiner":
-        return "cluster", False
+    if kind in ("short a", "long ue"):
+        return kind, False
     if kind == "long i":
-        return "long ia" if state == "vowel around" else "cluster", False
-    return state if kind == "sign" else kind, False
+        return "long ia" if state in ("around", "second") else "cluster", False
+    if kind == "tone" or state == "before":
+        return state, False
+    return "cluster", False
 
 
 # Every character a syllable of its own, but for what kana write smaller or lengthen, ん and marks.
 _SMALL_KANA = r"[ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰ-ㇿー゛゜んンｧ-ｯｰﾝﾞﾟ]"
-_WHOLE = rf"[{any_of((*IDEOGRAPHIC, *KANA))}--\p{{M}}]"
+_WHOLE = rf"[{with_shared((*IDEOGRAPHIC, *KANA))}--\p{{M}}]"
 _JAMO = r"\p{{Hangul_Syllable_Type={}}}"
 
 

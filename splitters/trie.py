@@ -1,13 +1,16 @@
 """The pieces of a BPE vocabulary, found by walking a trie of bytes.
 
-A tokenizer decides by what comes later; a walk does not. It goes down the trie as long as some entry
-goes on like the text (greedy longest match), and where it dies a boundary falls, and it starts again
-at the root with the same byte. As entries are bytes, it can die inside a character, or at the first
-byte of one: the boundary falls on that character's last byte, unless `align: byte` leaves it there.
+A tokenizer decides by what comes later; a walk does not. It goes down the trie, greedily, as long as
+some entry goes on like the text, and where it dies a boundary falls, and it starts again at the root
+with the same byte. (So a unit can be the beginning of an entry: nothing is taken back.) As entries are
+bytes, it can die inside a character, or at the first byte of one: the boundary falls on that
+character's last byte, unless `align: byte` leaves it there.
 """
 
+import hashlib
 import json
-from functools import cached_property, lru_cache
+import re
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +21,14 @@ from splitters.contract import Splitter, Stepper, one_of
 from splitters.registry import register
 from splitters.utf8_character import AtLastByte
 
+PARTS = ("normalizer", "pre_tokenizer", "decoder")  # of a tokenizers JSON
 SHIPPED = Path(__file__).parent / "vocabularies" / "udhr-4096.json"
 Edges = dict[int, int]  # node · 256 + byte → node, the root is 0
 
 
 @register("trie")
 class Trie(Splitter):
-    """A boundary where the walk on the byte trie of a BPE vocabulary dies: greedy longest match.
+    """A boundary where the walk on the byte trie of a BPE vocabulary dies, as no entry goes on like the text.
 
     It falls on the last byte of the character at which the walk dies, with `align: byte` on the very byte.
     `vocabulary`: a Hugging Face tokenizers JSON, such as `aunet vocabulary` trains; left out, a small one of 24
@@ -34,6 +38,8 @@ class Trie(Splitter):
     source = "byte-trie BPE"
 
     def __init__(self, vocabulary: str | None = None, align: Literal["byte", "character"] = "character") -> None:
+        if not isinstance(vocabulary, str | None):
+            raise ValueError(f"trie: vocabulary is {vocabulary!r}, it must be the path of a tokenizers JSON")
         self.vocabulary = vocabulary
         self.align = one_of("trie", "align", align, ("byte", "character"))
         walk = _Walk(Path(vocabulary) if vocabulary is not None else SHIPPED)
@@ -48,14 +54,18 @@ class Trie(Splitter):
 
 class _Walk(Splitter):
     def __init__(self, vocabulary: Path) -> None:
-        self.edges = edges_of(frozenset(entries(vocabulary)))
+        self.entries = frozenset(entries(vocabulary))
+        self.edges = edges_of(self.entries)
+
+    def identity(self) -> bytes:
+        return hashlib.sha256(repr(sorted(self.entries)).encode()).digest()
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The trie as `compiled.walk_trie` reads it."""
         keys = np.array(sorted(self.edges), np.int64)
         children = np.array([self.edges[key] for key in keys.tolist()], np.int32)
-        first = np.searchsorted(keys >> 8, np.arange(len(keys) + 2)).astype(np.int32)
+        first = np.searchsorted(keys >> 8, np.arange(len(keys) + 3)).astype(np.int32)  # nodes, `lost`, and an end
         return first, (keys & 255).astype(np.uint8), children
 
     def split(self, data: bytes) -> np.ndarray:
@@ -67,7 +77,7 @@ class _Walk(Splitter):
 
 class _WalkStepper(Stepper):
     def __init__(self, edges: Edges) -> None:
-        self.edges, self.node = edges, 0
+        self.edges, self.node, self.lost = edges, 0, len(edges) + 1
 
     def push(self, byte: int) -> bool:
         before = self.node
@@ -75,7 +85,7 @@ class _WalkStepper(Stepper):
         if node is not None:
             self.node = node
             return False
-        self.node = self.edges.get(byte, 0)
+        self.node = self.edges.get(byte, self.lost)  # lost: no entry begins with this byte, so it is a piece of its own
         return before != 0
 
     def __deepcopy__(self, memo: dict) -> "_WalkStepper":
@@ -103,26 +113,36 @@ def entries(path: Path) -> list[bytes]:
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        vocabulary = list(fields["model"]["vocab"])
-        special = {token["content"] for token in fields.get("added_tokens", []) if token.get("special", True)}
+        model, added = dict(fields["model"]), fields.get("added_tokens") or []
+        if model.get("type", "BPE" if "merges" in model else "WordPiece") != "BPE":
+            raise ValueError(f"its model is a {model.get('type', 'WordPiece')}, not a BPE")
+        for affix in ("end_of_word_suffix", "continuing_subword_prefix"):
+            if model.get(affix):
+                raise ValueError(f"its {affix} {model[affix]!r} marks what is no text")
+        special = {token["content"] for token in added if token.get("special", True)}
+        read = _from_letters if _is_byte_level(fields) else partial(_from_piece, blank=_blank_of(fields))
+        found = [read(token) for token in dict(model["vocab"]) if token not in special]
+        found += [token["content"].encode() for token in added if not token.get("special", True)]
     except OSError as error:
         raise ValueError(f"trie: the vocabulary {str(path)!r} cannot be read ({error})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"trie: {str(path)!r} is no tokenizers JSON with a model.vocab ({type(error).__name__}: {error}): "
+            f"trie: {str(path)!r} is no tokenizers JSON with a BPE model ({type(error).__name__}: {error}): "
             "train one with aunet vocabulary, or save one with Tokenizer.save"
         ) from None
-    if fields["model"].get("type", "BPE") != "BPE" or not all(isinstance(token, str) for token in vocabulary):
-        raise ValueError(f"trie: {str(path)!r} holds a model of type {fields['model'].get('type')!r}, not a BPE")
-    tokens = [token for token in vocabulary if token not in special]
-    found = [_from_letters(token) for token in tokens] if _is_byte_level(fields) else [*map(_from_piece, tokens)]
     if not any(found):
         raise ValueError(f"trie: the vocabulary of {str(path)!r} is empty")
     return [entry for entry in found if entry]
 
 
 def _is_byte_level(fields: dict[str, Any]) -> bool:
-    return any('"ByteLevel"' in json.dumps(fields.get(part)) for part in ("pre_tokenizer", "decoder"))
+    return any('"ByteLevel"' in json.dumps(fields.get(part)) for part in PARTS)
+
+
+def _blank_of(fields: dict[str, Any]) -> str:
+    """Returns what stands for a blank: ▁, or the Metaspace's own replacement."""
+    found = re.search(r'"Metaspace"[^{}]*"replacement": "(.)"', json.dumps(fields, ensure_ascii=False))
+    return found[1] if found else "▁"
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +158,7 @@ def _from_letters(token: str) -> bytes:
     return bytes(letters[letter] for letter in token) if all(letter in letters for letter in token) else b""
 
 
-def _from_piece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("▁", " ").encode()
+def _from_piece(token: str, blank: str) -> bytes:
+    if byte := re.fullmatch("<0x([0-9A-Fa-f]{2})>", token):
+        return bytes([int(byte[1], 16)])
+    return token.replace(blank, " ").encode()

@@ -6,7 +6,7 @@ from functools import reduce
 import numpy as np
 
 from splitters.contract import Splitter, Stepper
-from splitters.registry import Spec, register, resolve
+from splitters.registry import Spec, register, resolve_part
 
 
 @register("union")
@@ -18,7 +18,7 @@ class Union(Splitter):
     def __init__(self, of: Sequence[Spec] = ("whitespace", "sentence_end")) -> None:
         if not isinstance(of, Sequence) or isinstance(of, str) or not of:
             raise ValueError(f"union: of is {of!r}, it must be a list of splitters, for example [whitespace, fixed]")
-        self.of = [resolve(spec) for spec in of]
+        self.of = [resolve_part("union", spec) for spec in of]
 
     def split(self, data: bytes) -> np.ndarray:
         return reduce(np.logical_or, (splitter.split(data) for splitter in self.of))

@@ -2,14 +2,14 @@
 
 from typing import ClassVar
 
-from splitters.automaton import CharacterRule, State
+from splitters.automaton import CharacterRule
 from splitters.characters import Classes
 from splitters.registry import register
 
 LINE_BREAK = r"[\n\v\f\x85\u2028\u2029]"  # not \r: in \r\n it is a blank that the \n closes
 BLANK = r"[\s\u200b]"  # U+200B parts words in Khmer and is not \s
-# Combining marks and format characters (joiners) are part of the word that they stand in.
-LETTER = r"[\p{L}\p{M}\p{Cf}]"
+LETTER = r"\p{L}"
+MARK = r"[\p{M}\p{Cf}]"  # combining marks, and format characters such as joiners, go with what they stand on
 DIGIT = r"\p{N}"
 DIGITS_IN_GROUP = 3
 
@@ -22,10 +22,18 @@ class Whitespace(CharacterRule):
     """
 
     source = "AU-Net, arXiv 2506.14761, without its look ahead"
-    classes: ClassVar[Classes] = (("break", LINE_BREAK), ("blank", BLANK), ("letter", LETTER), ("digit", DIGIT))
+    classes: ClassVar[Classes] = (
+        ("break", LINE_BREAK),
+        ("blank", BLANK),
+        ("mark", MARK),
+        ("letter", LETTER),
+        ("digit", DIGIT),
+    )
     start = "blank"
 
     def step(self, state, kind):
+        if kind == "mark":
+            return "letter" if state == "blank" else state, False
         if kind == "break":
             return "blank", True
         if kind == "blank":
@@ -36,8 +44,3 @@ class Whitespace(CharacterRule):
         if kind == "rest":
             return "punctuation", state != "punctuation"
         return "letter", False  # letters, and invalid bytes
-
-
-def in_word(state: State) -> bool:
-    """Returns whether a state of `Whitespace`, or of a rule that adds to it, stands inside a word."""
-    return state not in ("blank", "punctuation") and state[0] != "digit"  # type: ignore[index]

@@ -64,6 +64,15 @@ def test_stages_above_have_longer_units():
     assert rows[3].units < rows[2].units
 
 
+def test_offsets_of_a_higher_stage_count_positions_of_the_stage_below():
+    text = b"a" * 40 + b" " + b"b " * 40
+    stack = Stack(["whitespace", {"name": "every", "n": 30, "sentence_end": False}])
+    words, groups = units.measure([("en", text)], {"words": stack})[2:]
+    assert words.past_offset_16 == pytest.approx((40 - 15) / len(text))  # BOS is at offset 0 of the first unit
+    positions = int((stack.levels(text) > 0).sum())  # 41 blanks: the 30th begins a unit of 12, BOS one of 30
+    assert groups.past_offset_16 == pytest.approx((30 - 16) / positions)
+
+
 @pytest.mark.parametrize("language", sorted(WORDS))
 def test_words_of_a_dictionary(language):
     pytest.importorskip("icu4py")
@@ -71,6 +80,13 @@ def test_words_of_a_dictionary(language):
     found = marked(text, language)
     assert {text.index(word) for word in words} <= found.begins
     assert 0 not in found.begins  # the first word of a text is no achievement
+
+
+def test_words_after_characters_that_take_two_of_utf_16():
+    pytest.importorskip("icu4py")
+    text, _ = WORDS["ja"]
+    moved = {begin + 3 for begin in marked(text, "ja").begins}
+    assert moved <= marked("😀😀。" + text, "ja").begins
 
 
 def test_words_of_zero_width_spaces():
@@ -120,7 +136,7 @@ def test_split_shows_several_splitters_and_stages(capsys):
     )
     assert "text · whitespace\n人人生而│ a║ b" in shown.out
     assert "text · script_aware\n│人人║生而│ a║ b" in shown.out
-    assert "stage 3: 2 boundaries in 16 bytes, 8.00 bytes per unit" in shown.out
+    assert "stage 3: 2 boundaries in 16 bytes, 5.33 bytes per unit" in shown.out
 
 
 def test_split_colours_a_terminal_only(capsys, monkeypatch):
@@ -137,7 +153,7 @@ def test_split_colours_a_terminal_only(capsys, monkeypatch):
 def test_split_says_what_it_leaves_out(capsys):
     shown = show(capsys, "split", str(UDHR / "en.jsonl"), "--characters", "20")
     assert "the first 20 of" in shown.err
-    assert "the first of each language, 1 of 31 documents" in shown.err
+    assert "the first of each language and file, 1 of 31 documents" in shown.err
     shown = show(capsys, "split", str(UDHR / "en.jsonl"), "--stats", "--megabytes", "0.005")
     assert re.search(r"--megabytes 0.005 left out documents: en \d+", shown.err)
 
@@ -172,6 +188,7 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
     out = tmp_path / "deep" / "th.json"
     shown = show(capsys, "vocabulary", str(UDHR / "th.jsonl"), "--size", "600", "--out", str(out)).out
     assert "trained on 31 documents" in shown
+    assert "600 entries" in shown
     spec = re.search(r"--splitter '(.*)'", shown)[1]
     assert "bytes per unit" in show(capsys, "split", "ทุกคนมีสิทธิ", "--splitter", spec).out
 
@@ -184,7 +201,16 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
         (["split", "a", "--stages", "1"], ["--stages is 1", "2 or more"]),
         (["split", "a", "--stages", "3", "--upper_splitters", "every"], ["--stages and --upper_splitters"]),
         (["split", "a", "--plot", "/nowhere/a.png"], ["/nowhere/a.png"]),
-        (["split", "a", "--plot", "a.doc"], ["doc", "png"]),
+        (["split", "a", "--plot", "a.doc"], ["a.doc", ".png"]),
+        (["split", "a", "--characters", "-5"], ["--characters", "above 0"]),
+        (["split", "a", "--stats", "--megabytes", "nan"], ["--megabytes", "above 0"]),
+        (["split", "/tmp"], ["'/tmp' is no file"]),
+        (["split", "a", "--splitter", "builtins:object"], ["builtins:object", "must be a class that inherits"]),
+        (
+            ["split", "a", "--splitter", "tests.test_splitter_laws:PeekingSplitter"],
+            ["PeekingSplitter breaks the prefix law"],
+        ),
+        (["split", "a", "--splitter", "{name: fixed, 5: 3}"], ["fixed", "'5'"]),
         (["vocabulary", "gone", "--out", "v.json"], ["'gone' is no file"]),
         (["vocabulary", str(UDHR / "en.jsonl"), "--size", "9", "--out", "v.json"], ["vocabulary is 9", "257"]),
     ],

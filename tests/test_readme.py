@@ -1,6 +1,7 @@
 """What the README says is run: its Python, its splitter, its picture and its make targets."""
 
 import re
+import shlex
 
 import torch
 import yaml
@@ -9,6 +10,7 @@ import splitters
 from aunet_lightning.cli.main import main
 from aunet_lightning.reports.boundaries import as_line
 from splitters import Stack
+from splitters.registry import BUILT_IN
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -67,7 +69,7 @@ def test_the_units_in_the_docs_are_those_of_the_splitters():
 
 
 def test_every_splitter_is_in_the_docs_and_the_readme():
-    named = {name for name in splitters.available() if ":" not in name}
+    named = set(BUILT_IN)
     assert named <= set(re.findall(r"^\| `(\w+)` \|", DOCS, re.M))
     assert named <= set(re.findall(r"`(\w+)`", README))
 
@@ -82,3 +84,9 @@ def test_the_package_in_the_docs_is_the_one_that_is_tested():
     (block,) = re.findall(r"```toml\n(\[build-system\].*?)```", DOCS, re.S)
     tested = (ROOT / "tests" / "plug_in" / "pyproject.toml").read_text()
     assert tested.startswith(block)
+
+
+def test_the_pattern_that_the_docs_refuse_is_refused(capsys):
+    (command, error) = re.search(r"```\n(aunet split .*)\n(aunet: error: (?:.|\n)*?)…", DOCS).groups()
+    assert main(shlex.split(command)[1:]) == 1
+    assert " ".join(error.split()) in " ".join(capsys.readouterr().err.split())

@@ -37,9 +37,9 @@ def test_built_in_names():
 
 
 def test_registering_is_being_available(clean_registry):
-    splitters.register("vowels")(EveryVowel)
-    assert "vowels" in splitters.available()
-    splitters.check("vowels")
+    splitters.register("every_vowel")(EveryVowel)
+    assert "every_vowel" in splitters.available()
+    splitters.check("every_vowel")
 
 
 def test_a_name_is_given_once(clean_registry):
@@ -90,6 +90,19 @@ def test_module_and_class_name_ones_own(clean_registry):
         ({"name": "spacelike", "align": "word"}, ["align is 'word'", "'byte' or 'character'"]),
         ({"name": "script_aware", "n": True}, ["script_aware", "n is True"]),
         ({"name": "cap", "max_bytes": 0}, ["cap", "max_bytes is 0"]),
+        ({"name": "cap", "max_bytes": 10**20}, ["cap", "1000000000 or less"]),
+        ({"name": "fixed", "n": 20_001, "of": "characters"}, ["fixed", "n is 20001", "10000 or less"]),
+        ({"name": "cap", "of": "every"}, ["cap: 'every' groups the units", "of: whitespace"]),
+        ({"name": "union", "of": [{"name": "every", "n": 4}]}, ["union", "groups the units"]),
+        ({"name": "trie", "vocabulary": 5}, ["vocabulary is 5", "path"]),
+        ({"name": "pattern", "patterns": 5}, ["patterns is 5"]),
+        (
+            {"name": "pattern", "patterns": [r"(?s).{31}", r"(?s).{37}", r"(?s).{29}"]},
+            ["more than 20000 states", "union"],
+        ),
+        ({"name": "pattern", "patterns": "(?:a{1000}){1000}b"}, ["so many repetitions"]),
+        ({"name": "pattern", "patterns": "(?R)"}, ["not supported"]),
+        ({"name": "pattern", "patterns": "(?:" * 900 + "a" + ")" * 900}, ["nested too deep"]),
         ({"name": "cap", "of": "whitespac"}, ["unknown splitter 'whitespac'", "Did you mean 'whitespace'"]),
         ({"name": "union", "of": "whitespace"}, ["union", "must be a list"]),
         ({"name": "union", "of": []}, ["union", "must be a list"]),

@@ -90,7 +90,7 @@ def test_a_language_may_be_called_all():
 
 
 def test_a_line_shows_units_of_every_stage():
-    assert as_line(b"one two three. Four\n", STACK) == "one│ two║ three│.║ Four║⏎"
+    assert as_line(b"one two three. Four\n", STACK) == "one│ two║ three│.║ Four║⏎\n"
     assert as_line("人人".encode(), Stack(["cjk_character"])) == "│人│人"
 
 
@@ -98,9 +98,10 @@ def test_a_line_shows_units_of_every_stage():
 def test_clusters_keep_every_character_and_boundary(name):
     data = short_texts()[name]
     found, levels = clusters(data, STACK), STACK.levels(data)
-    assert "".join(cluster.text for cluster in found) == "".join(
-        "\ufffd" if "\udc80" <= c <= "\udcff" else c for c in data.decode("utf-8", "surrogateescape")
-    )
+    text = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in data.decode("utf-8", "surrogateescape"))
+    pictures = {code: 0x2400 + code for code in range(32) if code not in b"\t\n\r"} | {127: 0x2421}
+    assert "".join(cluster.text for cluster in found) == text.translate(pictures)
+    assert sum(cluster.bytes for cluster in found) == len(data)
     assert sum(cluster.boundaries for cluster in found) == int((levels > 0).sum())
     assert max((cluster.level for cluster in found), default=0) == levels.max(initial=0)
     assert as_html([(name, data)], {"a": STACK, "b": STACK}).count("<tr>") == 2
@@ -111,6 +112,7 @@ def test_clusters_keep_every_character_and_boundary(name):
 def test_colours_keep_the_text_and_tear_no_cluster_apart(name, rule):
     text, stack = SCRIPTS[name], Stack([rule, "every", "every"])
     coloured = as_colours(text.encode(), stack)
+    text = text.translate({0x0B: "␋", 0x0C: "␌"})
     assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == text
     begins = {match.start() for match in regex.finditer(r"\X", text)} | {len(text)}
     at = 0

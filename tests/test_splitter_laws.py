@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import unicodedata
 
 import numpy as np
@@ -182,6 +183,68 @@ def test_a_rule_that_raises_is_refused_with_the_text():
     with pytest.raises(LawError, match="RuntimeError: cannot read this") as error:
         check(Raising())
     assert error.value.text == b"\xe4"
+
+
+class Forgetful(Stepper):
+    """A copy of it begins anew."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def push(self, byte):
+        self.seen += 1
+        return self.seen % 4 == 0
+
+    def __deepcopy__(self, memo):
+        return Forgetful()
+
+
+def test_a_stepper_that_does_not_survive_a_copy_is_refused():
+    class Four(splitters.Splitter):
+        def split(self, data):
+            return build("fixed").split(data)
+
+        def stepper(self):
+            return Forgetful()
+
+    with pytest.raises(LawError, match="a deep copy of the stepper"):
+        check(Four())
+
+
+def test_a_splitter_that_keeps_state_is_refused():
+    class Counting(PeekingSplitter):
+        calls = 0
+
+        def split(self, data):
+            self.calls += 1
+            return np.full(len(data), self.calls % 3 == 0)
+
+    with pytest.raises(LawError, match="may keep no state between calls"):
+        check(Counting())
+
+
+def test_a_shared_buffer_is_refused():
+    buffer = np.zeros(2_000_000, bool)
+
+    class Sharing(PeekingSplitter):
+        def split(self, data):
+            buffer[: len(data)] = np.frombuffer(data, np.uint8) == 101
+            return buffer[: len(data)]
+
+    with pytest.raises(LawError, match="return a new array each time"):
+        check(Sharing())
+
+
+@pytest.mark.parametrize("ahead", [rb" (?=\t)", rb" (?=\()", rb" (?=H)", b" (?=\xf0\xa0)", b" (?=\xe4)"])
+def test_a_rule_that_peeks_at_one_kind_of_character_is_refused(ahead):
+    class Peeking(PeekingSplitter):
+        def split(self, data):
+            fires = np.frombuffer(data, np.uint8) == 32
+            fires[[match.start() for match in re.finditer(ahead, data)]] = False
+            return fires
+
+    with pytest.raises(LawError, match="prefix"):
+        check(Peeking())
 
 
 def test_a_rule_without_end_is_refused():

@@ -53,6 +53,7 @@ def units(splitter, text: str) -> list[str]:
         ("a,b;;c", ["a,", "b;", ";c"]),
         ("in 1234567 years", ["in ", "1", "234", "567", " ", "years"]),
         ("e\u0301te\u0301 nai\u0308ve", ["e\u0301te\u0301 ", "nai\u0308ve"]),
+        ("👩\u200d👩\u200d👧❤\ufe0f❤ 1\ufe0f2", ["👩", "\u200d👩\u200d👧❤\ufe0f❤ ", "1", "\ufe0f2"]),
         ("सभी मनुष्यों को", ["सभी ", "मनुष्यों ", "को"]),
         ("มนุษย์ทั้งหลาย เกิด", ["มนุษย์ทั้งหลาย ", "เกิด"]),
         ("ទាំង\u200bអស់", ["ទាំង\u200b", "អស់"]),
@@ -78,6 +79,7 @@ def test_whitespace(text, expected):
         ("𠮷野", ["𠮷", "野"]),
         ("〇零", ["〇", "零"]),
         ("सभी को", ["सभी ", "को"]),
+        ("e\u0301te\u0301 сімʼя Tie\u0302\u0301ng", ["e\u0301te\u0301 ", "сімʼя ", "Tie\u0302\u0301ng"]),
     ],
 )
 def test_cjk_character(text, expected):
@@ -145,6 +147,7 @@ def test_aunet_word_equals_patterns_that_do_not_peek(text):
 @given(st.text("ab1.\u0301 \u200b\n中", max_size=40))
 def test_whitespace_equals_patterns_that_do_not_peek(text):
     def expected(before, character):
+        before = regex.sub(r"(?<=[^\s\u200b])\u0301+", "", before)  # a mark changes nothing, but after a blank
         if character == "\n":
             return True
         if character in " \u200b":
@@ -211,38 +214,22 @@ def test_utf8_character_is_every_character(text):
 CLUSTERED = "\r\n\0 a\u0301\u0308\u200c\u200d\u0915\u094d\u0937\u093e\u0e33\u0600🇯🇩🇪👩🏽❤\ufe0f\u1112\u1161\u11ab한하က္"
 
 
-# The regular expression for extended grapheme clusters of UAX #29, table 1c. (`\X` of `regex` is shorter: it joins
-# consonants after any virama, also after one without a consonant before it.)
-CLUSTER = r"""(?xV1)
-    \r\n | [\p{GCB=Control}\r\n]
-  | \p{GCB=Prepend}*
-    (?: \p{GCB=L}* (?: \p{GCB=V}+ | \p{GCB=LV}\p{GCB=V}* | \p{GCB=LVT} ) \p{GCB=T}* | \p{GCB=L}+ | \p{GCB=T}+
-      | \p{GCB=Regional_Indicator}{2}
-      | \p{Extended_Pictographic} (?: \p{GCB=Extend}* \u200d \p{Extended_Pictographic} )*
-      | \p{InCB=Consonant} (?: [\p{InCB=Extend}\p{InCB=Linker}]* \p{InCB=Linker} [\p{InCB=Extend}\p{InCB=Linker}]* \p{InCB=Consonant} )+
-      | [^\p{GCB=Control}\r\n]
-    )
-    [\p{GCB=Extend}\u200d\p{GCB=SpacingMark}]*
-  | .
-"""
-
-
 @pytest.mark.parametrize("characters", [st.characters(exclude_categories=["Cs"]), CLUSTERED], ids=["any", "clustered"])
-def test_grapheme_equals_the_expression_of_the_standard(characters):
+def test_grapheme_equals_the_clusters_of_regex(characters):
     @settings(max_examples=400)
     @given(st.text(characters, max_size=12))
     def check(text):
-        assert units(build("grapheme"), text) == regex.findall(CLUSTER, text)
+        assert units(build("grapheme"), text) == regex.findall(r"\X", text)
 
     check()
 
 
-def test_grapheme_equals_the_expression_of_the_standard_beside_every_character():
+def test_grapheme_equals_the_clusters_of_regex_beside_every_character():
     """Each code point after a letter, a mark, a consonant with virama, an emoji with joiner, and before a mark."""
     every = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
     characters = regex.findall(r"[\P{Cn}--\p{Han}]", every, regex.V1)
     text = "".join(f"a{c}\u0301{c}\u0915\u094d{c}👩\u200d{c}" for c in characters)
-    assert units(build("grapheme"), text) == regex.findall(CLUSTER, text)
+    assert units(build("grapheme"), text) == regex.findall(r"\X", text)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +240,9 @@ def test_grapheme_equals_the_expression_of_the_standard_beside_every_character()
         ("เรียนที่เมืองกั้น", ["เรีย", "น", "ที่", "เมือ", "ง", "กั้น"]),
         ("น้ำ แก้ว ๆ", ["น้ำ", " ", "แก้", "ว", " ๆ"]),
         ("ມະນຸດທຸກຄົນ", ["ມະ", "ນຸ", "ດ", "ທຸ", "ກ", "ຄົນ"]),
+        ("ເຂົາມາ ເຈົ້າຂອງ", ["ເຂົາ", "ມາ", " ", "ເຈົ້າ", "ຂ", "ອ", "ງ"]),
+        ("เปลี่ยนเกวียน", ["เป", "ลี่ย", "น", "เก", "วีย", "น"]),
+        ("ൎക", ["ൎക"]),
         ("ខ្មែរ\u200bស្រី", ["ខ្មែ", "រ", "\u200b", "ស្រី"]),
         ("မြန်မာ ကျွန်ုပ် အင်္ဂ", ["မြ", "န်", "မာ", " ", "ကျွ", "န်ု", "ပ်", " ", "အ", "င်္ဂ"]),
         ("क्षमा स्त्री", ["क्ष", "मा", " ", "स्त्री"]),
@@ -288,6 +278,10 @@ def test_syllable(text, expected):
         (2, "सभी मनुष्यों", ["सभी", " मनुष्यों"]),
         (2, "e\u0301te\u0301 Tiê\u0301ng", ["e\u0301te\u0301", " Tiê\u0301ng"]),
         (2, "བོད་ཡིག", ["བོད", "་ཡིག"]),
+        (2, "すへ\u3099ての ｱｶﾞｻ", ["すへ\u3099", "ての", " ", "ｱｶﾞ", "ｻ"]),
+        (2, "ㄇㄚˊㄇㄚ˙", ["ㄇㄚˊ", "ㄇㄚ˙"]),
+        (2, "⼀⼆⼈ 〆切", ["⼀⼆", "⼈", " ", "〆切"]),
+        (2, "ᦟᦹᧉ ꦲꦏꧏ", ["ᦟᦹᧉ", " ", "ꦲ", "ꦏꧏ"]),
         (2, "第3條 123", ["第", "3", "條", " ", "123"]),
         (2, "می\u200cخواهم رفت", ["می\u200cخواهم", " رفت"]),
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from aunet_lightning.data.bpe import train_bpe
-from splitters import build, check
+from splitters import Stack, build, check
 from splitters.trie import SHIPPED, entries
 from tests.conftest import UDHR
 
@@ -57,10 +57,25 @@ def test_a_boundary_is_moved_to_the_end_of_its_character():
     assert set(np.flatnonzero(moved)) == {ends[np.searchsorted(ends, t)] for t in np.flatnonzero(fires)}
 
 
-def test_a_byte_that_no_entry_begins_with():
-    pass_over = build("trie", vocabulary=str(SHIPPED), align="byte").rule
-    pass_over.edges = {key: node for key, node in pass_over.edges.items() if key != ord("x")}
-    check(pass_over)
+def test_a_byte_that_no_entry_begins_with_is_a_piece_of_its_own(tmp_path):
+    rule = build("trie", vocabulary=saved(tmp_path, ["a", "b", "ab"]), align="byte")
+    check(rule)
+    for text in (b"axa", b"xxab", b"abx"):
+        assert rule.split(text).tolist() == plain([b"a", b"b", b"ab"], text)
+
+
+def test_added_tokens_are_entries_unless_they_are_special(tmp_path):
+    added = [{"content": "<s>", "special": True}, {"content": "ab cd", "special": False}]
+    assert entries(tmp_path / saved(tmp_path, ["a", "<s>"], added_tokens=added, **LETTERS)) == [b"a", b"ab cd"]
+
+
+def test_another_vocabulary_is_another_fingerprint(tmp_path):
+    one = Stack([{"name": "trie", "vocabulary": saved(tmp_path, ["a", "b", "unlikelyword"])}]).fingerprint()
+    nested = {"name": "cap", "of": {"name": "trie", "vocabulary": saved(tmp_path, ["a", "b", "unlikelyword"])}}
+    inside = Stack([nested]).fingerprint()
+    saved(tmp_path, ["a", "b", "otherword"])
+    assert Stack([{"name": "trie", "vocabulary": str(tmp_path / "vocabulary.json")}]).fingerprint() != one
+    assert Stack([nested]).fingerprint() != inside
 
 
 @pytest.mark.parametrize(
@@ -70,7 +85,10 @@ def test_a_byte_that_no_entry_begins_with():
         ("ä¸Ń", LETTERS, "中".encode()),
         ("ä¸Ń", {"decoder": {"type": "ByteLevel"}}, "中".encode()),
         ("▁the", {"decoder": {"type": "Metaspace"}}, b" the"),
+        ("_the", {"decoder": {"type": "Metaspace", "replacement": "_"}}, b" the"),
+        ("Ġthe", {"normalizer": {"type": "ByteLevel"}}, b" the"),
         ("<0x0A>", {}, b"\n"),
+        ("<0xZZ>", {}, b"<0xZZ>"),
         ("中文", {}, "中文".encode()),
     ],
 )
@@ -84,9 +102,14 @@ def test_entries_are_bytes(tmp_path, token, fields, expected):
     [
         ("[]", "no tokenizers JSON"),
         ("{}", "model"),
-        ('{"model": {"type": "Unigram", "vocab": [["a", 0.5]]}}', "'Unigram', not a BPE"),
+        ('{"model": {"type": "Unigram", "vocab": [["a", 0.5]]}}', "Unigram, not a BPE"),
         ('{"model": {"type": "BPE", "vocab": {}}}', "is empty"),
         ("{", "no tokenizers JSON"),
+        ('{"model": {"vocab": {"##a": 0}}}', "WordPiece, not a BPE"),
+        (
+            '{"model": {"type": "BPE", "vocab": {"a</w>": 0}, "end_of_word_suffix": "</w>"}}',
+            "end_of_word_suffix '</w>'",
+        ),
     ],
 )
 def test_what_is_no_vocabulary_is_named(tmp_path, content, words):

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,15 +12,17 @@ from typing import Any, NamedTuple
 import regex
 import yaml
 
-from splitters import DEFAULT, Stack
+from splitters import DEFAULT, Stack, check
 
 CHARACTERS = 600  # of a text in pictures
 MEGABYTES = 2.0  # of a language in statistics
+SUFFIXES = (".jsonl", ".json", ".txt", ".md", ".csv", ".gz", ".zst")  # what ends so names a file, not a text
 UPPER = {"name": "every", "n": 2}
 
 
 class Text(NamedTuple):
     language: str
+    source: str  # the argument that it is, or is from
     name: str
     data: bytes
 
@@ -35,7 +38,7 @@ def splitters(arguments: list[str]) -> int:
         parameters = inspect.signature(cls).parameters.values()
         options = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
         print(name + (f"({options})" if options else ""))
-        print("    " + _first_sentence(inspect.getdoc(cls) or ""))
+        print("    " + _first_sentence(inspect.cleandoc(cls.__doc__ or "(its class has no docstring)")))
         if cls.source:
             print(f"    source: {cls.source}")
     return 0
@@ -59,7 +62,7 @@ def split(arguments: list[str]) -> int:
     parser.add_argument(
         "--stages", type=int, help="show so many, by {name: every, n: 2} above the splitter (default 2)"
     )
-    parser.add_argument("--upper_splitters", nargs="*", help="instead of --stages: one rule per further stage")
+    parser.add_argument("--upper_splitters", nargs="*", action="extend", help="instead: one rule per further stage")
     parser.add_argument("--html", metavar="FILE", help="write a page with the splitters one above the other")
     parser.add_argument("--stats", action="store_true", help="length of units per language and splitter, as a table")
     parser.add_argument("--csv", metavar="FILE", help="write the statistics as CSV")
@@ -75,6 +78,8 @@ def split(arguments: list[str]) -> int:
         "--color", choices=("auto", "always", "never"), default="auto", help="else units are marked │ ║"
     )
     options = parser.parse_args(arguments)
+    if not options.megabytes > 0 or options.characters < 1:
+        raise ValueError("--megabytes and --characters must be above 0")
     stacks = _stacks(options)
     texts = list(_texts(options.text))
     if not any(text.data for text in texts):
@@ -99,15 +104,18 @@ def vocabulary(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FILE", help="where to write it, a tokenizers JSON")
     options = parser.parse_args(arguments)
     from aunet_lightning.data.bpe import train_bpe
-    from splitters import check
 
     texts = [text.data for text in _texts(options.files, must_exist=True)]
+    if not any(texts):
+        raise ValueError(f"there is no text in {', '.join(options.files)}")
+    trained = train_bpe(texts, options.size)
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(train_bpe(texts, options.size), encoding="utf-8")
+    out.write_text(trained, encoding="utf-8")
     check({"name": "trie", "vocabulary": str(out)})
-    print(f"{out}: trained on {len(texts)} documents, {sum(map(len, texts)) / 1e6:.2f} MB")
-    print(f"use it with --splitter '{{name: trie, vocabulary: {out}}}'")
+    entries = len(json.loads(trained)["model"]["vocab"])
+    print(f"{out}: {entries} entries, trained on {len(texts)} documents, {sum(map(len, texts)) / 1e6:.2f} MB")
+    print(f"use it with --splitter '{json.dumps({'name': 'trie', 'vocabulary': str(out)}, ensure_ascii=False)}'")
     return 0
 
 
@@ -120,20 +128,25 @@ def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
     upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
     if options.upper_splitters is not None:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
-    return {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or [DEFAULT]}
+    stacks = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or [DEFAULT]}
+    for stack in stacks.values():
+        for rule in stack.rules:
+            if not type(rule).__module__.startswith("splitters."):  # the built-in ones are tested
+                check(rule)
+    return stacks
 
 
 def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
     if not arguments:
-        yield Text("text", "standard input", sys.stdin.buffer.read())
+        yield Text("text", "-", "standard input", sys.stdin.buffer.read())
     for argument in arguments:
         path = Path(argument)
         if _is_file(path):
             yield from _of_file(path)
-        elif must_exist or path.suffix in (".jsonl", ".txt", ".gz", ".zst"):
+        elif must_exist or path.suffix in SUFFIXES or argument.startswith(("/", "./", "../", "~")):
             raise ValueError(f"{argument!r} is no file (looked from {Path.cwd()})")
         else:
-            yield Text("text", "text", argument.encode("utf-8", "surrogateescape"))
+            yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
 
 
 def _is_file(path: Path) -> bool:
@@ -146,12 +159,12 @@ def _is_file(path: Path) -> bool:
 def _of_file(path: Path) -> Iterator[Text]:
     from aunet_lightning.data.documents import Report, read_documents, stem
 
-    if ".jsonl" not in path.suffixes:
-        yield Text(stem(path), str(path), path.read_bytes())
+    if ".jsonl" not in path.suffixes and path.suffix not in (".gz", ".zst"):
+        yield Text(stem(path), str(path), str(path), path.read_bytes())
         return
     report = Report()
     for document in read_documents(path, "text", "lang", stem(path), report):
-        yield Text(document.language, f"{path}, {document.name}", document.text)
+        yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
     if warning := report.warning():
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
 
@@ -192,17 +205,18 @@ def _agreement(texts: list[Text], stacks: dict[str, Stack]) -> dict:
     from aunet_lightning.reports.words import agreement, marked
 
     words: dict[str, list] = {}
+    missing: dict[str, None] = {}
     for text in texts:
         try:
             found = marked(text.data.decode("utf-8", "replace"), text.language)
         except ModuleNotFoundError:
-            print(
-                f"aunet: the words of {text.language} need icu4py: pip install 'aunet-lightning[words]'",
-                file=sys.stderr,
-            )
-            return {}
+            missing[text.language] = None
+            continue
         if found is not None:
             words.setdefault(text.language, []).append(found)
+    if missing:
+        remedy = "pip install 'aunet-lightning[words]'"
+        print(f"aunet: the words of {', '.join(missing)} need icu4py: {remedy}", file=sys.stderr)
     return {
         (language, label): agreement(documents, stack.rules[0])
         for language, documents in words.items()
@@ -211,10 +225,10 @@ def _agreement(texts: list[Text], stacks: dict[str, Stack]) -> dict:
 
 
 def _shortened(texts: list[Text], characters: int) -> list[Text]:
-    """Returns the first text of each language, up to so many characters, and says what it left out."""
-    first: dict[str, Text] = {}
+    """Returns the first text of each language in each file, up to so many characters, and says what it left out."""
+    first: dict[tuple[str, str], Text] = {}
     for text in texts:
-        first.setdefault(text.language, text)
+        first.setdefault((text.source, text.language), text)
     shown = []
     for text in first.values():
         whole = text.data.decode("utf-8", "surrogateescape")
@@ -222,7 +236,7 @@ def _shortened(texts: list[Text], characters: int) -> list[Text]:
             print(f"aunet: {text.name}: the first {characters} of {len(whole)} characters", file=sys.stderr)
         shown.append(text._replace(data=whole[:characters].encode("utf-8", "surrogateescape")))
     if len(first) < len(texts):
-        print(f"aunet: the first of each language, {len(first)} of {len(texts)} documents", file=sys.stderr)
+        print(f"aunet: the first of each language and file, {len(first)} of {len(texts)} documents", file=sys.stderr)
     return shown
 
 
@@ -235,7 +249,7 @@ def _page(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespa
 
 
 def _show(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
-    from aunet_lightning.reports.boundaries import as_colours, as_line, inside_clusters
+    from aunet_lightning.reports.boundaries import as_colours, as_line, bytes_per_unit, inside_clusters
 
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     colours = options.color == "always" or (options.color == "auto" and terminal)
@@ -244,14 +258,11 @@ def _show(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespa
         for label, stack in stacks.items():
             if len(shown) * len(stacks) > 1:
                 print(f"\n{text.name} · {label}")
-            picture = as_colours(text.data, stack) if colours else as_line(text.data, stack).replace("⏎", "⏎\n")
+            picture = as_colours(text.data, stack) if colours else as_line(text.data, stack)
             print(picture.rstrip("\n"))
             levels = stack.levels(text.data)
-            for s in range(1, stack.depth + 1):
-                units = int((levels >= s).sum())
-                print(
-                    f"stage {s + 1}: {units} boundaries in {len(text.data)} bytes, "
-                    f"{len(text.data) / max(units, 1):.2f} bytes per unit"
-                )
+            for s, rate in enumerate(bytes_per_unit(text.data, stack), 1):
+                boundaries = int((levels >= s).sum())
+                print(f"stage {s + 1}: {boundaries} boundaries in {len(text.data)} bytes, {rate:.2f} bytes per unit")
             if hidden := inside_clusters(text.data, stack):
                 print(f"{hidden} boundaries fall on the same character as another and are not shown apart")

@@ -81,6 +81,8 @@ class ByteDataModule(LightningDataModule):
         """Once per node: tries the splitters' laws, and writes flat copies of the files that have none."""
         if self.corpora:  # set up already, by the command line before the trainer
             return
+        for rule in self.stack.rules:
+            check(rule)
         check(self.stack)
         for part in self.files:
             for source in self._sources(part):

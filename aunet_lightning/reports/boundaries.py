@@ -48,12 +48,16 @@ def one_per_script(texts: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]
     return list(found.items())
 
 
+_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+
+
 class Cluster(NamedTuple):
     """What a reader sees as one character."""
 
-    text: str  # bytes of no character become U+FFFD
+    text: str  # bytes of no character become U+FFFD, and control characters their pictures (but not line breaks)
     level: int  # the highest of its bytes
     boundaries: int  # on its bytes
+    bytes: int
 
 
 def clusters(data: bytes, stack: Stack) -> list[Cluster]:
@@ -63,8 +67,8 @@ def clusters(data: bytes, stack: Stack) -> list[Cluster]:
     for cluster in regex.findall(r"\X", data.decode("utf-8", "surrogateescape")):
         here = levels[at : at + len(cluster.encode("utf-8", "surrogateescape"))]
         at += len(here)
-        shown = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in cluster)
-        found.append(Cluster(shown, int(here.max()), int(np.count_nonzero(here))))
+        shown = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in cluster).translate(_CONTROLS)
+        found.append(Cluster(shown, int(here.max()), int(np.count_nonzero(here)), len(here)))
     return found
 
 
@@ -75,9 +79,9 @@ def inside_clusters(data: bytes, stack: Stack) -> int:
 
 def as_line(data: bytes, stack: Stack) -> str:
     """Returns the text with a mark before each unit, stronger for higher stages."""
-    shown = {"\n": "⏎", "\r\n": "⏎", "\t": "⇥"}
+    shown = {"\n": "⏎\n", "\r\n": "⏎\n", "\r": "␍", "\t": "⇥"}
     marks = ("", *MARKS)
-    return "".join(marks[min(level, len(MARKS))] + shown.get(text, text) for text, level, _ in clusters(data, stack))
+    return "".join(marks[min(level, len(MARKS))] + shown.get(text, text) for text, level, *_ in clusters(data, stack))
 
 
 # Backgrounds of a terminal's 256 colours: two hues for units of stage 3 in turn, two shades of each for stage 2.
@@ -90,7 +94,7 @@ def as_colours(data: bytes, stack: Stack) -> str:
     of stage 4 is underlined. No colour changes inside a cluster, and none reaches over the end of a line."""
     counts = [0] * 5  # units begun, by level
     out = []
-    for text, level, _ in clusters(data, stack):
+    for text, level, *_ in clusters(data, stack):
         for passed in range(1, min(level, 4) + 1):
             counts[passed] += 1
         hue, shade = (counts[2], counts[1]) if stack.depth > 1 else (counts[1], 0)
@@ -110,7 +114,7 @@ def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> 
     blocks = []
     for name, data in texts:
         rows = "".join(
-            f"<tr><th>{html.escape(label)}</th><td class=number>{_bytes_per_unit(data, stack)}</td>"
+            f"<tr><th>{html.escape(label)}</th><td class=number>{_numbers(data, stack)}</td>"
             f"<td><div class=text dir=auto>{_units(data, stack)}</div></td></tr>"
             for label, stack in stacks.items()
         )
@@ -118,9 +122,15 @@ def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> 
     return _PAGE.format(blocks="".join(blocks))
 
 
-def _bytes_per_unit(data: bytes, stack: Stack) -> str:
+def bytes_per_unit(data: bytes, stack: Stack) -> list[float]:
+    """Returns the mean length of units per stage above the first; what stands before the first boundary is one."""
     levels = stack.levels(data)
-    return " · ".join(f"{len(data) / max(int((levels >= s).sum()), 1):.1f}" for s in range(1, stack.depth + 1))
+    begins = [np.flatnonzero(levels >= s) for s in range(1, stack.depth + 1)]
+    return [len(data) / max(len(begin) + (not len(begin) or begin[0] > 0), 1) for begin in begins]
+
+
+def _numbers(data: bytes, stack: Stack) -> str:
+    return " · ".join(f"{number:.1f}" for number in bytes_per_unit(data, stack))
 
 
 def _units(data: bytes, stack: Stack) -> str:
@@ -148,7 +158,8 @@ def _nested(run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]]) 
 def _title(unit: list[Cluster]) -> str:
     text = "".join(cluster.text for cluster in unit)
     more = f", {unit[0].boundaries} boundaries on its first character" if unit[0].boundaries > 1 else ""
-    return f' title="{len(text)} characters, {len(text.encode())} bytes{more}"'
+    size = sum(cluster.bytes for cluster in unit)
+    return f' title="{len(text)} characters, {size} bytes{more}"'
 
 
 # No margin, padding or border beside a span: it would part Arabic letters that join.

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +17,7 @@ from aunet_lightning.reports.words import Agreement
 from splitters import Stack
 
 N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
+PLOTS = (".png", ".svg", ".pdf")
 TIMED_BYTES = 1_000_000  # what the speed is measured on, of texts put together
 
 
@@ -38,7 +40,7 @@ class UnitStatistics:
     p99: float
     longest: int
     units_per_character: float
-    past_offset_16: float  # share of bytes whose distance from their boundary is 16 or more
+    past_offset_16: float  # share of positions of the finer stage at distance 16 or more from their boundary
     mb_per_second: float  # of the whole stack, on one core
     precision: float = math.nan  # against the words of `words.marked`, nan where there are none
     recall: float = math.nan
@@ -48,13 +50,16 @@ class UnitStatistics:
 class _Counts:
     def __init__(self) -> None:
         self.lengths: list[np.ndarray] = []
-        self.documents = self.bytes = self.characters = self.past = 0
+        self.documents = self.bytes = self.characters = self.past = self.positions = 0
 
-    def add(self, data: bytes, boundary: np.ndarray) -> None:
+    def add(self, data: bytes, boundary: np.ndarray, finer: np.ndarray) -> None:
         # As in the model: BOS stands before the text, and begins the unit of the bytes up to the first boundary.
         begins = np.concatenate([[-1], np.flatnonzero(boundary)])
+        positions = np.concatenate([[-1], np.flatnonzero(finer)])  # of the stage below, BOS among them
+        sizes = np.diff(np.searchsorted(positions, begins), append=len(positions))
+        self.past += int(np.maximum(sizes - N_OFFSETS, 0).sum())
+        self.positions += len(positions) - 1
         lengths = np.diff(begins, append=len(data))
-        self.past += int(np.maximum(lengths - N_OFFSETS, 0).sum())
         lengths[0] -= 1  # BOS is no byte of text
         self.lengths.append(lengths[lengths > 0])
         self.documents += 1
@@ -80,8 +85,8 @@ def measure(
             for data in documents:
                 levels = stack.levels(data)
                 for s in range(stack.depth):
-                    counts[s].add(data, levels > s)
-                    total[s].add(data, levels > s)
+                    counts[s].add(data, levels > s, levels >= s)
+                    total[s].add(data, levels > s, levels >= s)
             speeds.append(speed(stack, documents))
             found = (agreement or {}).get((language, label))
             rows += [
@@ -120,7 +125,7 @@ def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found
         p99=p99,
         longest=int(lengths.max(initial=0)),
         units_per_character=len(lengths) / counts.characters if counts.characters else math.nan,
-        past_offset_16=counts.past / counts.bytes if counts.bytes else math.nan,
+        past_offset_16=counts.past / counts.positions if counts.positions else math.nan,
         mb_per_second=speed,
         **(found._asdict() if found else {}),
     )
@@ -175,6 +180,8 @@ def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    if path.suffix not in PLOTS:
+        raise ValueError(f"the plot {str(path)!r} ends in {path.suffix!r}, it must end in {', '.join(PLOTS)}")
     rows = [row for row in rows if row.stage == 2]
     languages = list(dict.fromkeys(row.language for row in rows))
     names = list(dict.fromkeys(row.splitter for row in rows))
@@ -192,10 +199,15 @@ def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
         for (y, x), number in np.ndenumerate(grid):
             dark = image.norm(shades[y, x]) > 0.6
             axis.text(x, y, shown.format(number), ha="center", va="center", fontsize=8, color="w" if dark else "k")
-        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=8)
+        axis.set_xticks(range(len(names)), map(_label, names), rotation=35, ha="right", fontsize=8)
         axis.set_yticks(range(len(languages)), languages, fontsize=8)
         axis.set_title(title, fontsize=10)
     try:
         figure.savefig(path, dpi=150)
     finally:
         plt.close(figure)
+
+
+def _label(name: str) -> str:
+    """Returns a name over several lines, for a plot."""
+    return "\n".join(textwrap.wrap(name, 24))

@@ -59,7 +59,9 @@ def _from_zero_width_spaces(text: str) -> Marked:
 def _from_dictionary(text: str, locale: str) -> Marked:
     from icu4py.breakers import WordBreaker
 
-    return Marked(text, _at_letters(text, {begin for begin, _ in WordBreaker(text, locale).segments()}))
+    units = np.cumsum([0, *(len(character.encode("utf-16-le")) // 2 for character in text)])  # ICU counts in UTF-16
+    begins = np.searchsorted(units, [begin for begin, _ in WordBreaker(text, locale).segments()])
+    return Marked(text, _at_letters(text, begins.tolist()))
 
 
 def _at_letters(text: Sequence[str], begins: Iterable[int]) -> frozenset[int]:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.data.packing import Batch, n_text_bytes
-from aunet_lightning.errors import UserError
+from aunet_lightning.errors import UserError, moved_boundaries
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.training.metrics import BitsPerByte, UnitRates
@@ -172,10 +172,7 @@ class AUNetModule(LightningModule):
             checkpoint.get("boundaries", boundaries := cast(Any, self.trainer).datamodule.stack.fingerprint())
             != boundaries
         ):
-            raise UserError(
-                f"splitter: {used} no longer places the boundaries that the checkpoint was trained with. A vocabulary "
-                "file, the code of a splitter or the version of regex (its Unicode tables) has changed: restore it"
-            )
+            raise moved_boundaries(used)
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
 
