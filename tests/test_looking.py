@@ -130,6 +130,10 @@ def test_split_reads_text_files_and_standard_input(tmp_path, capsys, monkeypatch
         assert show(capsys, "split", *source).out.startswith("one│ two\n")
 
 
+def test_a_text_may_end_like_a_file(capsys):
+    assert show(capsys, "split", "see my notes.txt").out.startswith("see│ my│ notes│.txt\n")
+
+
 def test_split_shows_several_splitters_and_stages(capsys):
     shown = show(
         capsys, "split", "人人生而 a b", "--splitter", "whitespace", "--splitter", "script_aware", "--stages", "3"

@@ -143,10 +143,15 @@ def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
         path = Path(argument)
         if _is_file(path):
             yield from _of_file(path)
-        elif must_exist or path.suffix in SUFFIXES or argument.startswith(("/", "./", "../", "~")):
+        elif must_exist or _names_a_file(argument):
             raise ValueError(f"{argument!r} is no file (looked from {Path.cwd()})")
         else:
             yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
+
+
+def _names_a_file(argument: str) -> bool:
+    """Returns whether an argument that is no file was meant as one, and not as a text."""
+    return argument.startswith(("/", "./", "../", "~")) or (Path(argument).suffix in SUFFIXES and " " not in argument)
 
 
 def _is_file(path: Path) -> bool:
