@@ -39,10 +39,14 @@ class Splitter(ABC):
     source: ClassVar[str] = ""  # where the rule comes from, for `aunet splitters`
     groups_units = False  # whether it means the units of a stage below, and so nothing inside a combinator
 
+    def parts(self) -> "list[Splitter]":
+        """Returns the splitters that this one is made of."""
+        held = [part for value in vars(self).values() for part in (value if isinstance(value, list) else [value])]
+        return [part for part in held if isinstance(part, Splitter)]
+
     def identity(self) -> bytes:
         """Returns what the boundaries depend on besides code and options: the contents of files, for a fingerprint."""
-        parts = [part for value in vars(self).values() for part in (value if isinstance(value, list) else [value])]
-        return b"".join(part.identity() for part in parts if isinstance(part, Splitter))
+        return b"".join(part.identity() for part in self.parts())
 
     def __deepcopy__(self, memo: dict) -> "Splitter":
         return self  # what is remembered between bytes is in steppers, so copies of a stepper share the rule

@@ -47,8 +47,20 @@ def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
     tried = list(texts)
     _check(name, subject, tried)
     if isinstance(subject, Splitter) and _groups_units(type(subject)):
-        for below in (Fixed(3), Fixed(1), "whitespace"):
+        for below in (Fixed(3), "whitespace"):
             _check(f"{name} above a splitter", Stack([below, subject]), tried)
+
+
+def check_foreign(stack: Stack) -> None:
+    """Tries the laws on those of a stack's splitters that are not built in, or not wholly. (The built-in ones are
+    tried by the tests.) Raises LawError."""
+    for rule in stack.rules:
+        if not _built_in(rule):
+            check(rule)
+
+
+def _built_in(rule: Splitter) -> bool:
+    return type(rule).__module__.startswith("splitters.") and all(map(_built_in, rule.parts()))
 
 
 def _groups_units(cls: type[Splitter]) -> bool:

@@ -13,6 +13,7 @@ import regex
 import yaml
 
 from splitters import DEFAULT, Stack, check
+from splitters.laws import check_foreign
 
 CHARACTERS = 600  # of a text in pictures
 MEGABYTES = 2.0  # of a language in statistics
@@ -130,9 +131,7 @@ def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
     stacks = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or [DEFAULT]}
     for stack in stacks.values():
-        for rule in stack.rules:
-            if not type(rule).__module__.startswith("splitters."):  # the built-in ones are tested
-                check(rule)
+        check_foreign(stack)
     return stacks
 
 

@@ -12,7 +12,8 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import PackedBatches
-from splitters import DEFAULT, Stack, check
+from splitters import DEFAULT, Stack
+from splitters.laws import check_foreign
 
 Rule = str | dict[str, Any]
 Files = list[str | dict[str, str]]
@@ -78,12 +79,10 @@ class ByteDataModule(LightningDataModule):
         self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
 
     def prepare_data(self) -> None:
-        """Once per node: tries the splitters' laws, and writes flat copies of the files that have none."""
+        """Once per node: tries the laws on splitters that are not built in, and writes flat copies of new files."""
         if self.corpora:  # set up already, by the command line before the trainer
             return
-        for rule in self.stack.rules:
-            check(rule)
-        check(self.stack)
+        check_foreign(self.stack)
         for part in self.files:
             for source in self._sources(part):
                 prepare(source, self.cache)
