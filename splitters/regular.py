@@ -2,9 +2,9 @@
 
 The syntax is that of the library `regex` (version 1 behaviour, but without full case-folding, by which
 one character equals several), and so is the meaning: the leftmost match, alternatives in the order in
-which they stand, greedy unless marked lazy. Single characters and
-sets are handed to `regex` as they are; what is parsed here is how they are put together. Threads in
-order of priority follow R. Cox, "Regular Expression Matching: the Virtual Machine Approach" (2009).
+which they stand, greedy unless marked lazy. Single characters and sets are handed to `regex` as they
+are; what is parsed here is how they are put together. Threads in order of priority follow R. Cox,
+"Regular Expression Matching: the Virtual Machine Approach" (2009).
 """
 
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def accepting(program: Program, threads: Threads) -> int | None:
 
 @lru_cache(maxsize=32)
 def memberships(sets: tuple[str, ...]) -> tuple[np.ndarray, list[frozenset[int]]]:
-    """Returns uint8 [0x110000], the kind of each code point, and per kind the sets that it is in."""
+    """Returns int64 [0x110000], the kind of each code point, and per kind the sets that it is in."""
     keys = np.zeros(N_CODE_POINTS, np.int64)
     for index, pattern in enumerate(sets):
         keys *= 2

@@ -20,6 +20,7 @@ class Stack:
 
     def __init__(self, rules: Sequence[Spec]) -> None:
         self.rules: list[Splitter] = [resolve(rule) for rule in rules]
+        self._fingerprint: str | None = None  # made once, as every checkpoint holds it
 
     @property
     def depth(self) -> int:
@@ -29,11 +30,14 @@ class Stack:
     def fingerprint(self) -> str:
         """Returns a digest of the levels on the shared edge texts: it changes with a vocabulary file, with the code of
         a plug-in, or with the Unicode version of `regex`, where these move a boundary."""
+        if self._fingerprint is not None:
+            return self._fingerprint
         digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules))
         for name, data in (short_texts() | long_texts()).items():
             if name != LONGEST:
                 digest.update(self.levels(data).tobytes())
-        return digest.hexdigest()[:16]
+        self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
 
     def levels(self, data: bytes) -> np.ndarray:
         """Returns uint8 [len(data)]: per byte, how many stages up its vector goes."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from aunet_lightning.errors import UserError, moved_boundaries
+from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
 from splitters import Stack
@@ -27,6 +27,5 @@ def load_net(path: str | Path) -> tuple[AUNet, Stack]:
     weights = checkpoint["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in weights})
     stack = Stack(checkpoint["splitters"])
-    if checkpoint.get("boundaries") not in (None, stack.fingerprint()):
-        raise moved_boundaries(checkpoint["splitters"])
+    check_boundaries(checkpoint, stack)
     return net.eval(), stack

@@ -26,12 +26,7 @@ class BpbTable:
         """Returns aligned columns under a title; the lowest value of each row is starred."""
         header = ["language", *self.columns]
         body = [[language, *_starred(values)] for language, values in self.rows()]
-        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in [header, *body]
-        ]
-        return "\n".join([title, *lines])
+        return "\n".join([title, *aligned([header, *body], left=("language",))])
 
     def as_markdown(self) -> str:
         lines = ["| language | " + " | ".join(self.columns) + " |", "|---|" + "---:|" * len(self.columns)]
@@ -44,6 +39,18 @@ class BpbTable:
         writer.writerow(["language", *self.columns])
         writer.writerows([language, *values] for language, values in self.rows())
         return text.getvalue()
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[str]) -> list[str]:
+    """Returns a line per row, the first of which is the header; columns headed by `left` are aligned on the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if title in left else cell.rjust(width)
+            for cell, width, title in zip(row, widths, rows[0], strict=True)
+        )
+        for row in rows
+    ]
 
 
 def _cells(values: Sequence[float]) -> list[str]:

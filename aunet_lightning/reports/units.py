@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aunet_lightning.reports.table import TOTAL
+from aunet_lightning.reports.table import TOTAL, aligned
 from aunet_lightning.reports.words import Agreement
 from splitters import Stack
 
@@ -146,15 +146,7 @@ def as_text(rows: Sequence[UnitStatistics]) -> str:
     if all(row.stage == 2 for row in rows):
         columns = [column for column in columns if column[0] != "stage"]
     table = [[title for title, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-    left = {"language", "splitter"}
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if title in left else cell.rjust(width)
-            for cell, width, (title, _) in zip(line, widths, columns, strict=True)
-        ).rstrip()
-        for line in table
-    )
+    return "\n".join(line.rstrip() for line in aligned(table, left=("language", "splitter")))
 
 
 def _score(name: str, row: UnitStatistics) -> str:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.data.packing import Batch, n_text_bytes
-from aunet_lightning.errors import UserError, moved_boundaries
+from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.training.metrics import BitsPerByte, UnitRates
@@ -168,11 +168,8 @@ class AUNetModule(LightningModule):
         trained, used = checkpoint["splitters"], data.rules
         if trained != used:
             rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
-        elif (
-            checkpoint.get("boundaries", boundaries := cast(Any, self.trainer).datamodule.stack.fingerprint())
-            != boundaries
-        ):
-            raise moved_boundaries(used)
+        else:
+            check_boundaries(checkpoint, data.stack)
         self.bytes_seen = checkpoint.get("bytes_seen", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
 
