@@ -6,6 +6,7 @@ This package knows bytes and nothing of models: importing it loads numpy and reg
 from splitters.automaton import CharacterRule
 from splitters.contract import Splitter, Stepper, UnitStepper
 from splitters.laws import LawError, check
+from splitters.learned import LearnedSplitter
 from splitters.registry import DEFAULT, available, build, register, resolve
 from splitters.stack import Stack
 
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT",
     "CharacterRule",
     "LawError",
+    "LearnedSplitter",
     "Splitter",
     "Stack",
     "Stepper",

@@ -5,7 +5,8 @@ valid UTF-8 or not; `splitters.check` tests that, and refuses a rule that peeks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -37,6 +38,7 @@ class Splitter(ABC):
     """
 
     source: ClassVar[str] = ""  # where the rule comes from, for `aunet splitters`
+    kind: str = "rule"  # or "model": made from a trained model, and so not by its name alone
     groups_units = False  # whether it means the units of a stage below, and so nothing inside a combinator
 
     def parts(self) -> "list[Splitter]":
@@ -47,6 +49,12 @@ class Splitter(ABC):
     def identity(self) -> bytes:
         """Returns what the boundaries depend on besides code and options: the contents of files, for a fingerprint."""
         return b"".join(part.identity() for part in self.parts())
+
+    def prepare(self, folder: Path, texts: Sequence[np.ndarray]) -> None:
+        """Before training: works out what `split` will need of these documents (uint8 each), and may keep it in
+        `folder`, which is theirs alone and stays."""
+        for part in self.parts():
+            part.prepare(folder, texts)
 
     def __deepcopy__(self, memo: dict) -> "Splitter":
         return self  # what is remembered between bytes is in steppers, so copies of a stepper share the rule

@@ -14,6 +14,7 @@ import numpy as np
 from splitters.contract import Splitter, push_all
 from splitters.edge_texts import block_texts, long_texts, short_texts
 from splitters.fixed import Fixed
+from splitters.learned import LearnedSplitter
 from splitters.registry import Spec, resolve
 from splitters.stack import Stack
 
@@ -36,9 +37,12 @@ class LawError(ValueError):
 def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
     """Tries the laws on `splitter`, on `texts` or (in about a second) on the shared edge texts.
 
-    Raises LawError, with the shortest text found that shows the failure.
+    Of a stack, the rules below the first learned splitter. Raises LawError, with the shortest text found that shows
+    the failure, and TypeError for a learned splitter, which is nothing without its model.
     """
     subject = splitter if isinstance(splitter, Stack) else resolve(splitter)
+    if isinstance(subject, LearnedSplitter):
+        raise TypeError(f"{type(subject).__name__} is a learned splitter: its laws are those of the model it is in")
     if isinstance(texts, str | bytes):
         raise TypeError(f"texts is {type(texts).__name__}: give a list of bytes")
     name = type(subject).__name__
@@ -55,7 +59,7 @@ def check_foreign(stack: Stack) -> None:
     """Tries the laws on those of a stack's splitters that are not built in, or not wholly. (The built-in ones are
     tried by the tests.) Raises LawError."""
     for rule in stack.rules:
-        if not _built_in(rule):
+        if rule.kind == "rule" and isinstance(rule, Splitter) and not _built_in(rule):
             check(rule)
 
 
@@ -106,9 +110,9 @@ def _form(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
 
 
 def _nesting(subject: Splitter | Stack, data: bytes) -> tuple[int, str] | None:
-    if isinstance(subject, Stack) and subject.rules:
-        units = subject.rules[0].split(data)
-        for rule in subject.rules[1:]:
+    if isinstance(subject, Stack) and subject.below:
+        units = subject.below[0].split(data)
+        for rule in subject.below[1:]:
             selected = rule.select(data, units)
             for byte in np.flatnonzero(selected & ~units)[:1].tolist():
                 return byte, f"{type(rule).__name__} selects a byte where no unit of the stage below ends"

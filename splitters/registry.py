@@ -12,21 +12,23 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from splitters.contract import Splitter
+from splitters.learned import LearnedSplitter
 
 BUILT_IN = (
-    "aunet_word", "cap", "cjk_character", "every", "fixed", "grapheme", "pattern", "reset_at", "script_aware",
-    "sentence_end", "spacelike", "syllable", "trie", "union", "utf8_character", "whitespace",
+    "aunet_word", "cap", "cjk_character", "distilled", "every", "fixed", "grapheme", "pattern", "reset_at", "router",
+    "script_aware", "sentence_end", "spacelike", "syllable", "trie", "union", "utf8_character", "whitespace",
 )  # fmt: skip
 DEFAULT = "script_aware"  # for text in any script
 ENTRY_POINT_GROUP = "aunet.splitters"
 
-Class = TypeVar("Class", bound=type[Splitter])
-_classes: dict[str, type[Splitter]] = {}
+AnySplitter = Splitter | LearnedSplitter
+Class = TypeVar("Class", bound=type[AnySplitter])
+_classes: dict[str, type[AnySplitter]] = {}
 _loaded: set[EntryPoint] = set()
 
 
 def register(name: str) -> Callable[[Class], Class]:
-    """Gives a `Splitter` class its name; a class that breaks the contract fails here.
+    """Gives a `Splitter` or `LearnedSplitter` class its name; a class that breaks the contract fails here.
 
     Raises TypeError (no such class, abstract methods left, a wrong signature) or ValueError (name taken).
     """
@@ -45,25 +47,38 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def _check_contract(name: str, cls: Any) -> None:
-    if not (inspect.isclass(cls) and issubclass(cls, Splitter)):
-        raise TypeError(f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter")
+    if not (inspect.isclass(cls) and issubclass(cls, AnySplitter)):
+        raise TypeError(
+            f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter or LearnedSplitter"
+        )
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
-    for method, arguments in (("split", 1), ("stepper", 0), ("select", 2), ("unit_stepper", 0)):
+    base = Splitter if issubclass(cls, Splitter) else LearnedSplitter
+    for method, arguments in _METHODS[base].items():
         try:
             inspect.signature(getattr(cls, method)).bind(*[None] * (arguments + 1))
         except TypeError as error:
             found = f"{method}{inspect.signature(getattr(cls, method))}"
-            wanted = f"{method}{inspect.signature(getattr(Splitter, method))}"
+            wanted = f"{method}{inspect.signature(getattr(base, method))}"
             raise TypeError(f"splitter {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
 
 
-def available() -> list[str]:
-    """Returns the sorted names of all splitters: built-in, plug-in and registered."""
-    return sorted(_all_classes())
+_METHODS: dict[type, dict[str, int]] = {  # and how many arguments each takes
+    Splitter: {"split": 1, "stepper": 0, "select": 2, "unit_stepper": 0},
+    LearnedSplitter: {"predictor": 1},
+}
 
 
-def class_of(name: str) -> type[Splitter]:
+def available(kind: str | None = None) -> list[str]:
+    """Returns the sorted names of all splitters: built-in, plug-in and registered.
+
+    kind: only these: `rule` (reads bytes), `model` (reads bytes, by means of another model), `learned` (reads
+    hidden states, inside the model).
+    """
+    return sorted(name for name, cls in _all_classes().items() if kind in (None, cls.kind))
+
+
+def class_of(name: str) -> type[AnySplitter]:
     """Returns the class of a name, or of `module:Class`. Raises ValueError for an unknown one, listing the known."""
     cls = _import_class(name) if ":" in name else _all_classes().get(name)
     if cls is None:
@@ -75,7 +90,7 @@ def class_of(name: str) -> type[Splitter]:
     return cls
 
 
-def build(name: str, **options: Any) -> Splitter:
+def build(name: str, **options: Any) -> AnySplitter:
     """Builds the splitter `name`, or the class `module:Class`, with its options.
 
     Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
@@ -93,10 +108,10 @@ def build(name: str, **options: Any) -> Splitter:
         raise ValueError(f"splitter {name!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
-Spec = str | Mapping[str, Any] | Splitter  # a name, `{name: …, option: …}`, or an object
+Spec = str | Mapping[str, Any] | AnySplitter  # a name, `{name: …, option: …}`, or an object
 
 
-def resolve(spec: Spec) -> Splitter:
+def resolve(spec: Spec) -> AnySplitter:
     """Builds a splitter from what stands in a YAML file: a name, or `{name: …, option: …}`.
 
     Objects pass through. Raises ValueError as `build` does.
@@ -107,14 +122,19 @@ def resolve(spec: Spec) -> Splitter:
         if not isinstance(spec.get("name"), str):
             raise ValueError(f"splitter {dict(spec)!r} has no name: write {{name: fixed, n: 4}}")
         return build(**{str(key): value for key, value in spec.items()})
-    if isinstance(spec, Splitter):
+    if isinstance(spec, AnySplitter):
         return spec
     raise ValueError(f"splitter {spec!r}: expected a name, a mapping with a name, or a splitter object")
 
 
 def resolve_part(combinator: str, spec: Spec) -> Splitter:
-    """Builds a splitter for a combinator. Raises ValueError as `build` does, and for one that groups units."""
+    """Builds a rule for a combinator. Raises ValueError as `build` does, and for one that groups units or learns."""
     part = resolve(spec)
+    if isinstance(part, LearnedSplitter):
+        raise ValueError(
+            f"{combinator}: {spec!r} reads the hidden states of a stage, so it stands alone between two stages: "
+            "name it as splitter or in upper_splitters"
+        )
     if part.groups_units:
         raise ValueError(
             f"{combinator}: {spec!r} groups the units of a stage below, and here is none: name what it groups, "
@@ -123,7 +143,7 @@ def resolve_part(combinator: str, spec: Spec) -> Splitter:
     return part
 
 
-def _all_classes() -> dict[str, type[Splitter]]:
+def _all_classes() -> dict[str, type[AnySplitter]]:
     for name in BUILT_IN:
         importlib.import_module(f"splitters.{name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
@@ -144,7 +164,7 @@ def _load_plug_in(point: EntryPoint) -> None:
         ) from error
 
 
-def _import_class(path: str) -> type[Splitter]:
+def _import_class(path: str) -> type[AnySplitter]:
     module, _, attribute = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)

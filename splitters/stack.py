@@ -7,19 +7,26 @@ import numpy as np
 
 from splitters.contract import Splitter, Stepper, UnitStepper
 from splitters.edge_texts import LONGEST, long_texts, short_texts
-from splitters.registry import Spec, resolve
+from splitters.learned import LearnedSplitter
+from splitters.registry import AnySplitter, Spec, resolve
 
 
 class Stack:
     """One splitter per stage transition: the first places boundaries on bytes, each one above it picks among
     the boundaries of the one below (`Splitter.select`), so levels nest.
 
+    Where one is learned, only the rules below it are known from bytes: `levels` and `stepper` give theirs,
+    and the model does the rest.
+
     `rules`: names, `{name: …, option: …}` mappings, or objects. An empty stack belongs to a model of one
     stage: every level is 0. Raises ValueError where a rule is unknown.
     """
 
     def __init__(self, rules: Sequence[Spec]) -> None:
-        self.rules: list[Splitter] = [resolve(rule) for rule in rules]
+        self.rules: list[AnySplitter] = [resolve(rule) for rule in rules]
+        learned = [s for s, rule in enumerate(self.rules) if isinstance(rule, LearnedSplitter)]
+        self.n_below = learned[0] if learned else self.depth  # rules below the first learned splitter
+        self.below: list[Splitter] = [rule for rule in self.rules[: self.n_below] if isinstance(rule, Splitter)]
         self._fingerprint: str | None = None  # made once, as every checkpoint holds it
 
     @property
@@ -27,31 +34,40 @@ class Stack:
         """The number of stage transitions, which is the highest level."""
         return len(self.rules)
 
+    def rule(self, s: int) -> Splitter:
+        """Returns the splitter of transition s (0: from bytes). Raises TypeError if it is learned."""
+        rule = self.rules[s]
+        if not isinstance(rule, Splitter):
+            raise TypeError(f"{type(rule).__name__} is a learned splitter: it has no split")
+        return rule
+
     def fingerprint(self) -> str:
         """Returns a digest of the levels on the shared edge texts: it changes with a vocabulary file, with the code of
         a plug-in, or with the Unicode version of `regex`, where these move a boundary."""
         if self._fingerprint is not None:
             return self._fingerprint
-        digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules))
-        for name, data in (short_texts() | long_texts()).items():
-            if name != LONGEST:
-                digest.update(self.levels(data).tobytes())
+        digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules if isinstance(rule, Splitter)))
+        if all(rule.kind == "rule" for rule in self.below):
+            for name, data in (short_texts() | long_texts()).items():
+                if name != LONGEST:
+                    digest.update(self.levels(data).tobytes())
         self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
 
     def levels(self, data: bytes) -> np.ndarray:
-        """Returns uint8 [len(data)]: per byte, how many stages up its vector goes."""
+        """Returns uint8 [len(data)]: per byte, how many stages up its vector goes by the rules below the first
+        learned splitter."""
         levels = np.zeros(len(data), dtype=np.uint8)
         units = None
-        for rule in self.rules:
+        for rule in self.below:
             units = rule.split(data) if units is None else rule.select(data, units)
             levels += units
         return levels
 
     def stepper(self) -> "LevelStepper":
-        """Returns a fresh stepper whose `push(byte)` gives the level of that byte."""
+        """Returns a fresh stepper whose `push(byte)` gives the level of that byte, as `levels` does."""
         return LevelStepper(
-            self.rules[0].stepper() if self.rules else None, [rule.unit_stepper() for rule in self.rules[1:]]
+            self.below[0].stepper() if self.below else None, [rule.unit_stepper() for rule in self.below[1:]]
         )
 
 

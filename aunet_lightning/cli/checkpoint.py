@@ -23,9 +23,9 @@ def load_net(path: str | Path) -> tuple[AUNet, Stack]:
     """Returns the network (evaluation mode, on the CPU) and the stack it was trained with."""
     check_whole(Path(path))
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    net = AUNet(AUNetConfig(**checkpoint["hyper_parameters"]["net"]))
+    stack = Stack(checkpoint["splitters"])
+    net = AUNet(AUNetConfig(**checkpoint["hyper_parameters"]["net"]), stack)
     weights = checkpoint["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in weights})
-    stack = Stack(checkpoint["splitters"])
     check_boundaries(checkpoint, stack)
     return net.eval(), stack

@@ -1,4 +1,6 @@
-"""The commands that look at splitters without a model: `aunet splitters`, `aunet split`, `aunet vocabulary`."""
+"""The commands that look at splitters: `aunet splitters`, `aunet split`, `aunet vocabulary`."""
+
+from __future__ import annotations
 
 import argparse
 import inspect
@@ -7,13 +9,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import regex
 import yaml
 
 from splitters import DEFAULT, Stack, check
 from splitters.laws import check_foreign
+
+if TYPE_CHECKING:
+    from aunet_lightning.reports.boundaries import Levels
 
 CHARACTERS = 600  # of a text in pictures
 MEGABYTES = 2.0  # of a language in statistics
@@ -60,6 +65,12 @@ def split(arguments: list[str]) -> int:
     )
     parser.add_argument("text", nargs="*", help="files, or the text itself; left out: standard input")
     parser.add_argument("--splitter", action="append", help=f"default {DEFAULT}; may be given several times")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        metavar="CKPT",
+        help="show the boundaries of a trained model, learned ones too; may be given several times",
+    )
     parser.add_argument(
         "--stages", type=int, help="show so many, by {name: every, n: 2} above the splitter (default 2)"
     )
@@ -120,8 +131,8 @@ def vocabulary(arguments: list[str]) -> int:
     return 0
 
 
-def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
-    """Returns a stack per splitter, by the words that named it."""
+def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
+    """Returns a stack per splitter, by the words that named it, and a model per checkpoint, by its run's name."""
     if options.upper_splitters is not None and options.stages is not None:
         raise ValueError("--stages and --upper_splitters say the same: give one of them")
     if options.stages is not None and options.stages < 2:
@@ -129,10 +140,29 @@ def _stacks(options: argparse.Namespace) -> dict[str, Stack]:
     upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
     if options.upper_splitters is not None:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
-    stacks = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in options.splitter or [DEFAULT]}
-    for stack in stacks.values():
+    named = options.splitter or ([] if options.checkpoint else [DEFAULT])
+    rules = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in named}
+    for spec, stack in rules.items():
+        if stack.n_below < stack.depth:
+            raise ValueError(f"{spec} is learned with a model: name a trained one, --checkpoint runs/…/best.ckpt")
         check_foreign(stack)
-    return stacks
+    return {**rules, **_trained(options.checkpoint or [])}
+
+
+def _trained(checkpoints: list[str]) -> dict[str, Levels]:
+    if not checkpoints:
+        return {}
+    from aunet_lightning.cli.checkpoint import load_net
+    from aunet_lightning.model.reading import ModelStack
+
+    found: dict[str, Levels] = {}
+    for path in checkpoints:
+        net, stack = load_net(path)
+        if not stack.depth:
+            raise ValueError(f"{path} is a model of one stage, which has no units")
+        name = Path(path).resolve().parent.parent.name
+        found[name if name and name not in found else path] = ModelStack(net, stack)
+    return found
 
 
 def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
@@ -173,7 +203,7 @@ def _of_file(path: Path) -> Iterator[Text]:
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
 
 
-def _statistics(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+def _statistics(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
     from aunet_lightning.reports import units
 
     kept = list(_up_to(texts, int(options.megabytes * 1e6)))
@@ -204,7 +234,7 @@ def _up_to(texts: list[Text], most: int) -> Iterator[Text]:
         print(f"aunet: --megabytes {most / 1e6:g} left out documents: {named}", file=sys.stderr)
 
 
-def _agreement(texts: list[Text], stacks: dict[str, Stack]) -> dict:
+def _agreement(texts: list[Text], stacks: dict[str, Levels]) -> dict:
     """Returns how the first splitter of each stack agrees with the words marked in each language."""
     from aunet_lightning.reports.words import agreement, marked
 
@@ -222,7 +252,7 @@ def _agreement(texts: list[Text], stacks: dict[str, Stack]) -> dict:
         remedy = "pip install 'aunet-lightning[words]'"
         print(f"aunet: the words of {', '.join(missing)} need icu4py: {remedy}", file=sys.stderr)
     return {
-        (language, label): agreement(documents, stack.rules[0])
+        (language, label): agreement(documents, stack)
         for language, documents in words.items()
         for label, stack in stacks.items()
     }
@@ -244,7 +274,7 @@ def _shortened(texts: list[Text], characters: int) -> list[Text]:
     return shown
 
 
-def _page(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+def _page(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
     from aunet_lightning.reports.boundaries import as_html
 
     shown = _shortened(texts, options.characters)
@@ -252,7 +282,7 @@ def _page(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespa
     print(f"wrote {options.html}", file=sys.stderr)
 
 
-def _show(texts: list[Text], stacks: dict[str, Stack], options: argparse.Namespace) -> None:
+def _show(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
     from aunet_lightning.reports.boundaries import as_colours, as_line, bytes_per_unit, inside_clusters
 
     terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -22,6 +22,7 @@ Autoregressive U-Nets on raw bytes: train them, and see which splitter serves wh
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
   splitters   list the splitters
   vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
+  entropy     find a threshold for --splitter entropy: aunet entropy CKPT TEXT.jsonl --bytes_per_unit 6
 
 A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXPERIMENT/NAME);
 the same command again continues it. Another splitter: --splitter cjk_character
@@ -48,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from aunet_lightning.cli.training import run
 
         return run(arguments)
-    from aunet_lightning.cli import looking
+    from aunet_lightning.cli import entropy, looking
 
     light: dict[str, Callable[[list[str]], int]] = {
         "generate": _generate,
         "split": looking.split,
         "splitters": looking.splitters,
         "vocabulary": looking.vocabulary,
+        "entropy": entropy.find_threshold,
     }
     if command not in light:
         known = ", ".join([*TRAINING, *light])

@@ -26,7 +26,14 @@ from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import StageConfig
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
-from aunet_lightning.training.callbacks import BpbProgressBar, PredictionWriter, Report, ReportConfig, Throughput
+from aunet_lightning.training.callbacks import (
+    BoundaryPictures,
+    BpbProgressBar,
+    PredictionWriter,
+    Report,
+    ReportConfig,
+    Throughput,
+)
 from aunet_lightning.training.module import AUNetModule
 from splitters import DEFAULT
 
@@ -122,6 +129,7 @@ class AUNetCLI(LightningCLI):
         parser.add_class_arguments(ReportConfig, "report")
         parser.link_arguments("splitter", "data.splitter")
         parser.link_arguments("upper_splitters", "data.upper_splitters")
+        parser.link_arguments(("splitter", "upper_splitters"), "model.splitters", compute_fn=_splitters)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -144,7 +152,11 @@ class AUNetCLI(LightningCLI):
             raise UserError(
                 "trainer.max_steps is not set: say how many steps, or trainer.max_epochs, so that the run ends"
             )
-        callbacks: list[pl.Callback] = [Throughput(), Report(config["report"])]
+        callbacks: list[pl.Callback] = [
+            Throughput(),
+            Report(config["report"]),
+            BoundaryPictures(config["report"].pictures_every),
+        ]
         if trainer["enable_progress_bar"] is not False:
             callbacks.append(BpbProgressBar())
         if not trainer["fast_dev_run"]:
@@ -240,7 +252,7 @@ class AUNetCLI(LightningCLI):
         config, net = self.config_init[self.subcommand], self.model.config
         stages = net.stages
         with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in AUNet(net).parameters())
+            parameters = sum(parameter.numel() for parameter in AUNet(net, self.datamodule.stack).parameters())
         return {
             "splitter": rule_name(config["splitter"]),
             "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",
@@ -324,6 +336,10 @@ class _SaveAtEnd(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
+
+
+def _splitters(splitter: Rule | None, upper_splitters: list[Rule]) -> list[Rule]:
+    return [] if splitter is None else [splitter, *upper_splitters]
 
 
 def _data_seed(seed: bool | int) -> int:

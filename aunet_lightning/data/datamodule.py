@@ -1,8 +1,9 @@
 """ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
 
 import os
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -11,9 +12,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
-from aunet_lightning.data.packing import PackedBatches
-from splitters import DEFAULT, Stack
+from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from splitters import DEFAULT, LearnedSplitter, Splitter, Stack
 from splitters.laws import check_foreign
+from splitters.registry import resolve
+from splitters.teachers import Teacher
 
 Rule = str | dict[str, Any]
 Files = list[str | dict[str, str]]
@@ -68,6 +71,11 @@ class ByteDataModule(LightningDataModule):
             raise ValueError("upper_splitters needs a splitter below it: name one, or leave both out for one stage")
         self.rules = [] if splitter is None else [splitter, *(upper_splitters or [])]
         self.stack = Stack(self.rules)
+        self.teachers: dict[int, Splitter | Teacher] = {
+            s: rule.teacher
+            for s, rule in enumerate(self.stack.rules)
+            if isinstance(rule, LearnedSplitter) and rule.teacher is not None
+        }
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages
         self.keys = {"text_key": text_key, "language_key": language_key}
@@ -85,7 +93,11 @@ class ByteDataModule(LightningDataModule):
         check_foreign(self.stack)
         for part in self.files:
             for source in self._sources(part):
-                prepare(source, self.cache)
+                folder = prepare(source, self.cache)
+                if made_of_models := [rule for rule in self.stack.rules if rule.kind == "model"]:
+                    corpus = Corpus([folder])
+                    for rule in made_of_models:
+                        cast(Splitter, rule).prepare(folder, [corpus.text(d) for d in range(len(corpus))])
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the documents and deals them to train, val and test. `stage` makes no difference."""
@@ -107,6 +119,13 @@ class ByteDataModule(LightningDataModule):
         for part, documents in self.documents.items():
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
+
+    @cached_property
+    def _reference(self) -> Splitter:
+        """The rule that a run's units are compared with."""
+        rule = resolve(DEFAULT)
+        assert isinstance(rule, Splitter)
+        return rule
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -136,10 +155,11 @@ class ByteDataModule(LightningDataModule):
         if part not in self.corpora:
             remedy = "name data.val_files, or data.holdout_every" if part != "train" else "name data.train_files"
             raise ValueError(f"data: there are no {part} files: {remedy}")
+        marks = self.teachers if part == "train" else self.teachers | {REFERENCE: self._reference}
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return PackedBatches(
             self.corpora[part], self.documents[part], self.stack, self.row_bytes, self.batch_rows,
-            self.seed if part == "train" else None, rank, world,
+            self.seed if part == "train" else None, rank, world, marks,
         )  # fmt: skip
 
     def train_dataloader(self) -> ResumableLoader:

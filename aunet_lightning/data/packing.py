@@ -7,7 +7,7 @@ different documents, and a lane's next row goes on where its last one stopped.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,18 +16,21 @@ from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, N_BYTES
-from splitters import Stack
+from splitters import Splitter, Stack
+from splitters.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS
+REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 
 class PackedBatches(Dataset[Batch]):
     """Batch k of epoch e is `self[e, k]`:
 
-    `ids` int64 [B, L]; `levels` uint8 [B, L]; `targets` int64 [B, L], IGNORE where nothing is to be
-    predicted (BOS, padding); `documents` int64 [B, L], the number of the document that the target
-    belongs to, -1 where ignored; `languages` int64 [B, L] likewise.
+    `ids` int64 [B, L]; `levels` uint8 [B, L]; `marks` int16 [B, L], bit k where `marks[k]` has a
+    boundary; `targets` int64 [B, L], IGNORE where nothing is to be predicted (BOS, padding);
+    `documents` int64 [B, L], the number of the document that the target belongs to, -1 where ignored;
+    `languages` int64 [B, L] likewise.
     """
 
     def __init__(
@@ -40,14 +43,16 @@ class PackedBatches(Dataset[Batch]):
         seed: int | None,
         rank: int = 0,
         world: int = 1,
+        marks: Mapping[int, Splitter | Teacher] | None = None,
     ) -> None:
+        self.marks = dict(marks or {})
         self.corpus, self.documents, self.stack = corpus, documents, stack
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
         self.rank, self.world = rank, world
         stream = int((corpus.lengths[documents] + AROUND).sum())
         self.n_rows = -(-(stream - 1) // row_bytes) if len(documents) else 0
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._levels: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._split: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -72,11 +77,11 @@ class PackedBatches(Dataset[Batch]):
         return self._epoch[1], self._epoch[2]
 
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
-        """Returns row r unpadded: ids, levels, targets, documents and languages, each [≤ L]."""
+        """Returns row r unpadded: ids, levels, marks, targets, documents and languages, each [≤ L]."""
         order, starts = self.order(epoch)
         begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1  # one more, for the last target
         first = int(np.searchsorted(starts, begin, side="right")) - 1
-        ids, levels, documents = [], [], []
+        ids, levels, marks, documents = [], [], [], []
         for place in range(first, len(order)):
             start = int(starts[place])
             if start >= end:
@@ -84,9 +89,11 @@ class PackedBatches(Dataset[Batch]):
             document = int(order[place])
             since, until = max(begin - start, 0), min(end - start, int(self.corpus.lengths[document]) + AROUND)
             ids.append(self._ids(document, since, until))
-            levels.append(self._document_levels(document)[since:until])
+            level, mark = self._boundaries(document)
+            levels.append(level[since:until])
+            marks.append(mark[since:until])
             documents.append(np.full(len(ids[-1]), document, np.int64))
-        stream, level, document_of = np.concatenate(ids), np.concatenate(levels), np.concatenate(documents)
+        stream, document_of = np.concatenate(ids), np.concatenate(documents)
         targets = stream[1:].astype(np.int64)
         ignored = targets == BOS
         targets[ignored] = IGNORE
@@ -94,7 +101,8 @@ class PackedBatches(Dataset[Batch]):
         languages = np.where(ignored, -1, self.corpus.languages[document_of]).astype(np.int64)
         return {
             "ids": stream[:-1].astype(np.int64),
-            "levels": level[:-1],
+            "levels": np.concatenate(levels)[:-1],
+            "marks": np.concatenate(marks)[:-1],
             "targets": targets,
             "documents": document_of,
             "languages": languages,
@@ -106,19 +114,23 @@ class PackedBatches(Dataset[Batch]):
         bos, eos = [BOS] * (since == 0), [EOS] * (until == len(text) + AROUND)
         return np.concatenate([bos, text[max(since - 1, 0) : until - 1], eos]).astype(np.int16)
 
-    def _document_levels(self, document: int) -> np.ndarray:
-        """Levels of BOS (the highest: a document begins on every stage), the bytes, and EOS (0)."""
-        if document not in self._levels:
+    def _boundaries(self, document: int) -> tuple[np.ndarray, np.ndarray]:
+        """Levels (of BOS the highest: a document begins on every stage; of EOS 0) and marks of a whole document."""
+        if document not in self._split:
             text = self.corpus.text(document).tobytes()
-            self._levels[document] = np.concatenate([[self.stack.depth], self.stack.levels(text), [0]]).astype(np.uint8)
+            levels = np.concatenate([[self.stack.depth], self.stack.levels(text), [0]]).astype(np.uint8)
+            marks = np.zeros(len(text) + AROUND, np.int16)
+            for bit, marker in self.marks.items():
+                marks[1:-1] |= marker.split(text).astype(np.int16) << bit
+            self._split[document] = levels, marks
             # One open document per lane, so that a long one is split once and not once per row.
-            if len(self._levels) > 2 * self.batch_rows:
-                self._levels.popitem(last=False)
-        self._levels.move_to_end(document)
-        return self._levels[document]
+            if len(self._split) > 2 * self.batch_rows:
+                self._split.popitem(last=False)
+        self._split.move_to_end(document)
+        return self._split[document]
 
 
-_PADDING = {"ids": EOS, "levels": 0, "targets": IGNORE, "documents": -1, "languages": -1}
+_PADDING = {"ids": EOS, "levels": 0, "marks": 0, "targets": IGNORE, "documents": -1, "languages": -1}
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
@@ -129,7 +141,13 @@ def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
 
 
 def _nothing() -> dict[str, np.ndarray]:
-    return {key: np.full(1, fill, np.uint8 if key == "levels" else np.int64) for key, fill in _PADDING.items()}
+    kinds = {"levels": np.uint8, "marks": np.int16}
+    return {key: np.full(1, fill, kinds.get(key, np.int64)) for key, fill in _PADDING.items()}
+
+
+def marked(batch: Batch, bit: int) -> Tensor:
+    """Returns where the marker of this bit has a boundary, bool [B, L]."""
+    return (batch["marks"] >> bit) & 1 == 1
 
 
 def n_text_bytes(batch: Batch) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Upsampling = Literal["multi_linear", "repeat", "insert"]
+Upsampling = Literal["multi_linear", "repeat", "copy", "insert"]
 Offsets = Literal["clamp", "modulo"]
 
 
@@ -19,6 +19,8 @@ class StageConfig:
     """width of an attention head; it divides dim and is even"""
     window: int | None = None
     """positions of this stage that each one sees, itself included; null: all before it"""
+    conv: int | None = None
+    """width of a causal depthwise convolution at the beginning of each of its blocks; null: none"""
     skip: bool = True
     """whether the encoder's output is added to what comes back from the stage above"""
     max_units: int | None = None
@@ -26,7 +28,7 @@ class StageConfig:
     those before it); boundaries past it are dropped, counted and logged"""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "head_dim", "window", "max_units"):
+        for name in ("dim", "layers", "head_dim", "window", "conv", "max_units"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"stage: {name} is {value}, it must be 1 or more")
@@ -41,7 +43,8 @@ class AUNetConfig:
     stages: list[StageConfig]
     """from bytes to the deepest stage (the trunk)"""
     upsampling: Upsampling = "multi_linear"
-    """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), insert at the first"""
+    """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), copy W_up·u (H-Net's),
+    insert W_up·u at the first"""
     max_offset: int = 16
     """how many offsets p inside a unit have a matrix (or embedding) of their own"""
     offsets: Offsets = "clamp"

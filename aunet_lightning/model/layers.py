@@ -6,6 +6,7 @@ Shapes: B rows, N positions, D width, H heads, K head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,13 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.attention import Visibility
 
-KeyValues = tuple[Tensor, Tensor]  # each [B, H, N, K]
+
+class Memory(NamedTuple):
+    """What a block hands on to later positions."""
+
+    keys: Tensor  # [B, H, N, K]
+    values: Tensor
+    recent: Tensor | None  # [B, W-1, D] what its convolution of width W saw last
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,32 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """What a causal convolution of width W sees: the W - 1 positions before a call, and those of it."""
+
+    last: Tensor  # [B, W-1] where among all these each row's last W - 1 stand
+    same: Tensor | None  # bool [B, N, W-1] whether the neighbour 1 … W-1 back is of the same document; None: always
+
+    @classmethod
+    def of(cls, width: int, valid: Tensor, documents: Tensor | None, past_documents: Tensor | None) -> Neighbours:
+        """For valid [B, N] and documents [B, N], after those of the positions before (None: nothing was before)."""
+        back = torch.arange(width - 1, device=valid.device)
+        last = valid.sum(1, keepdim=True) + back
+        if documents is None:
+            return cls(last, None)
+        if past_documents is None:
+            past_documents = documents.new_full((len(documents), width - 1), -1)
+        around = torch.cat([past_documents, documents], 1).unfold(1, width, 1)  # [B, N, W], the position itself last
+        return cls(last, around[..., :-1].flip(-1) == documents[..., None])
+
+
+@dataclass(frozen=True)
 class Place:
     """Where the positions of a call stand: shared by all blocks of a stage."""
 
     rotation: Rotation
     visibility: Visibility
+    neighbours: Neighbours | None  # where the blocks have a convolution
 
 
 class RMSNorm(nn.RMSNorm):
@@ -60,15 +88,16 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, place: Place, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
+    def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
         q, k, v = (
             linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )  # [B, H, N, K]
         q, k = place.rotation(q), place.rotation(k)
-        keys, values = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))
+        keys, values = (k, v) if past is None else (torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2))
         out = place.visibility.attend(q, keys, values)
-        return self.out(out.transpose(1, 2).flatten(2)), (k, v)
+        return self.out(out.transpose(1, 2).flatten(2)), k, v
 
 
 class SwiGLU(nn.Module):
@@ -85,17 +114,42 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-class Block(nn.Module):
-    """x + attention, then x + feed-forward, each on the normed vector."""
+class CausalConv(nn.Module):
+    """Causal depthwise convolution: each channel sees its own past W positions, the current one included."""
 
-    def __init__(self, dim: int, head_dim: int, ffn_multiple_of: int, norm_eps: float) -> None:
+    def __init__(self, dim: int, width: int) -> None:
         super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, dim))  # row j is for the position j back
+
+    def forward(self, x: Tensor, neighbours: Neighbours, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, N, D] after past [B, W-1, D] → [B, N, D], and each row's last W - 1 positions."""
+        back, n = len(self.weight) - 1, x.shape[1]
+        seen = torch.cat([x.new_zeros(len(x), back, x.shape[2]) if past is None else past, x], 1)
+        weight = self.weight.to(x.dtype)
+        out = weight[0] * x
+        for j in range(1, back + 1):
+            tap = weight[j] * seen[:, back - j : back - j + n]
+            out = out + (tap if neighbours.same is None else tap * neighbours.same[..., j - 1 : j])
+        return out, seen.gather(1, neighbours.last[..., None].expand(-1, -1, x.shape[2]))
+
+
+class Block(nn.Module):
+    """x + convolution (where there is one), x + attention, then x + feed-forward, each on the normed vector."""
+
+    def __init__(self, dim: int, head_dim: int, ffn_multiple_of: int, norm_eps: float, conv: int | None) -> None:
+        super().__init__()
+        self.conv_norm = RMSNorm(dim, eps=norm_eps) if conv else None
+        self.conv = CausalConv(dim, conv) if conv else None
         self.attention_norm = RMSNorm(dim, eps=norm_eps)
         self.attention = Attention(dim, head_dim)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
         self.ffn = SwiGLU(dim, ffn_multiple_of)
 
-    def forward(self, x: Tensor, place: Place, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
-        attended, key_values = self.attention(self.attention_norm(x), place, past)
+    def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
+        recent = None
+        if self.conv is not None and self.conv_norm is not None and place.neighbours is not None:
+            convolved, recent = self.conv(self.conv_norm(x), place.neighbours, past.recent if past else None)
+            x = x + convolved
+        attended, keys, values = self.attention(self.attention_norm(x), place, past)
         x = x + attended
-        return x + self.ffn(self.ffn_norm(x)), key_values
+        return x + self.ffn(self.ffn_norm(x)), Memory(keys, values, recent)

@@ -6,12 +6,15 @@ Shapes: B rows, N positions of a stage in this call, C cached positions, H heads
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from aunet_lightning.model.layers import Memory
 from aunet_lightning.vocabulary import BOS, N_BYTES
+from splitters import Splitter, UnitStepper
 from splitters.stack import LevelStepper, Stack
 
 GROW_BY = 64  # cached positions are made room for in steps of this many
@@ -24,7 +27,8 @@ class StageCache:
     count: Tensor  # [B] positions seen since the stream began
     positions: Tensor  # [B, C] position in each slot, -1 in an empty one
     documents: Tensor  # [B, C] its document
-    layers: tuple[tuple[Tensor, Tensor], ...] = ()  # keys and values [B, H, C, K], encoder then decoder
+    recent_documents: Tensor | None = None  # [B, W-1] those of the last positions, where a convolution sees them
+    layers: tuple[Memory, ...] = ()  # keys and values [B, H, C, K], encoder then decoder
 
     @classmethod
     def empty(cls, batch: int, device: torch.device) -> StageCache:
@@ -39,8 +43,9 @@ class StageCache:
         self,
         positions: Tensor,  # [B, N], going on from count
         documents: Tensor,  # [B, N]
+        recent_documents: Tensor | None,  # [B, W-1] after this call
         valid: Tensor,  # [B, N] False past a row's last new position
-        layers: list[tuple[Tensor, Tensor]],  # [B, H, N, K]
+        layers: list[Memory],  # [B, H, N, K]
         window: int | None,
     ) -> StageCache:
         """Returns the cache with the new positions, and without those that no later one can see."""
@@ -58,13 +63,15 @@ class StageCache:
             index = slots if new.dim() == 2 else slots[:, None, :, None].expand_as(new)
             return ring.scatter(dim, index, new).narrow(dim, 0, size)
 
-        cached = self.layers or [(keys[:, :, :0], values[:, :, :0]) for keys, values in layers]
+        cached = self.layers or [Memory(new.keys[:, :, :0], new.values[:, :, :0], None) for new in layers]
         return StageCache(
             count,
             write(self.positions, positions, 1, -1),
             write(self.documents, documents, 1),
+            recent_documents,
             tuple(
-                (write(old_k, k, 2), write(old_v, v, 2)) for (old_k, old_v), (k, v) in zip(cached, layers, strict=True)
+                Memory(write(old.keys, new.keys, 2), write(old.values, new.values, 2), new.recent)
+                for old, new in zip(cached, layers, strict=True)
             ),
         )
 
@@ -76,6 +83,7 @@ class OpenUnit:
     vector: Tensor | None  # [B, coarser width], None before the first
     offset: Tensor  # [B]
     counted: Tensor  # [B] boundaries so far, in the document where documents are masked, else in the row
+    hidden: Tensor | None = None  # [B, finer width] hidden state of the last position, for a learned splitter
 
 
 @dataclass(frozen=True)
@@ -86,17 +94,20 @@ class State:
     units: tuple[OpenUnit, ...]  # one per stage transition
     document: Tensor  # [B] documents begun
     stack: Stack | None = None
-    steppers: tuple[LevelStepper, ...] = field(default=())  # one per row
+    steppers: tuple[LevelStepper, ...] = field(default=())  # one per row, of the rules below a learned splitter
+    above: Mapping[int, tuple[UnitStepper, ...]] = field(default_factory=dict)  # of each rule above one
 
     @classmethod
     def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        above = enumerate(stack.rules[stack.n_below :], stack.n_below) if stack is not None else ()
         return cls(
             tuple(StageCache.empty(batch, device) for _ in range(n_stages)),
             tuple(OpenUnit(None, zeros, zeros) for _ in range(n_stages - 1)),
             zeros,
             stack,
             tuple(stack.stepper() for _ in range(batch)) if stack is not None else (),
+            {s: tuple(rule.unit_stepper() for _ in range(batch)) for s, rule in above if isinstance(rule, Splitter)},
         )
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.layers import RMSNorm
+from aunet_lightning.model.scan import smooth
 from aunet_lightning.model.state import OpenUnit
 
 
@@ -72,11 +73,17 @@ class Upsampling(nn.Module):
         self.norm = RMSNorm(coarser_dim, eps=config.norm_eps)
         self.up = nn.Linear(coarser_dim, dim, bias=False)
 
-    def forward(self, y: Tensor | None, units: Units, open_unit: Tensor | None) -> tuple[Tensor, Tensor]:
-        """y [B, U, E] (None: no unit began), open_unit [B, E] → positions [B, N, D] and vectors u [B, ≤1+U, E]."""
+    def forward(
+        self, y: Tensor | None, units: Units, open_unit: Tensor | None, p: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """y [B, U, E] (None: no unit began), open_unit [B, E] → positions [B, N, D] and vectors u [B, ≤1+U, E].
+
+        p [B, U]: each vector is smoothed, p of its own and 1 - p of the one before.
+        """
         parts = [open_unit[:, None]] if open_unit is not None else []
         if y is not None:
-            parts.append(self.norm(y))
+            u = self.norm(y)
+            parts.append(u if p is None else smooth(u, p, open_unit))
         u = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return self.spread(u, units), u
 
@@ -119,6 +126,13 @@ class Repeat(Upsampling):
         return take(self.up(u), units.serving) + F.embedding(self.bounded(units.offset), by_offset)
 
 
+class Copy(Upsampling):
+    """W_up·u everywhere, as H-Net does it."""
+
+    def spread(self, u: Tensor, units: Units) -> Tensor:
+        return take(self.up(u), units.serving)
+
+
 class Insert(Upsampling):
     """W_up·u at the boundary and nothing elsewhere: the skip connection and attention carry the rest."""
 
@@ -126,4 +140,9 @@ class Insert(Upsampling):
         return take(self.up(u), units.serving) * (units.offset == 0)[..., None]
 
 
-UPSAMPLINGS: dict[str, type[Upsampling]] = {"multi_linear": MultiLinear, "repeat": Repeat, "insert": Insert}
+UPSAMPLINGS: dict[str, type[Upsampling]] = {
+    "multi_linear": MultiLinear,
+    "repeat": Repeat,
+    "copy": Copy,
+    "insert": Insert,
+}

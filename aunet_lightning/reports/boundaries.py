@@ -9,12 +9,10 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import regex
-
-from splitters import Stack
 
 MARKS = ("│", "║", "┃", "█")  # before a unit of stage 2, 3, 4, 5
 CHARACTERS = 56  # of each text in a run's pictures
@@ -48,6 +46,16 @@ def one_per_script(texts: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]
     return list(found.items())
 
 
+class Levels(Protocol):
+    """What has levels: a stack of rules, or a model that was trained."""
+
+    @property
+    def depth(self) -> int: ...
+
+    def levels(self, data: bytes) -> np.ndarray:
+        """Returns uint8 [len(data)]."""
+
+
 _CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 
 
@@ -60,7 +68,7 @@ class Cluster(NamedTuple):
     bytes: int
 
 
-def clusters(data: bytes, stack: Stack) -> list[Cluster]:
+def clusters(data: bytes, stack: Levels) -> list[Cluster]:
     """Returns the text as grapheme clusters with their levels."""
     levels, at = stack.levels(data), 0
     found = []
@@ -72,12 +80,12 @@ def clusters(data: bytes, stack: Stack) -> list[Cluster]:
     return found
 
 
-def inside_clusters(data: bytes, stack: Stack) -> int:
+def inside_clusters(data: bytes, stack: Levels) -> int:
     """Returns how many boundaries a picture does not tell apart, because they fall on one cluster."""
     return sum(max(cluster.boundaries - 1, 0) for cluster in clusters(data, stack))
 
 
-def as_line(data: bytes, stack: Stack) -> str:
+def as_line(data: bytes, stack: Levels) -> str:
     """Returns the text with a mark before each unit, stronger for higher stages."""
     shown = {"\n": "⏎\n", "\r\n": "⏎\n", "\r": "␍", "\t": "⇥"}
     marks = ("", *MARKS)
@@ -89,7 +97,7 @@ _BACKGROUNDS = ((153, 189), (222, 230))
 _BLACK, _UNDERLINE, _RESET = "38;5;16", "4", "\x1b[0m"
 
 
-def as_colours(data: bytes, stack: Stack) -> str:
+def as_colours(data: bytes, stack: Levels) -> str:
     """Returns the text for a terminal: units of stage 2 differ in shade, of stage 3 in hue, and every second one
     of stage 4 is underlined. No colour changes inside a cluster, and none reaches over the end of a line."""
     counts = [0] * 5  # units begun, by level
@@ -108,7 +116,7 @@ def as_colours(data: bytes, stack: Stack) -> str:
     return "".join(lines)
 
 
-def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> str:
+def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Levels]) -> str:
     """Returns a page: for each text a row per stack, one above the other. Units of stage 2 are tinted, those of
     higher stages underlined."""
     blocks = []
@@ -122,18 +130,18 @@ def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Stack]) -> 
     return _PAGE.format(blocks="".join(blocks))
 
 
-def bytes_per_unit(data: bytes, stack: Stack) -> list[float]:
+def bytes_per_unit(data: bytes, stack: Levels) -> list[float]:
     """Returns the mean length of units per stage above the first; what stands before the first boundary is one."""
     levels = stack.levels(data)
     begins = [np.flatnonzero(levels >= s) for s in range(1, stack.depth + 1)]
     return [len(data) / max(len(begin) + (not len(begin) or begin[0] > 0), 1) for begin in begins]
 
 
-def _numbers(data: bytes, stack: Stack) -> str:
+def _numbers(data: bytes, stack: Levels) -> str:
     return " · ".join(f"{number:.1f}" for number in bytes_per_unit(data, stack))
 
 
-def _units(data: bytes, stack: Stack) -> str:
+def _units(data: bytes, stack: Levels) -> str:
     turns = {level: cycle(("a", "b")) for level in range(1, stack.depth + 1)}
     return _nested(clusters(data, stack), stack.depth, turns)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from aunet_lightning.reports.boundaries import Levels
 from aunet_lightning.reports.table import TOTAL, aligned
 from aunet_lightning.reports.words import Agreement
-from splitters import Stack
 
 N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
 PLOTS = (".png", ".svg", ".pdf")
@@ -69,7 +69,7 @@ class _Counts:
 
 def measure(
     texts: Iterable[tuple[str, bytes]],
-    stacks: Mapping[str, Stack],
+    stacks: Mapping[str, Levels],
     agreement: Mapping[tuple[str, str], Agreement] | None = None,
 ) -> list[UnitStatistics]:
     """Returns one row per language, splitter and stage of (language, text) pairs, and rows for all text first."""
@@ -98,9 +98,9 @@ def measure(
     return sorted(rows, key=lambda row: (row.language != TOTAL, row.language, row.stage, order[row.splitter]))
 
 
-def speed(stack: Stack, documents: Sequence[bytes]) -> float:
+def speed(stack: Levels, documents: Sequence[bytes]) -> float:
     """Returns MB/s of splitting, the best of three times."""
-    data = b"\n".join(documents)[:TIMED_BYTES]
+    data = b"\n".join(documents)[: getattr(stack, "timed_bytes", TIMED_BYTES)]
     best = math.inf
     for _ in range(3):
         begin = time.perf_counter()

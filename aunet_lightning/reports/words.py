@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from splitters import Splitter
+from aunet_lightning.reports.boundaries import Levels
 
 ZERO_WIDTH_SPACE = "\u200b"
 DICTIONARY_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")  # in ICU
@@ -73,12 +73,12 @@ def _at_letters(text: Sequence[str], begins: Iterable[int]) -> frozenset[int]:
     return frozenset(moved - {int(places[0]), len(letters)})
 
 
-def agreement(documents: Iterable[Marked], splitter: Splitter) -> Agreement | None:
-    """Returns how the splitter's units agree with the documents' words, all taken together; None without words."""
+def agreement(documents: Iterable[Marked], stack: Levels) -> Agreement | None:
+    """Returns how the units of stage 2 agree with the documents' words, all taken together; None without words."""
     hits = found = wanted = 0
     for text, begins in documents:
         ends = np.cumsum([len(character.encode()) for character in text], dtype=int) - 1
-        boundary = splitter.split(text.encode())
+        boundary = stack.levels(text.encode()) > 0
         # A unit begins at the character that carries its boundary; inside a character it is that character's.
         units = _at_letters(text, np.searchsorted(ends, np.flatnonzero(boundary)).tolist())
         hits, found, wanted = hits + len(units & begins), found + len(units), wanted + len(begins)

@@ -5,8 +5,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -15,12 +16,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.generation import check_sampling, generate
-from aunet_lightning.reports.boundaries import as_html, as_line, one_per_script
+from aunet_lightning.model.reading import ModelStack
+from aunet_lightning.reports.boundaries import Levels, as_html, as_line, one_per_script
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
 from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.vocabulary import N_BYTES
+from splitters import DEFAULT, Stack
 
 NGRAM_BYTES = 50_000_000  # more training text than this takes a yardstick too long
 
@@ -31,6 +34,8 @@ class ReportConfig:
 
     ngrams: list[int] = field(default_factory=list)
     """orders of byte n-gram models, trained on the same text, that stand in the table as yardsticks"""
+    pictures_every: int = 200
+    """steps between pictures of learned boundaries on a fixed text per script, kept as artifacts; 0: none"""
     sample_prompts: list[str] = field(default_factory=list)
     """beginnings that the model continues; an empty one lets it begin"""
     sample_bytes: int = 160
@@ -39,6 +44,8 @@ class ReportConfig:
     """0 takes the most likely byte each time"""
 
     def __post_init__(self) -> None:
+        if self.pictures_every < 0:
+            raise ValueError(f"report.pictures_every is {self.pictures_every}, it must be 0 or more")
         if wrong := [order for order in self.ngrams if not 1 <= order <= MAX_ORDER]:
             raise ValueError(f"report.ngrams has {wrong[0]}, orders are 1 to {MAX_ORDER}")
         check_sampling(self.sample_bytes, self.sample_temperature)
@@ -92,9 +99,9 @@ class Report(Callback):
         counts = [(name, sum(p.numel() for p in part.parameters())) for name, part in module.net.named_children()]
         parts = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         _print(f"{sum(count for _, count in counts):,} parameters: {parts}")
-        _log_text(
-            trainer, as_html(one_per_script(data.first_texts("train")), {"boundaries": data.stack}), "boundaries.html"
-        )
+        if not module.net.predictors:
+            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.stack})
+            _log_text(trainer, page, "boundaries.html")
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
 
@@ -117,19 +124,20 @@ class Report(Callback):
         if "val" in module.metrics:
             self._show(trainer, module, "val")
         data = _data(trainer)
+        module.eval()
+        stack = ModelStack(module.net, data.stack) if module.net.predictors else data.stack
         lines = [
-            f"{script:<11} {as_line(text, data.stack)}"
+            f"{script:<11} {as_line(text, stack)}"
             for script, text in one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
         ]
         _print("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
         if self.config.sample_prompts:
             prompts = [prompt.encode() for prompt in self.config.sample_prompts]
-            module.eval()
             texts = generate(module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature)
-            module.train()
             shown = [text.decode("utf-8", "replace") for text in texts]
             _print("\nSamples", *(f"» {text}" for text in shown))
             _log_text(trainer, "\n\n".join(shown), "samples.txt")
+        module.train()
 
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
         metric = module.metrics[part]
@@ -158,10 +166,68 @@ class Report(Callback):
         kind = "held-out" if part == "val" else "test"
         steps = trainer.global_step or module.steps_trained
         _print(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
-        rates = module.rates[part].named(module.rates[part].compute())
-        _print("".join(f"\n{name.replace('_', ' ')}: {value:.2f}" for name, value in rates.items() if value))
+        units = module.units[part].compute()
+        _print(
+            "",
+            *(
+                f"bytes per unit {stage}: {measured['bytes_per_unit']:.2f}"
+                for stage, measured in units.items()
+                if "_" not in stage
+            ),
+        )
         _log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         _log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
+
+
+class BoundaryPictures(Callback):
+    """Draws learned boundaries on a fixed text per script every so many steps: a page per drawing, and one of all.
+
+    The first row of each is `script_aware`, to compare with.
+    """
+
+    MOST = 12  # drawings on the page of all
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.drawn: dict[int, dict[str, list[int]]] = {}  # step → text → levels
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        kept = [logger.folder.path / "boundaries.json" for logger in _loggers(trainer)]
+        if trainer.ckpt_path is not None and kept and kept[0].exists():
+            self.drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text()).items()}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        net, step = cast(AUNetModule, pl_module).net, trainer.global_step
+        due = self.every and (step == 1 or step % self.every == 0 or step == trainer.max_steps)
+        if not due or step in self.drawn or not net.predictors:
+            return
+        data = _data(trainer)
+        texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
+        pl_module.eval()
+        stack = ModelStack(net, data.stack)
+        self.drawn[step] = {text.decode(): stack.levels(text).tolist() for _, text in texts}
+        pl_module.train()
+        here = {f"step {step}": Drawn(stack.depth, self.drawn[step])}
+        steps = sorted(self.drawn)
+        if len(steps) > self.MOST:  # the first, the last, and between them evenly
+            steps = [steps[round(i * (len(steps) - 1) / (self.MOST - 1))] for i in range(self.MOST)]
+        all_ = {f"step {at}": Drawn(stack.depth, self.drawn[at]) for at in steps}
+        reference: dict[str, Levels] = {DEFAULT: Stack([DEFAULT])}
+        _log_text(trainer, as_html(texts, reference | here), f"boundaries/step-{step:06}.html")
+        _log_text(trainer, as_html(texts, reference | all_), "boundaries.html")
+        _log_text(trainer, json.dumps(self.drawn, ensure_ascii=False), "boundaries.json")
+
+
+class Drawn(NamedTuple):
+    """Levels of some texts as they were."""
+
+    depth: int
+    by_text: dict[str, list[int]]
+
+    def levels(self, data: bytes) -> np.ndarray:
+        return np.array(self.by_text[data.decode()], np.uint8)
 
 
 class PredictionWriter(Callback):
@@ -212,10 +278,13 @@ def _data(trainer: Trainer) -> ByteDataModule:
     return cast(ByteDataModule, cast(Any, trainer).datamodule)
 
 
+def _loggers(trainer: Trainer) -> list[MLflowRunLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MLflowRunLogger)]
+
+
 def _log_text(trainer: Trainer, text: str, artifact: str) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, MLflowRunLogger):
-            logger.log_text(text, artifact)
+    for logger in _loggers(trainer):
+        logger.log_text(text, artifact)
 
 
 @rank_zero_only

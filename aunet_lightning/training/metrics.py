@@ -1,13 +1,17 @@
-"""Bits per byte, as a torchmetrics metric: sums that add up over batches and devices."""
+"""Bits per byte and units, as torchmetrics metrics: sums that add up over batches and devices."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from aunet_lightning.data.packing import REFERENCE, Batch, marked
+from aunet_lightning.model.aunet import Output
+from aunet_lightning.model.boundaries import deferred
 from aunet_lightning.vocabulary import N_BYTES
+from splitters import DEFAULT
 
 
 class BitsPerByte(Metric):
@@ -46,33 +50,102 @@ class BitsPerByte(Metric):
         return {language: value for language, value in named if not math.isnan(value)}
 
 
-class UnitRates(Metric):
-    """Bytes per unit at each stage transition, and how many boundaries a cap dropped."""
+class UnitStatistics(Metric):
+    """Units of each stage transition: over all text, and per language.
+
+    A unit's length is in bytes; offsets are in positions of the lower stage. Agreement is the F1 of boundaries on
+    bytes against a reference rule, and against the teacher where a splitter has one, where nothing is forced.
+    """
 
     full_state_update = False
-    bytes: Tensor
-    units: Tensor  # [depth]
-    dropped: Tensor  # [depth]
+    sums: Tensor  # float64 [depth, languages + 1 (text of no language), SUMS]
+    longest: Tensor  # float64 [depth, languages + 1]
+    dropped: Tensor  # float64 [depth]
 
-    def __init__(self, depth: int) -> None:
+    SUMS = (
+        "bytes", "units", "positions", "past", "open", "found", "p", "learned",
+        "reference", "in_reference", "hits", "taught", "in_taught", "taught_hits",
+    )  # fmt: skip
+
+    def __init__(self, depth: int, languages: Sequence[str], max_offset: int) -> None:
         super().__init__()
-        self.add_state("bytes", torch.zeros(1, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("units", torch.zeros(depth, dtype=torch.float64), dist_reduce_fx="sum")
+        self.depth, self.languages, self.max_offset = depth, list(languages), max_offset
+        shape = (depth, len(self.languages) + 1)
+        self.add_state("sums", torch.zeros(*shape, len(self.SUMS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("longest", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="max")
         self.add_state("dropped", torch.zeros(depth, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, n_bytes: int, units: Tensor, dropped: Tensor) -> None:
-        """n_bytes read, and units and dropped [B, depth]."""
-        self.bytes += n_bytes
-        self.units += units.sum(0)
-        self.dropped += dropped.sum(0)
+    def update(self, batch: Batch, output: Output, teachers: Collection[int]) -> None:
+        """A batch as of PackedBatches, and what the network gave; transitions with a teacher's marks."""
+        ids, language = batch["ids"], batch["languages"]
+        language = torch.where(language < 0, len(self.languages), language)
+        text = (batch["targets"] >= 0) & (batch["targets"] < N_BYTES)
+        self.dropped += output.dropped.sum(0)
+        for s, transition in enumerate(output.transitions):
+            at, valid, open_, boundary = transition.at, transition.valid, transition.open, transition.boundary
+            found = boundary & open_
+            reference = marked(batch, REFERENCE).gather(1, at)
+            reference_all = self._on_bytes(marked(batch, REFERENCE), transition.forced, at, ids)
+            p = transition.log_odds.sigmoid() * open_ if transition.log_odds is not None else torch.zeros_like(at)
+            taught = deferred(marked(batch, s), at, valid) & open_ if s in teachers else torch.zeros_like(open_)
+            of_position = language.gather(1, at)
+            self._add(s, language, bytes=text, reference=reference_all)
+            self._add(
+                s, of_position, units=boundary, positions=valid, open=open_, found=found, p=p,
+                past=valid & (transition.offset >= self.max_offset),
+                learned=open_ & (transition.log_odds is not None),
+                in_reference=found, hits=found & reference,
+                taught=taught, in_taught=found & (s in teachers), taught_hits=taught & found,
+            )  # fmt: skip
+            lengths = _lengths(output.levels > s, ids).to(self.longest.dtype)
+            self.longest[s].scatter_reduce_(0, language.flatten(), lengths.flatten(), "amax")
 
-    def compute(self) -> Tensor:
-        """Returns float64 [2 · depth]: bytes per unit of each transition, then dropped boundaries."""
-        return torch.cat([self.bytes / self.units, self.dropped])
+    def _add(self, s: int, language: Tensor, **counted: Tensor) -> None:
+        for name, values in counted.items():
+            self.sums[s, :, self.SUMS.index(name)].index_add_(0, language.flatten(), values.flatten().double())
 
     @staticmethod
-    def named(values: Tensor) -> dict[str, float]:
-        """Names what `compute` returned: stage 2 is the first above bytes."""
-        depth = len(values) // 2
-        names = [f"bytes_per_unit_stage{s + 2}" for s in range(depth)] + [f"dropped_stage{s + 2}" for s in range(depth)]
-        return dict(zip(names, values.tolist(), strict=True))
+    def _on_bytes(marks: Tensor, forced: Tensor, at: Tensor, ids: Tensor) -> Tensor:
+        """The reference's boundaries on bytes where nothing is forced, bool [B, L]."""
+        forced_bytes = torch.zeros_like(ids).scatter_add(1, at, forced.long()) > 0
+        return marks & ~forced_bytes & (ids < N_BYTES)
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Returns by stage and language, and by stage alone, what was measured: {"stage2": {"mean_p": …}, …}."""
+        found = {}
+        for s in range(self.depth):
+            found[f"stage{s + 2}"] = self._named(self.sums[s].sum(0), self.longest[s].max())
+            for i, language in enumerate(self.languages):
+                if self.sums[s, i, 0] > 0:
+                    found[f"stage{s + 2}_{language}"] = self._named(self.sums[s, i], self.longest[s, i])
+        return found
+
+    def _named(self, sums: Tensor, longest: Tensor) -> dict[str, float]:
+        n = dict(zip(self.SUMS, sums.tolist(), strict=True))
+        named = {
+            "bytes_per_unit": n["bytes"] / max(n["units"], 1),
+            "boundary_share": n["found"] / max(n["open"], 1),
+            "past_last_offset": n["past"] / max(n["positions"], 1),
+            "longest_unit": float(longest),
+            f"agreement_{DEFAULT}": f1(n["hits"], n["in_reference"], n["reference"]),
+        }
+        if n["learned"]:
+            named["mean_p"] = n["p"] / n["learned"]
+        if n["taught"]:
+            named["teacher_precision"] = n["taught_hits"] / max(n["in_taught"], 1)
+            named["teacher_recall"] = n["taught_hits"] / n["taught"]
+            named["teacher_f1"] = f1(n["taught_hits"], n["in_taught"], n["taught"])
+        return named
+
+
+def f1(hits: float, found: float, wanted: float) -> float:
+    """Returns the harmonic mean of hits / found and hits / wanted; 1 where there is nothing to find, and nothing is."""
+    return 2 * hits / (found + wanted) if found + wanted else 1.0
+
+
+def _lengths(begins: Tensor, ids: Tensor) -> Tensor:
+    """Bytes of text from each position's boundary up to it, [B, L]."""
+    text = (ids < N_BYTES).long()
+    so_far = text.cumsum(1)
+    before = torch.where(begins, so_far - text, -1).cummax(1).values.clamp(min=0)
+    return so_far - before

@@ -1,6 +1,7 @@
 """AUNetModule: an AU-Net in Lightning. Loss in nats per prediction; everything shown in bits per byte."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -10,13 +11,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from aunet_lightning.data.packing import Batch, n_text_bytes
+from aunet_lightning.data.packing import Batch
 from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.training.metrics import BitsPerByte, UnitRates
+from aunet_lightning.training.learning import Learning
+from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import IGNORE, N_BYTES
+from splitters.registry import Spec
 
 
 class AUNetModule(LightningModule):
@@ -25,6 +28,7 @@ class AUNetModule(LightningModule):
     Args:
         net: the network
         optimizer: how its weights move
+        splitters: one per stage transition; needed where one is learned, since its network is part of the model
         compile: whether to compile the network (torch.compile, in place)
     """
 
@@ -34,12 +38,14 @@ class AUNetModule(LightningModule):
         self,
         net: AUNetConfig,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (never changed)
+        splitters: Sequence[Spec] = (),
         compile: bool = False,
     ) -> None:
         super().__init__()
         # Checkpoints hold plain data, so that they load with weights_only and without this class.
         self.config = AUNetConfig(**net) if isinstance(net, dict) else net
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
+        self.splitters = splitters
         plain = {"net": asdict(self.config), "optimizer": asdict(self.optimizer_config), "compile": compile}
         self.save_hyperparameters(plain, logger=False)
         self.compile_net = compile
@@ -47,13 +53,14 @@ class AUNetModule(LightningModule):
         self.told_of_cap = False
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.metrics: dict[str, BitsPerByte] = {}
-        self.rates: dict[str, UnitRates] = {}
+        self.units: dict[str, UnitStatistics] = {}
 
     def configure_model(self) -> None:
         """Builds the network, once."""
         if "net" in self._modules:
             return
-        self.net = AUNet(self.config)
+        self.net = AUNet(self.config, self.splitters)
+        self.learning = Learning(self.net)
         if self.compile_net:
             self.net.compile()
 
@@ -61,32 +68,53 @@ class AUNetModule(LightningModule):
         """As `AUNet.forward`."""
         return self.net(ids, levels, state)
 
-    def nll(self, batch: Batch) -> tuple[Tensor, Output]:
-        """Returns nats per target [B, L], 0 where ignored, and what the network gave."""
-        output = self.net(batch["ids"], batch["levels"])
+    def nll(self, batch: Batch, pool_at: Mapping[int, Tensor] | None = None) -> tuple[Tensor, Output]:
+        """Returns nats per target [B, L], 0 where ignored, and what the network gave (`pool_at`: see there)."""
+        output = self.net(batch["ids"], batch["levels"], pool_at=pool_at)
         nats = F.cross_entropy(
             output.logits.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=IGNORE, reduction="none"
         )
         return nats.view_as(batch["targets"]), output
 
+    def on_train_start(self) -> None:
+        self.learning.announce(self.global_step)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        if self.global_step == 0 and batch_index == 0:
+            self.learning.calibrate(batch, self._reduce)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        nats, output = self.nll(batch)
+        nats, output = self.nll(batch, self.learning.pool_at(batch, self.global_step))
         targets = batch["targets"]
         text = (targets >= 0) & (targets < N_BYTES)
         sums = [(targets != IGNORE).sum(), text.sum(), nats.detach()[text].sum() / math.log(2), nats.detach().sum()]
         counts = [*output.units.sum(0), *output.dropped.sum(0), (batch["documents"] >= 0).sum()]
-        totals = torch.stack([value.double() for value in (*sums, *counts)])
-        if self.trainer.world_size > 1:  # over the whole batch: devices have different numbers of targets
-            totals = cast(Tensor, self.trainer.strategy.reduce(totals, reduce_op="sum"))
-        n_targets, n_bytes, bits, all_nats, *counted, n_read = totals.tolist()
+        decisions = self.learning.sums(batch, output)
+        of_decisions = [value for part in decisions.values() for value in part]
+        totals = [value.detach().double() for value in (*sums, *counts, *of_decisions)]
+        # Over the whole batch: devices have different numbers of targets.
+        n_targets, n_bytes, bits, all_nats, *counted = self._reduce(torch.stack(totals)).tolist()
+        counted, n_read, decided = counted[: len(counts) - 1], counted[len(counts) - 1], counted[len(counts) :]
 
         self.bytes_seen += int(n_bytes)
         self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True)
         self.log("train/loss", all_nats / max(n_targets, 1))
         self.log("train/bytes_seen", float(self.bytes_seen))
         self._log_units(counted, n_read)
+        learned = self.learning.loss(decisions, decided, n_bytes)
+        for name, value in self.learning.logged.items():
+            self.log(f"train/{name}", value)
         # Gradients are averaged over devices, so that this sums to the mean over all targets.
-        return nats.sum() * (self.trainer.world_size / max(n_targets, 1))
+        return nats.sum() * (self.trainer.world_size / max(n_targets, 1)) + learned * self.trainer.world_size
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        self.learning.adjust()
+
+    def _reduce(self, local: Tensor) -> Tensor:
+        """Returns the sum over all devices."""
+        if self.trainer.world_size == 1:
+            return local
+        return cast(Tensor, self.trainer.strategy.reduce(local, reduce_op="sum"))
 
     def _log_units(self, counted: list[float], n_read: float) -> None:
         """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
@@ -104,7 +132,11 @@ class AUNetModule(LightningModule):
                 )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        self.log("train/lr", rates["stage1"])
+        for name, lr in rates.items():
+            if lr != rates["stage1"] and not name.endswith("_no_decay"):
+                self.log(f"train/lr_{name}", lr)
 
     def configure_gradient_clipping(
         self,
@@ -143,7 +175,7 @@ class AUNetModule(LightningModule):
         return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "targets", "levels")}
 
     def configure_optimizers(self) -> Any:
-        optimizer = adamw(self, self.optimizer_config)
+        optimizer = adamw(self.net, self.optimizer_config)
         total = self._total_steps()
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimizer_config.lr_factor(step, total)
@@ -158,14 +190,20 @@ class AUNetModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError where the checkpoint's network is another one."""
-        there, here = checkpoint["hyper_parameters"]["net"], asdict(self.config)
-        if different := [key for key in here if there.get(key) != here[key]]:
-            shown = "; ".join(f"{key} (there {there.get(key)}, here {here[key]})" for key in different)
+        there, here = asdict(AUNetConfig(**checkpoint["hyper_parameters"]["net"])), asdict(self.config)
+        if different := [key for key in here if there[key] != here[key]]:
+            shown = "; ".join(f"{key} (there {there[key]}, here {here[key]})" for key in different)
             raise UserError(
                 f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
             )
         data = cast(Any, self.trainer).datamodule
         trained, used = checkpoint["splitters"], data.rules
+        names = (*checkpoint["state_dict"], *self.state_dict())
+        if trained != used and any(".predictors." in name for name in names):
+            raise UserError(
+                f"ckpt_path: the checkpoint was trained with splitters {trained}, not {used}, and a learned splitter "
+                "is part of the network. Use the config.yaml of its run folder"
+            )
         if trained != used:
             rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
         else:
@@ -186,20 +224,24 @@ class AUNetModule(LightningModule):
     def _start(self, part: str) -> None:
         languages = cast(Any, self.trainer).datamodule.language_names(part)
         self.metrics[part] = BitsPerByte(languages).to(self.device)
-        self.rates[part] = UnitRates(self.config.depth).to(self.device)
+        self.units[part] = UnitStatistics(self.config.depth, languages, self.config.max_offset).to(self.device)
 
     def _measure(self, part: str, batch: Batch) -> None:
         nats, output = self.nll(batch)
         self.metrics[part].update(nats, batch["targets"], batch["languages"])
-        self.rates[part].update(n_text_bytes(batch), output.units, output.dropped)
+        self.units[part].update(batch, output, self.learning.teachers)
 
     def _finish(self, part: str) -> None:
-        """Logs `PART/bpb`, `PART/bpb_LANGUAGE` and the units' rates."""
-        metric, rates = self.metrics[part], self.rates[part]
+        """Logs `PART/bpb`, `PART/bpb_LANGUAGE`, and of the units `PART/NAME_stage2` and `PART_stage2/NAME_LANGUAGE`."""
+        metric, units = self.metrics[part], self.units[part]
         values = metric.compute()
         self.log(f"{part}/bpb", values[0].float(), prog_bar=True, rank_zero_only=False)
         for language, bpb in metric.by_language(values).items():
             self.log(f"{part}/bpb_{language}", bpb)
-        for name, value in rates.named(rates.compute()).items():
-            if not name.startswith("dropped") or value:
-                self.log(f"{part}/{name}", value)
+        for where, measured in units.compute().items():
+            stage, _, language = where.partition("_")
+            for name, value in measured.items():
+                self.log(f"{part}_{stage}/{name}_{language}" if language else f"{part}/{name}_{stage}", value)
+        for s, dropped in enumerate(units.dropped.tolist()):
+            if dropped:
+                self.log(f"{part}/dropped_stage{s + 2}", dropped)

@@ -1,10 +1,11 @@
-"""AdamW with weight decay on matrices only, linear warm-up and a cosine."""
+"""AdamW with a learning rate per stage, weight decay on matrices only, linear warm-up and a cosine."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+
+from aunet_lightning.model.aunet import AUNet
 
 
 @dataclass
@@ -23,11 +24,17 @@ class OptimizerConfig:
     """decay rates of Adam's moments"""
     eps: float = 1e-8
     """Adam's epsilon"""
+    stage_lr: list[float] | None = None
+    """multiples of lr, one per stage from bytes up; null: 1 for all"""
+    splitter_lr: float = 1.0
+    """multiple of their stage's learning rate for learned splitters"""
 
     def __post_init__(self) -> None:
         self.betas = (self.betas[0], self.betas[1])
         if self.lr <= 0:
             raise ValueError(f"optimizer: lr is {self.lr}, it must be above 0")
+        if min([self.splitter_lr, *(self.stage_lr or [])]) < 0:
+            raise ValueError("optimizer: stage_lr and splitter_lr must be 0 or more")
         if self.warmup_steps < 0:
             raise ValueError(f"optimizer: warmup_steps is {self.warmup_steps}, it must be 0 or more")
 
@@ -39,11 +46,37 @@ class OptimizerConfig:
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Returns AdamW over all of the model's parameters, in two groups."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Returns AdamW over all of the network's parameters: per stage, those with weight decay and those without, and
+    the same for learned splitters. Groups are named. Raises ValueError where stage_lr is not one number per stage."""
+    n_stages = len(net.config.stages)
+    multiples = config.stage_lr or [1.0] * n_stages
+    if len(multiples) != n_stages:
+        raise ValueError(f"optimizer.stage_lr has {len(multiples)} numbers, the model has {n_stages} stages")
+    groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        learned = name.startswith("predictors.")
+        groups.setdefault((stage_of(name, n_stages), learned, parameter.ndim >= 2), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "name": f"stage{stage + 1}{'_splitter' * learned}{'' if decays else '_no_decay'}",
+                "lr": config.lr * multiples[stage] * (config.splitter_lr if learned else 1.0),
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for (stage, learned, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
+        ],
+        lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
+    )  # fmt: skip
+
+
+def stage_of(name: str, n_stages: int) -> int:
+    """Returns the stage (0: bytes) that a parameter of AUNet belongs to; what leads between two is the lower one's."""
+    part, _, rest = name.partition(".")
+    if part == "trunk":
+        return n_stages - 1
+    return int(rest.partition(".")[0]) if part in STAGED else 0
+
+
+STAGED = ("encoders", "decoders", "poolings", "upsamplings", "predictors")

@@ -1,0 +1,161 @@
+"""Learned splitters beside `fixed` at equal training FLOPs, and beside rules: the tables in RESULTS.md.
+
+    python benchmarks/learned_splitters.py --corpora ../shared/corpora/bench --out /tmp/learned
+
+Every cell is an `aunet fit` of experiments/learned/bench.yaml; a cell that is there is not run again. Work per step
+is counted by PyTorch's FLOP counter without padding: that of bytes, and that of each unit. `fixed` gets as many
+steps as spend what the router's run of the same rate, language and seed has spent.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from aunet_lightning import AUNet, AUNetConfig
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "experiments" / "learned" / "bench.yaml"
+LANGUAGES = ("en", "zh-Hans", "th", "de")
+RATES = (4, 6, 8)
+SEEDS = (1, 2, 3)
+STEPS = 600
+NET = yaml.safe_load(CONFIG.read_text())["model"]["net"]
+ROW, ROWS = 512, 8
+
+
+class Cell(NamedTuple):
+    """One run. `options` go to `aunet fit`; `like` is the router's cell whose FLOPs are to be spent."""
+
+    name: str
+    language: str
+    seed: int
+    splitter: dict
+    options: tuple[str, ...] = ()
+    like: str | None = None
+
+
+def cells() -> list[Cell]:
+    """All cells, a router before the `fixed` that is held against it."""
+    found = []
+    for seed, rate, language in itertools.product(SEEDS, RATES, LANGUAGES):
+        if seed == 1 or rate == 6:
+            name = f"router{rate}-{language}-{seed}"
+            found.append(Cell(name, language, seed, {"name": "router", "bytes_per_unit": rate}))
+            found.append(Cell(f"fixed{rate}-{language}-{seed}", language, seed, {"name": "fixed", "n": rate}, (), name))
+    router = {"name": "router", "bytes_per_unit": 6}
+    no_conv = ("--model.net.stages", json.dumps([NET["stages"][0] | {"conv": None}, NET["stages"][1]]))
+    copy = ("--model.net.upsampling", "copy")
+    for language in ("en", "zh-Hans"):
+        found += [
+            Cell(f"router6-noconv-{language}-1", language, 1, router, no_conv),
+            Cell(f"fixed6-noconv-{language}-1", language, 1, {"name": "fixed", "n": 6}, no_conv),
+            Cell(f"router6-copy-{language}-1", language, 1, router, copy),
+            Cell(f"router6-nosmooth-{language}-1", language, 1, router | {"smoothing": False}),
+            Cell(f"router6-nocontrol-{language}-1", language, 1, router | {"control": 0}),
+            Cell(f"router6-published-{language}-1", language, 1, router | {"control": 0, "alpha": 0.03}),
+        ]
+    for seed, language in itertools.product(SEEDS[:2], ("th", "zh-Hans")):
+        found += [
+            Cell(f"distilled-{language}-{seed}", language, seed, {"name": "distilled", "teacher": "words"}),
+            Cell(f"script_aware-{language}-{seed}", language, seed, {"name": "script_aware"}),
+        ]
+    return found
+
+
+def work(splitter: str, conv: bool = True) -> tuple[float, float]:
+    """Returns FLOPs of a training step on all bytes of a batch, and on each unit (of 6 bytes, in a row)."""
+    stages = [NET["stages"][0] | ({} if conv else {"conv": None}), NET["stages"][1]]
+    net = AUNet(AUNetConfig(**NET | {"stages": stages}), [splitter] if splitter == "router" else [])
+    ids = torch.randint(0, 256, (ROWS, ROW))
+    counts = {}
+    for n in (4, 8):
+        levels = (torch.arange(ROW) % n == 0).long().expand(ROWS, -1)
+        with FlopCounterMode(display=False) as counter:
+            net(ids, levels, pool_at={0: levels > 0}).logits.sum().backward()
+        counts[ROWS * ROW / n] = counter.get_total_flops()
+    (many, most), (few, least) = counts.items()
+    per_unit = (most - least) / (many - few)
+    return most - per_unit * many, per_unit
+
+
+def trained_units(folder: Path) -> float:
+    """Returns the mean number of units of a run's batches."""
+    units = [
+        ROWS * ROW / metrics["train/bytes_per_unit_stage2"]
+        for metrics in map(metrics_of, (folder / "metrics.jsonl").open())
+        if "train/bytes_per_unit_stage2" in metrics
+    ]
+    return sum(units) / len(units)
+
+
+def metrics_of(line: str) -> dict[str, float]:
+    return json.loads(line)["metrics"]
+
+
+def run(cell: Cell, corpora: Path, out: Path, flops: dict[str, tuple[float, float]]) -> None:
+    folder, steps = out / "runs" / cell.name, STEPS
+    if (folder / "done").exists():
+        return
+    if cell.like is not None:
+        spent = flops["router"][0] + flops["router"][1] * trained_units(out / "runs" / cell.like)
+        each = flops["fixed"][0] + flops["fixed"][1] * ROWS * ROW / cell.splitter["n"]
+        steps = round(STEPS * spent / each)
+    command = [
+        sys.executable, "-m", "aunet_lightning.cli.main", "fit", "-c", str(CONFIG),
+        "--seed_everything", str(cell.seed), "--splitter", json.dumps(cell.splitter), *cell.options,
+        "--data.train_files", json.dumps([str(corpora / "train" / f"{cell.language}.jsonl.gz")]),
+        "--data.val_files", json.dumps([str(corpora / "valid" / f"{cell.language}.jsonl.gz")]),
+        "--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps),
+        "--trainer.enable_progress_bar", "false", "--run.folder", str(folder),
+        "--run.tracking_uri", f"sqlite:///{out}/{cell.name}.db",
+    ]  # fmt: skip
+    log = out / f"{cell.name}.log"
+    done = subprocess.run(
+        command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    if done.returncode:
+        print(f"{cell.name} failed: {log}", flush=True)
+        return
+    (folder / "done").write_text(str(steps))
+    print(cell.name, {k: round(v, 3) for k, v in last(folder).items() if k in SHOWN}, f"{steps} steps", flush=True)
+
+
+SHOWN = ("val/bpb", "val/bytes_per_unit_stage2", "val/teacher_f1_stage2")
+
+
+def last(folder: Path) -> dict[str, float]:
+    """Returns the last value of every metric of a run."""
+    found: dict[str, float] = {}
+    for metrics in map(metrics_of, (folder / "metrics.jsonl").open()):
+        found |= metrics
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True, help="a folder with train/ and valid/ LANGUAGE.jsonl.gz")
+    parser.add_argument("--out", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one core each")
+    options = parser.parse_args()
+    corpora, out = options.corpora.resolve(), options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    flops = {"router": work("router"), "fixed": work("fixed")}
+    (out / "flops.json").write_text(json.dumps(flops))
+    waves = [[c for c in cells() if c.like is None], [c for c in cells() if c.like is not None]]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for wave in waves:
+            list(pool.map(lambda cell: run(cell, corpora, out, flops), wave))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A student of any other rule, also of one that looks ahead: the student is causal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from splitters.contract import Splitter, positive
+from splitters.learned import LearnedSplitter
+from splitters.registry import Spec, register
+from splitters.teachers import Teacher, resolve_teacher
+
+if TYPE_CHECKING:
+    from splitters.predictors import Student
+
+
+@register("distilled")
+class Distilled(LearnedSplitter):
+    """A boundary where a small network on the hidden states expects one of the teacher, which may look ahead.
+
+    Args:
+        teacher: a splitter or teacher, by name or {name: …, option: …}
+        alpha: weight of the cross-entropy against the teacher
+        balance: how far rarer boundaries count more: 0 not at all, 1 as much as all other positions together
+        teacher_steps: for so many training steps the model pools at the teacher's boundaries; with a teacher that
+            looks ahead, the training loss leaks until then
+        detach: whether the network only reads the hidden states, and does not shape them
+    """
+
+    source = "after the supervised boundary predictors of Nawrot et al., arXiv 2211.09761"
+
+    def __init__(
+        self,
+        teacher: Spec | Teacher = "script_aware",
+        alpha: float = 1.0,
+        balance: float = 0.5,
+        teacher_steps: int = 0,
+        detach: bool = False,
+    ) -> None:
+        if alpha <= 0:
+            raise ValueError(f"distilled: alpha is {alpha!r}, it must be above 0")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"distilled: balance is {balance!r}, it must be from 0 to 1")
+        self._teacher = resolve_teacher(teacher)
+        self.teacher_spec = teacher
+        self.alpha, self.balance, self.detach = float(alpha), float(balance), detach
+        self.teacher_steps = (
+            teacher_steps if teacher_steps == 0 else positive("distilled", "teacher_steps", teacher_steps)
+        )
+
+    @property
+    def teacher(self) -> Splitter | Teacher:
+        return self._teacher
+
+    def predictor(self, dim: int) -> Student:
+        from splitters.predictors import Student
+
+        return Student(dim, self.alpha, self.balance, self.detach)

@@ -1,0 +1,202 @@
+"""The networks of learned splitters: from the hidden states of a stage to log-odds of a boundary.
+
+Shapes: B rows, N positions of the stage, D its width. (The only module here that loads torch.)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_EDGE = 1e-6  # cosine distances stay so far from 0 and 1
+
+
+class Predictor(nn.Module, ABC):
+    """Says from a position's hidden state and that of the position before it whether a boundary falls there.
+
+    A boundary is where the log-odds are above 0 (p > 0.5). Sums and losses are made so that those of several
+    devices add up: `sums` are of what this one read, and `loss` takes them with the sums of all.
+    """
+
+    straight_through = False  # whether vectors on the way back carry the gradient of the decision's confidence
+    smooths = False  # whether they are mixed with those of the units before
+    calibrates = True  # whether the first batch sets the bias
+
+    bias: Tensor  # [1], a parameter or a buffer
+
+    @abstractmethod
+    def evidence(self, h: Tensor, before: Tensor) -> Tensor:
+        """h and before [B, N, D], of each position and the one before it → log-odds [B, N], float32, without bias."""
+
+    @abstractmethod
+    def init_weights(self) -> None:
+        """Draws every parameter anew."""
+
+    def forward(self, h: Tensor, before: Tensor) -> Tensor:
+        """h and before [B, N, D] → log-odds of a boundary [B, N], float32, whatever autocast says."""
+        with torch.autocast(h.device.type, enabled=False):
+            return self.evidence(h.float(), before.float()) + self.bias.float()
+
+    @abstractmethod
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
+        """Returns what `loss` needs of some positions, [K] sums, some with a gradient.
+
+        log_odds [M], boundary and taught (where the teacher has one) bool [M], of the positions where it decides;
+        forced: how many more have a boundary anyway.
+        """
+
+    @abstractmethod
+    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+        """Returns this device's part of the loss, from its sums and those of all devices, which read n_bytes."""
+
+    @abstractmethod
+    def wanted(self, sums: Tensor, n_bytes: float) -> float:
+        """Returns how many of the positions where it decides should be boundaries."""
+
+    @abstractmethod
+    def decided(self, sums: Tensor) -> tuple[float, float]:
+        """Returns at how many positions it decided, and for how many boundaries."""
+
+    def report(self, sums: Tensor) -> dict[str, float]:
+        """Returns what is worth logging of `sums`, by name."""
+        return {}
+
+    def adjust(self, sums: Tensor, n_bytes: float) -> None:
+        """After a training step, with the sums of all devices: corrects what no gradient does."""
+
+    @torch.no_grad()
+    def calibrate(self, log_odds: Tensor, taught: Tensor | None, forced: Tensor, n_bytes: float) -> None:
+        """Sets the bias so that of these positions (as in `sums`) as many are boundaries as wanted."""
+        wanted = self.wanted(self.sums(log_odds, log_odds > 0, taught, forced), n_bytes)
+        if self.calibrates and len(log_odds) > 1:
+            ordered = log_odds.sort(descending=True).values
+            k = min(max(round(wanted), 1), len(ordered) - 1)
+            self.bias -= (ordered[k - 1] + ordered[k]) / 2  # half-way, so that rounding decides nothing
+
+
+class Router(Predictor):
+    """The cosine router of H-Net (arXiv 2507.07955), with its ratio loss."""
+
+    def __init__(
+        self,
+        dim: int,
+        bytes_per_unit: float,
+        alpha: float,
+        control: float,
+        smoothing: bool,
+        straight_through: bool,
+        calibrates: bool,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.zeros(1))
+        self.control = control
+        self.query, self.key = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.bytes_per_unit, self.alpha, self.calibrates = bytes_per_unit, alpha, calibrates
+        self.smooths, self.straight_through = smoothing, straight_through
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        for linear in (self.query, self.key):
+            nn.init.eye_(linear.weight)
+        nn.init.zeros_(self.bias)
+
+    def evidence(self, h: Tensor, before: Tensor) -> Tensor:
+        cosine = F.cosine_similarity(self.query(h), self.key(before), dim=-1)
+        return torch.logit((1 - cosine) / 2, eps=_EDGE)
+
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
+        """Returns the number of positions, that of boundaries and the sum of p, and how many of each were forced."""
+        p = log_odds.sigmoid()
+        counts = [forced + len(p), forced + boundary.sum(), forced + p.sum(), forced]
+        return torch.stack([count.to(p.dtype) for count in counts])
+
+    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+        """alpha · N / (N - 1) · ((N - 1) · F · G + (1 - F) · (1 - G)): F the share of boundaries, G the mean p.
+
+        It is lowest, alpha, where F = G = 1/N; only G has a gradient. N counts positions of the stage below.
+        """
+        n, boundaries = total[0], total[1]
+        target = self.positions_per_unit(n, n_bytes)
+        share, mean = boundaries / n, local[2] / n
+        term = (target - 1) * share * mean + (1 - share) * (local[0] / n - mean)
+        return self.alpha * target / (target - 1) * term
+
+    def positions_per_unit(self, n: Tensor, n_bytes: float) -> Tensor:
+        """Returns N as positions of the stage below, of which n hold n_bytes; a little above 1 at the least."""
+        return (self.bytes_per_unit * n / max(n_bytes, 1)).clamp(min=1.05)
+
+    def wanted(self, sums: Tensor, n_bytes: float) -> float:
+        return float(sums[0] / self.positions_per_unit(sums[0], n_bytes) - sums[3])
+
+    @torch.no_grad()
+    def adjust(self, sums: Tensor, n_bytes: float) -> None:
+        _, found = self.decided(sums)
+        wanted = max(self.wanted(sums, n_bytes), 1)
+        step = self.control * math.log(wanted / max(found, 0.01 * wanted))
+        self.bias += max(-1.0, min(step, 1.0))
+
+    def report(self, sums: Tensor) -> dict[str, float]:
+        return {"mean_p": float((sums[2] - sums[3]) / (sums[0] - sums[3]).clamp(min=1))}
+
+    def decided(self, sums: Tensor) -> tuple[float, float]:
+        return float(sums[0] - sums[3]), float(sums[1] - sums[3])
+
+
+class Student(Predictor):
+    """A small network that is taught where another rule has its boundaries."""
+
+    def __init__(self, dim: int, alpha: float, balance: float, detach: bool) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.norm = nn.RMSNorm(dim)
+        self.hidden = nn.Linear(2 * dim, dim, bias=False)
+        self.out = nn.Linear(dim, 1, bias=False)
+        self.alpha, self.balance, self.detach = alpha, balance, detach
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        nn.init.ones_(self.norm.weight)
+        for linear in (self.hidden, self.out):
+            nn.init.trunc_normal_(linear.weight, std=linear.in_features**-0.5)
+        nn.init.zeros_(self.bias)
+
+    def evidence(self, h: Tensor, before: Tensor) -> Tensor:
+        if self.detach:
+            h, before = h.detach(), before.detach()
+        both = torch.cat([self.norm(h), self.norm(before)], -1)
+        return self.out(F.silu(self.hidden(both)))[..., 0]
+
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
+        """Returns the numbers of positions, of the teacher's boundaries, of the student's, of those that agree, and
+        the cross-entropy (nats) on the teacher's boundaries and on the other positions."""
+        if taught is None:
+            raise ValueError("distilled: the batch has no boundaries of the teacher (`taught`), nothing to learn from")
+        nats = F.binary_cross_entropy_with_logits(log_odds, taught.to(log_odds.dtype), reduction="none")
+        counts = [taught.new_ones(()).expand(len(taught)), taught, boundary, taught & boundary]
+        return torch.stack([*(c.sum().to(nats.dtype) for c in counts), (nats * taught).sum(), (nats * ~taught).sum()])
+
+    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+        """alpha · the weighted mean of the cross-entropy: a boundary weighs (others / boundaries)^balance."""
+        n, boundaries = total[0], total[1].clamp(min=1)
+        weight = ((n - boundaries).clamp(min=1) / boundaries) ** self.balance
+        return self.alpha * (weight * local[4] + local[5]) / (weight * boundaries + n - boundaries)
+
+    def wanted(self, sums: Tensor, n_bytes: float) -> float:
+        return float(sums[1])
+
+    def decided(self, sums: Tensor) -> tuple[float, float]:
+        return float(sums[0]), float(sums[2])
+
+    def report(self, sums: Tensor) -> dict[str, float]:
+        taught, found, hits = sums[1:4].tolist()
+        return {
+            "teacher_precision": hits / max(found, 1),
+            "teacher_recall": hits / max(taught, 1),
+            "teacher_f1": 2 * hits / max(found + taught, 1),
+        }

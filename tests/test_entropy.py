@@ -1,0 +1,343 @@
+"""The splitter `entropy`: a small model's uncertainty, at once, byte by byte, and kept beside the documents."""
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from aunet_lightning import AUNet, AUNetConfig, StageConfig, entropy
+from aunet_lightning.cli.entropy import find
+from aunet_lightning.cli.main import main
+from aunet_lightning.entropy import CHUNK, Entropy, fires, load
+from aunet_lightning.vocabulary import BOS, EOS
+from splitters import Stack, build, check
+from splitters.contract import push_all
+from splitters.edge_texts import INVALID, SCRIPTS
+from tests.conftest import ROOT, UDHR
+
+LONG = ("ABC 中文 " * 200).encode()  # longer than several chunks
+TEXTS = [
+    b"",
+    b"a",
+    *[SCRIPTS[name].encode() for name in ("Latin", "Thai", "Chinese", "Arabic", "emoji")],
+    *INVALID.values(),
+]
+MIDDLE = 7.3  # of the tiny model's entropies
+
+
+def saved(path, seed=0, stages=None):
+    """A checkpoint as training writes it, of a model with random weights."""
+    stages = stages or [StageConfig(dim=16, layers=2, head_dim=8, window=8)]
+    config = AUNetConfig(stages=stages)
+    torch.manual_seed(seed)
+    net = AUNet(config)
+    net.head.weight.data *= 2.5  # so that entropies differ
+    checkpoint = {
+        "hyper_parameters": {"net": asdict(config)},
+        "state_dict": {"net." + name: tensor for name, tensor in net.state_dict().items()},
+        "splitters": ["fixed"] * config.depth,
+        "boundaries": Stack(["fixed"] * config.depth).fingerprint(),
+    }
+    torch.save(checkpoint, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("model") / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def rule(checkpoint):
+    return Entropy(checkpoint, threshold=middle(checkpoint))
+
+
+def middle(checkpoint):
+    """A threshold that half of a text's bytes pass."""
+    return float(np.median(Entropy(checkpoint, threshold=0).bits(LONG))) + 1e-4
+
+
+def plain(checkpoint, data):
+    """H after BOS and after each byte, by one forward over the whole text."""
+    net = load(checkpoint).net
+    logits = net(torch.tensor([[BOS, *data]])).logits[0]
+    p = torch.cat([logits[:, :BOS], logits[:, EOS:]], 1).softmax(-1)
+    return (-(p * p.log2()).sum(-1)).detach().numpy()
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"threshold": MIDDLE}, {"rise": 0.0}, {"threshold": MIDDLE, "rise": 0.1}], ids=lambda b: "-".join(b)
+)
+def test_laws_hold(checkpoint, bounds):
+    check(build("entropy", checkpoint=checkpoint, **bounds), [*TEXTS, b"a" * 300])
+
+
+@pytest.mark.parametrize("data", [b"", b"x", LONG, SCRIPTS["Thai"].encode(), *INVALID.values()], ids=len)
+def test_split_equals_the_plain_version(checkpoint, data):
+    bits = plain(checkpoint, data)
+    level, rise = bits[1:], np.diff(bits)
+    np.testing.assert_allclose(Entropy(checkpoint, 1.0).bits(data), bits, atol=1e-6)
+    a = float(np.median(bits)) + 1e-4
+    np.testing.assert_array_equal(Entropy(checkpoint, threshold=a).split(data), level > a)
+    np.testing.assert_array_equal(Entropy(checkpoint, rise=0.05).split(data), rise > 0.05)
+    both = Entropy(checkpoint, threshold=a, rise=0.05).split(data)
+    np.testing.assert_array_equal(both, (level > a) & (rise > 0.05))
+
+
+def test_the_thresholds_are_met_by_some_bytes_and_not_by_others(checkpoint, rule):
+    assert 0.3 < rule.split(LONG).mean() < 0.7
+    both = Entropy(checkpoint, rule.threshold, 0.1)
+    assert 0 < both.split(LONG).sum() < rule.split(LONG).sum()
+
+
+@settings(max_examples=20)
+@given(data=st.binary(max_size=CHUNK + 20), rise=st.sampled_from([None, 0.0, 0.1]))
+def test_stepping_equals_splitting_on_any_bytes(checkpoint, rule, data, rise):
+    one = Entropy(checkpoint, rule.threshold, rise)
+    np.testing.assert_array_equal(push_all(one.stepper(), data), one.split(data))
+
+
+def test_a_bound_is_compared_in_full_precision_and_must_be_passed():
+    bits = np.array([1, 2, np.nextafter(np.float32(2), np.float32(3))], np.float32)
+    assert fires(bits, 2.0, None).tolist() == [False, True]
+    assert fires(bits, 2 + 1e-8, None).tolist() == [False, True]  # as float32 it would be 2
+    assert fires(bits, None, 1.0).tolist() == [False, False]
+    assert fires(bits, 1.5, 0.0).tolist() == [True, True]
+
+
+def test_copies_of_a_stepper_share_the_model_and_part_ways(rule):
+    stepper = rule.stepper()
+    push_all(stepper, LONG[:40])
+    branch = copy.deepcopy(stepper)
+    push_all(stepper, b"another text")
+    np.testing.assert_array_equal(push_all(branch, LONG[40:90]), rule.split(LONG)[40:90])
+    assert branch.rule is stepper.rule
+    assert len(pickle.dumps(rule)) < 1000
+
+
+def test_two_rules_of_one_file_share_its_model_and_a_pickled_one_finds_it(checkpoint, rule, monkeypatch):
+    assert Entropy(checkpoint, rise=1).model is rule.model
+    there, here = pickle.loads(pickle.dumps(rule)), rule.model
+    assert there.model is here
+    monkeypatch.setattr(entropy, "_models", {})
+    entropy._load.cache_clear()  # as in another process
+    assert there.model is not here
+    np.testing.assert_array_equal(there.split(LONG), rule.split(LONG))
+
+
+def test_it_runs_inside_combinators_and_above_a_stage(rule):
+    union = build("union", of=[rule, "whitespace"])
+    np.testing.assert_array_equal(union.split(LONG), rule.split(LONG) | build("whitespace").split(LONG))
+    for stack in (Stack(["whitespace", rule]), Stack([rule, "every"])):
+        check(stack, TEXTS[:4])
+    capped = {"name": "cap", "of": {"name": "entropy", "checkpoint": rule.checkpoint, "threshold": 99}, "max_bytes": 5}
+    assert build(**capped).split(b"a" * 20).sum() == 4
+
+
+def test_another_model_is_another_fingerprint(tmp_path, checkpoint):
+    one = Stack([{"name": "entropy", "checkpoint": checkpoint, "threshold": 2}]).fingerprint()
+    for number, stages in enumerate((None, [StageConfig(dim=16, layers=2, head_dim=8, window=9)])):
+        path = saved(tmp_path / f"{number}.ckpt", seed=1 - number, stages=stages)
+        assert Stack([{"name": "entropy", "checkpoint": path, "threshold": 2}]).fingerprint() != one
+    again = saved(tmp_path / "again.ckpt")
+    assert Stack([{"name": "entropy", "checkpoint": again, "threshold": 2}]).fingerprint() == one
+
+
+def documents():
+    return [np.frombuffer(text, np.uint8) for text in [*TEXTS, LONG, LONG[:700], b"a" * 1000, LONG]]
+
+
+def break_the_net(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the net was run")
+
+    monkeypatch.setattr(AUNet, "forward", broken)
+
+
+def test_kept_entropies_equal_computed_ones_and_are_used(tmp_path, checkpoint, rule, monkeypatch, capsys):
+    texts = documents()
+    kept = [Entropy(checkpoint, rule.threshold), Entropy(checkpoint, rise=0.1)]
+    expected = [[one.split(text.tobytes()) for text in texts] for one in kept]
+    kept[0].prepare(tmp_path, texts)
+    assert f"{len(texts)} documents" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 2
+    break_the_net(monkeypatch)
+    kept[1].prepare(tmp_path, texts)  # another threshold, the same files
+    assert capsys.readouterr().err == ""
+    for one, boundaries in zip(kept, expected, strict=True):
+        for text, wanted in zip(texts, boundaries, strict=True):
+            np.testing.assert_array_equal(one.split(text.tobytes()), wanted)
+            np.testing.assert_array_equal(pickle.loads(pickle.dumps(one)).split(text.tobytes()), wanted)
+        with pytest.raises(RuntimeError, match="the net was run"):
+            one.split(b"a text that is not kept")
+    capped = build("cap", of=Entropy(checkpoint, rise=0.1))
+    capped.prepare(tmp_path, texts)
+    capped.split(LONG)
+
+
+def test_several_folders_serve_one_rule(tmp_path, checkpoint, monkeypatch):
+    one, texts = Entropy(checkpoint, rise=0.1), documents()
+    expected = [one.split(text.tobytes()) for text in texts]
+    for name, some in (("a", texts[:5]), ("b", texts[5:]), ("none", [])):
+        (tmp_path / name).mkdir()
+        one.prepare(tmp_path / name, some)
+    break_the_net(monkeypatch)
+    for text, wanted in zip(texts, expected, strict=True):
+        np.testing.assert_array_equal(one.split(text.tobytes()), wanted)
+
+
+@pytest.mark.parametrize("file", ["*.f32", "*.npy"])
+def test_files_cut_off_are_made_anew(tmp_path, rule, file):
+    one = Entropy(rule.checkpoint, rule.threshold)
+    one.prepare(tmp_path, documents())
+    (path,) = tmp_path.glob(file)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    again = Entropy(rule.checkpoint, rule.threshold)
+    np.testing.assert_array_equal(copy.copy(again).split(LONG), rule.split(LONG))
+    again.prepare(tmp_path, documents())
+    assert path.read_bytes() == whole
+
+
+def test_a_failing_preparation_leaves_nothing_behind(tmp_path, checkpoint, monkeypatch):
+    one = Entropy(checkpoint, rise=0.1)
+    with pytest.raises(ValueError, match=r"cannot write to .*missing.*data.cache_dir"):
+        one.prepare(tmp_path / "missing", documents())
+    break_the_net(monkeypatch)
+    with pytest.raises(RuntimeError):
+        one.prepare(tmp_path, documents())
+    assert list(tmp_path.iterdir()) == []
+
+
+class Boundaries(torch.utils.data.Dataset):
+    def __init__(self, rule, texts):
+        self.rule, self.texts = rule, texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, number):
+        return torch.from_numpy(self.rule.split(self.texts[number]))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_split_too(rule, start):
+    texts = [LONG, LONG[:1000]]
+    _ = torch.ones(600, 600) @ torch.ones(600, 600)  # the threads of this process have run, and a fork has none
+    expected = [rule.split(text) for text in texts]
+    loader = DataLoader(
+        Boundaries(rule, texts), batch_size=None, num_workers=1, multiprocessing_context=start, timeout=60
+    )
+    for got, wanted in zip(loader, expected, strict=True):
+        np.testing.assert_array_equal(got.numpy(), wanted)
+
+
+def test_what_no_model_can_be_made_from_is_named(tmp_path, checkpoint):
+    with pytest.raises(ValueError, match=r"checkpoint is None.*aunet fit"):
+        build("entropy", threshold=1)
+    with pytest.raises(ValueError, match=r"neither threshold nor rise.*aunet entropy .*last.ckpt .*--bytes_per_unit"):
+        build("entropy", checkpoint=checkpoint)
+    for wrong in ("2", True, float("nan")):
+        with pytest.raises(ValueError, match=r"rise is .* must be a number of bits"):
+            build("entropy", checkpoint=checkpoint, threshold=1, rise=wrong)
+    with pytest.raises(ValueError, match=r"no file '.*absent.ckpt'.*aunet fit"):
+        build("entropy", checkpoint=str(tmp_path / "absent.ckpt"), threshold=1)
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"some": "thing"}, tmp_path / "other.ckpt")
+    for name in ("text.ckpt", "other.ckpt", "."):
+        with pytest.raises(ValueError, match=r"cannot be read as a checkpoint.*aunet fit") as error:
+            build("entropy", checkpoint=str(tmp_path / name), threshold=1)
+        assert str(tmp_path) in str(error.value)
+    two = [StageConfig(dim=16, layers=1, head_dim=8, window=8), StageConfig(dim=16, layers=1, head_dim=8)]
+    with pytest.raises(ValueError, match=r"two.ckpt has 2 stages.*one entry"):
+        build("entropy", checkpoint=saved(tmp_path / "two.ckpt", stages=two), threshold=1)
+    with pytest.raises(ValueError, match=r"endless.ckpt has no window.*window: 64"):
+        build("entropy", checkpoint=saved(tmp_path / "endless.ckpt", stages=[two[1]]), threshold=1)
+
+
+def test_a_file_that_changes_under_a_rule_is_noticed(tmp_path, monkeypatch):
+    path = saved(tmp_path / "last.ckpt")
+    there = pickle.dumps(Entropy(path, 2))
+    saved(path, seed=1)
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(entropy, "_models", {})  # as in another process
+    with pytest.raises(ValueError, match="has changed since"):
+        pickle.loads(there).split(b"a")
+
+
+def test_listing_the_splitters_loads_neither_torch_nor_lightning():
+    code = (
+        "import sys, splitters; assert 'entropy' in splitters.available('model'); "
+        "print([m for m in ('torch', 'lightning', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_model_loads_without_lightning(checkpoint):
+    code = (
+        f"import sys, splitters; splitters.build('entropy', checkpoint={checkpoint!r}, rise=1).split(b'ab'); "
+        "print([m for m in ('lightning', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("by", ["global", "rise", "both"])
+@pytest.mark.parametrize("rate", [3.0, 6.5])
+def test_the_command_reaches_the_rate(checkpoint, tmp_path, capsys, by, rate):
+    file = tmp_path / "some.jsonl"
+    lines = [line for language in ("en", "th") for line in (UDHR / f"{language}.jsonl").read_text().splitlines()[:12]]
+    texts = [json.loads(line)["text"].encode() for line in lines]
+    file.write_text("\n".join(lines))
+    assert main(["entropy", checkpoint, str(file), "--bytes_per_unit", str(rate), "--by", by]) == 0
+    out = capsys.readouterr().out
+    rule = Stack([yaml.safe_load(out.splitlines()[-1])["splitter"]]).rules[0]
+    assert {"global": (True, False), "rise": (False, True), "both": (True, True)}[by] == (
+        rule.threshold is not None,
+        rule.rise is not None,
+    )
+    n_bytes, n_boundaries = sum(map(len, texts)), sum(int(rule.split(text).sum()) for text in texts)
+    assert abs(n_bytes / n_boundaries - rate) < 0.01 * rate
+    table = {line.split()[0]: line.split()[1:] for line in out.splitlines()[:4]}
+    assert table["(all)"] == [str(n_bytes), str(n_boundaries), f"{n_bytes / n_boundaries:.2f}"]
+    assert {"en", "th"} <= table.keys()
+
+
+def test_a_bound_lies_in_the_middle_of_a_gap():
+    bits = [np.array([0, 1, 3, 2, 7], np.float32), np.array([0, 5, 6], np.float32)]
+    assert find(bits, 2, "global") == {"threshold": 4.0}  # 7 6 5 | 3 2 1
+    assert find(bits, 3, "rise") == {"rise": 3.5}  # 5 5 | 2 1 1 -1
+    with pytest.raises(ValueError, match=r"6 cannot be reached: of 6 bytes 1 should .* gives 2"):
+        find(bits, 6, "rise")  # 5 and 5 are equal
+    assert find(bits, 1, "global") == {"threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["abc", "--bytes_per_unit", "0.5"], "--bytes_per_unit is 0.5, it must be 1 or more"),
+        (["abc", "--bytes_per_unit", "nan"], "--bytes_per_unit is nan, it must be 1 or more"),
+        (["abc", "--bytes_per_unit", "2", "--megabytes", "0"], "--megabytes must be above 0"),
+        (["", "--bytes_per_unit", "2"], "there is no text"),
+        (["./absent.jsonl", "--bytes_per_unit", "2"], "'./absent.jsonl' is no file"),
+        (["abc", "--bytes_per_unit", "400"], "--bytes_per_unit 400 cannot be reached"),
+        (["b" * 900, "--bytes_per_unit", "2"], "--bytes_per_unit 2 cannot be reached"),
+    ],
+)
+def test_the_command_says_what_is_wrong(checkpoint, capsys, arguments, message):
+    assert main(["entropy", checkpoint, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

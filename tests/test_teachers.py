@@ -1,0 +1,395 @@
+"""Teachers: hand-written examples, plain versions, any bytes, and the errors of a wrong name or option."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aunet_lightning.data.bpe import train_bpe
+from splitters import available, build
+from splitters.edge_texts import SCRIPTS, short_texts
+from splitters.teachers import TEACHERS, Teacher, peeks, resolve_teacher
+from splitters.trie import SHIPPED, _from_letters
+from tests.conftest import MIXED
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPECS = {
+    "words": {},
+    "zero_width_space": {},
+    "regex": {"patterns": GPT2},
+    "tokenizer": {"file": str(SHIPPED)},
+}
+CASES = [(name, at) for name in SPECS for at in ("start", "end")]
+SCRIPT_TEXT = st.text("".join(SCRIPTS.values()), max_size=24)
+
+
+def teacher(name, **options):
+    if name == "words":
+        pytest.importorskip("icu4py")
+    return resolve_teacher({"name": name, **SPECS.get(name, {}), **options})
+
+
+def last_bytes(text):
+    return np.cumsum([len(character.encode()) for character in text], dtype=int) - 1
+
+
+def places(subject, text):
+    """Boundaries as indices of characters."""
+    boundary = subject.split(text.encode())
+    ends = last_bytes(text)
+    assert boundary.sum() == boundary[ends].sum(), "a boundary inside a character"
+    return set(np.flatnonzero(boundary[ends]).tolist())
+
+
+def marked(subject, text):
+    """The text with a bar at each boundary: before the character that begins a stretch, or after the one that ends it."""
+    found = places(subject, text)
+    bars = ("│{}", "{}") if subject.at == "start" else ("{}│", "{}")
+    return "".join(bars[index not in found].format(character) for index, character in enumerate(text))
+
+
+def test_every_teacher_is_in_these_tests_and_says_what_it_does():
+    assert set(SPECS) == set(TEACHERS)
+    for cls in TEACHERS.values():
+        assert cls.source
+        assert cls.__doc__
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("start", "│a, │b (│c) │don't │3.14! │ok👍🏽 - │1️⃣ │e\u0301te\u0301"),
+        ("end", "a│, b│ (c│) don't│ 3.14│! ok│👍🏽 - 1️⃣│ e\u0301te\u0301│"),
+        ("start", "│ทุก│คน│เกิด│มา │จะ│เรียน"),
+        ("end", "ทุก│คน│เกิด│มา│ จะ│เรียน│"),
+        ("start", "│尊严│和│权利，│一律│平等。"),
+        ("end", "尊严│和│权利│，一律│平等│。"),
+        ("start", "│人間│は、│漢字│ABC"),
+        ("start", "│មនុស្ស│ទាំងអស់│កើតមក។"),
+        ("start", "│Linux│世界 │จะ│เรียน"),
+        ("start", "… │모든 │인간은"),
+    ],
+)
+def test_words(at, expected):
+    text = expected.replace("│", "")
+    assert marked(teacher("words", at=at), text) == expected
+
+
+@settings(max_examples=80)
+@given(SCRIPT_TEXT)
+def test_words_equal_the_plain_ones(text):
+    breakers = pytest.importorskip("icu4py.breakers")
+    clusters, words, begin = {match.start() for match in regex.finditer(r"\X", text)}, [""], 0
+    for segment in breakers.WordBreaker(text, "root"):
+        words += [segment] if begin in clusters else [words.pop() + segment]
+        begin += len(segment)
+    begins = np.cumsum([0, *map(len, words)]).tolist()
+    spelled = [(begin, word) for begin, word in zip(begins, words, strict=False) if regex.search(r"[\p{L}\p{N}]", word)]
+    assert places(teacher("words"), text) == {begin for begin, _ in spelled}
+    assert places(teacher("words", at="end"), text) == {begin + len(word) - 1 for begin, word in spelled}
+
+
+@pytest.mark.parametrize("locale", ["en", "th", "zh", "km", "root", "xx"])
+def test_the_locale_does_not_choose_the_dictionary(locale):
+    text = "ทุกคนเกิดมา 人人生而自由 すべての人間 មនុស្សទាំងអស់ all men"
+    assert places(teacher("words", locale=locale), text) == places(teacher("words"), text)
+
+
+def test_words_leave_stacked_consonants_whole():
+    text = "".join(f"{a}{joint}{b}" for joint in "\u1039\u17d2" for a in "\u1010\u1789\u1793" for b in "\u1010\u1794")
+    starts = places(build("grapheme"), text)
+    assert places(teacher("words"), text) <= starts
+
+
+def test_words_without_icu4py_name_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
+    with pytest.raises(ValueError, match=r"pip install 'aunet-lightning\[words\]'"):
+        resolve_teacher("words")
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("end", "មនុស្ស│\u200bទាំង│\u200bអស់│ កើត។│\u200b\u200b \u200bក│"),
+        ("start", "│មនុស្ស\u200b│ទាំង\u200b│អស់ │កើត។\u200b\u200b \u200b│ក"),
+        ("end", "\u200b a│ -│\n中文│ 👍🏽│\u3000"),
+    ],
+)
+def test_zero_width_spaces(at, expected):
+    assert marked(teacher("zero_width_space", at=at), expected.replace("│", "")) == expected
+
+
+@settings(max_examples=80)
+@given(SCRIPT_TEXT, st.sampled_from(["start", "end"]))
+def test_zero_width_spaces_equal_the_plain_ones(text, at):
+    found = [match.span() for match in regex.finditer(r"[^\s\u200b]+", text)]
+    expected = {begin if at == "start" else end - 1 for begin, end in found}
+    assert places(teacher("zero_width_space", at=at), text) == expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "at", "expected"),
+    [
+        (GPT2, "end", "Hello│ world│'s│  │ 12│中文│\n│"),
+        (GPT2, "start", "│Hello│ world│'s│  │ 12│中文│\n"),
+        (r"\s+(?!\S)", "end", "a b  │ c"),
+        (["b(?=c)", r"\d+"], "end", "ab│c bb 12│"),
+        (r"\b", "end", "empty matches"),
+        (r"\X", "start", "│e\u0301│👩\u200d👧│ก้│中"),
+    ],
+)
+def test_regex(patterns, at, expected):
+    text = expected.replace("│", "")
+    assert marked(teacher("regex", patterns=patterns, at=at), text) == expected
+
+
+@pytest.mark.parametrize(("pattern", "at"), [(r"\S+\s", "end"), (r"\p{L}+", "start"), (r"(?<=\s)\S", "end")])
+def test_regex_equals_the_rule_pattern_where_nothing_peeks(pattern, at):
+    rule, same = build("pattern", patterns=pattern, at=at), teacher("regex", patterns=pattern, at=at)
+    for data in [MIXED, *(text.encode() for text in SCRIPTS.values())]:
+        assert same.split(data).tolist() == rule.split(data).tolist()
+
+
+@pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        ("a(b", r"'a\(b' is no regular expression: missing \) at position 3"),
+        (["a", "[b"], r"'\[b' is no regular expression: .* at position 2"),
+        ([], r"patterns is \[\]"),
+        (3, "patterns is 3"),
+        ("(?R)?a", "calls itself"),
+        ("(?:" * 5000 + ")" * 5000, "nested too deep"),
+    ],
+)
+def test_what_is_no_expression_is_named(patterns, words):
+    with pytest.raises(ValueError, match=words):
+        teacher("regex", patterns=patterns)
+
+
+THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกัน 中国人民 中国 " * 4
+
+
+def saved(folder, model, fields):
+    """The path of a tokenizers JSON."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({"added_tokens": [], "model": model, **fields}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    """A tokenizer whose tokens end and begin inside characters."""
+    path = tmp_path_factory.mktemp("tokenizer") / "thai.json"
+    path.write_text(train_bpe([THAI.encode()], 300))
+    return str(path)
+
+
+@settings(max_examples=80)
+@given(text=st.text(THAI + "é👍🏽 \n▁Ġ", max_size=24), at=st.sampled_from(["start", "end"]))
+def test_tokens_equal_the_plain_ones(byte_level, text, at):
+    from tokenizers import Tokenizer
+
+    sizes = [len(_from_letters(token)) for token in Tokenizer.from_file(byte_level).encode(text).tokens]
+    ends = np.cumsum([0, *sizes])
+    cuts = ends[:-1] if at == "start" else ends[1:] - 1  # of a token's first or last byte
+    expected = set(np.searchsorted(last_bytes(text), cuts).tolist())
+    assert places(teacher("tokenizer", file=byte_level, at=at), text) == expected
+
+
+def test_the_tokens_of_the_plain_ones_do_end_inside_characters(byte_level):
+    from tokenizers import Tokenizer
+
+    tokens = [_from_letters(token) for token in Tokenizer.from_file(byte_level).encode(THAI).tokens]
+    assert any(token.decode("utf-8", "ignore").encode() != token for token in tokens)
+
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+METASPACE_WORDS = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+BERT = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": True,
+    "lowercase": True,
+}
+TWO_TOKENS = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+TWENTY_TOKENS = {
+    "strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None,
+    "pad_id": 0, "pad_type_id": 0, "pad_token": "[UNK]",
+}  # fmt: skip
+
+PIECES = ["▁", "世", "界", "世界", "▁b", "o", "é", "f", "i", ","]
+UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *([piece, -2.0] for piece in PIECES)]}
+WORD_PIECE = {
+    "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+    "vocab": {"[UNK]": 0, "hell": 1, "##o": 2, "中": 3, "e": 4, "!": 5},
+}  # fmt: skip
+BPE = {"type": "BPE", "merges": [["a", "b"]], "unk_token": "<unk>", "dropout": 0.5}
+BPE["vocab"] = {"<unk>": 0, "a": 1, "b": 2, "Ġ": 3, "ab": 4, ",": 5}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "expected"),
+    [
+        (UNIGRAM, {"pre_tokenizer": METASPACE}, "世界│,│ │世界│ b│o│\u200b│"),
+        (UNIGRAM, {"pre_tokenizer": METASPACE_WORDS, "normalizer": {"type": "NFC"}}, "世界│ 世│  b│o│e│\u0301"),
+        (UNIGRAM, {"normalizer": {"type": "NFKC"}}, "ﬁ│世界│▁│"),
+        (
+            WORD_PIECE,
+            {"normalizer": BERT, "pre_tokenizer": {"type": "BertPreTokenizer"}},
+            "Hell│O│  中│国│!│ e│\u0301 É│ zzz│",
+        ),
+        (
+            WORD_PIECE,
+            {"truncation": TWO_TOKENS, "padding": TWENTY_TOKENS, "pre_tokenizer": {"type": "Whitespace"}},
+            "hell│o│ e│ !│ e│",
+        ),
+        (BPE, {"pre_tokenizer": BYTE_LEVEL, "post_processor": BYTE_LEVEL}, "ab│,│ │ │ab│ab│ab│ab│ab│ab│"),
+    ],
+)
+def test_tokens_of_each_kind_of_model(tmp_path, model, fields, expected):
+    subject = teacher("tokenizer", file=saved(tmp_path, model, fields))
+    assert marked(subject, expected.replace("│", "")) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is no tokenizers JSON"),
+        ("[]", "is no tokenizers JSON"),
+        ("{}", "is no tokenizers JSON"),
+        ('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "is no tokenizers JSON|cannot encode every text"),
+        (
+            json.dumps({"added_tokens": [], "model": {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None}}),
+            "cannot encode every text",
+        ),
+    ],
+)
+def test_what_is_no_tokenizer_is_named(tmp_path, content, words):
+    path = tmp_path / "wrong.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=words) as error:
+        teacher("tokenizer", file=str(path))
+    assert "wrong.json" in str(error.value)
+
+
+def test_a_missing_tokenizer_is_named():
+    with pytest.raises(ValueError, match=r"'missing.json' cannot be read"):
+        teacher("tokenizer", file="missing.json")
+    with pytest.raises(ValueError, match="file is 3"):
+        teacher("tokenizer", file=3)
+
+
+@pytest.mark.parametrize(("name", "at"), CASES)
+def test_any_bytes_have_boundaries_of_the_right_form(name, at):
+    subject = teacher(name, at=at)
+    copied = pickle.loads(pickle.dumps(subject))  # for data workers
+
+    def holds(data):
+        boundary = subject.split(data)
+        assert boundary.dtype == bool
+        assert boundary.shape == (len(data),)
+        assert np.array_equal(copied.split(data), boundary)
+
+    for data in short_texts().values():
+        holds(data)
+    settings(max_examples=40)(given(st.binary(max_size=40))(holds))()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_bytes_of_no_character_leave_the_others_where_they_are(name):
+    data = b"\xe4\xb8 ab\xff \x80cd \xf0\x9f"
+    text = data.decode("utf-8", "surrogateescape")
+    as_text = "".join("\ufffd" if c >= "\udc80" else c for c in text)
+    ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in text]) - 1
+    expected = sorted(ends[list(places(teacher(name), as_text))].tolist())
+    assert np.flatnonzero(teacher(name).split(data)).tolist() == expected
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("text", [THAI.encode() * 3000, b"a" * 1_000_000])
+def test_a_long_text(name, text):
+    assert teacher(name).split(text).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "begin", "text"),
+    [
+        ("words", "start", "研究生", "研究生命"),  # postgraduate; to study life
+        ("zero_width_space", "end", "a", "ab"),
+        ("regex", "end", "a  ", "a  b"),
+        ("tokenizer", "end", "he", "hello"),
+        ("tokenizer", "start", "he", "hello"),
+    ],
+)
+def test_a_teacher_looks_ahead(name, at, begin, text):
+    subject = teacher(name, at=at)
+    assert places(subject, begin) != {place for place in places(subject, text) if place < len(begin)}
+    assert peeks(subject)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_teacher_is_no_splitter(name):
+    assert name not in available()
+    with pytest.raises(ValueError, match="unknown splitter"):
+        build(name)
+
+
+class Halves(Teacher):
+    """A boundary in the middle, which no splitter can know."""
+
+    def split(self, data):
+        return np.arange(len(data)) == len(data) // 2
+
+
+class Unfinished(Teacher):
+    pass
+
+
+def test_every_rule_can_teach():
+    for spec in ("whitespace", {"name": "fixed", "n": 3}, build("fixed"), "splitters.fixed:Fixed"):
+        subject = resolve_teacher(spec)
+        assert not peeks(subject)
+        assert subject.split(b"ab cd").any()
+    assert np.flatnonzero(resolve_teacher({"name": "fixed", "n": 3}).split(b"abcdef")).tolist() == [2, 5]
+
+
+def test_ones_own_teacher():
+    own = resolve_teacher("tests.test_teachers:Halves")
+    assert own.split(b"abcd").tolist() == [False, False, True, False]
+    assert resolve_teacher(own) is own
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("word", r"unknown teacher 'word': known are regex, tokenizer, words, zero_width_space, every splitter .* Did you mean 'words'\?"),
+        ({"name": "whitespac"}, "Did you mean 'whitespace'"),
+        ({"name": "zero_width_space", "when": "end"}, r"teacher 'zero_width_space': .*'when'; its options are \(at: "),
+        ({"name": "fixed", "m": 3}, r"splitter 'fixed': .*its options are"),
+        ({"name": "zero_width_space", "at": "middle"}, "zero_width_space: at is 'middle', it must be 'start' or 'end'"),
+        ("regex", "missing a required argument: 'patterns'"),
+        ("every", "distilled: 'every' groups the units"),
+        ("router", "distilled: 'router' reads the hidden states"),
+        ("tests.test_teachers:Unfinished", "Unfinished lacks split"),
+        ("tests.test_teachers:GPT2", "must be a class that inherits from splitters.teachers.Teacher"),
+        ("no_such_module:Teacher", "cannot be imported: ModuleNotFoundError"),
+        ({"at": "end"}, "has no name"),
+        (3, "expected a name"),
+    ],
+)  # fmt: skip
+def test_a_wrong_teacher_is_named(spec, words):
+    with pytest.raises(ValueError, match=words):
+        resolve_teacher(spec)
+
+
+def test_importing_the_teachers_loads_none_of_their_libraries():
+    code = "import sys, splitters.teachers; print({'icu4py', 'tokenizers', 'torch', 'numba'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
