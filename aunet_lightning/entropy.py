@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # at run time torch loads with the first model: `splitters.av
 
 FORMAT = 1  # changes when the same weights give other entropies
 CHUNK = 128  # bytes of a text per call of the model
-ROWS = {"cpu": 16, "cuda": 512}  # texts per call, at most
+ROWS = {"cpu": 8, "cuda": 512}  # texts per call, at most
 SCORES = 1 << 27  # attention scores per call and layer, at most: 1 GiB of float64
 REMEDY = (
     "train a small byte model with aunet fit, splitter: null, upper_splitters: [] and one entry in model.net.stages, "
@@ -107,8 +107,8 @@ class Entropy(Splitter):
         kept = _Kept(folder, self.digest)
         if len(texts) and not kept.is_whole():
             size = sum(map(len, texts)) / 1e6
-            what = f"entropy: {len(texts)} documents, {size:.2f} MB, through {self.checkpoint} on {device()} …"
-            print(what, end=" ", file=sys.stderr, flush=True)
+            what = f"{len(texts)} documents, {size:.2f} MB, of {kept.folder.name}"
+            print(f"entropy: {what} through {self.checkpoint}, on {device()}:", end=" ", file=sys.stderr, flush=True)
             start = time.perf_counter()
             try:
                 kept.write(self.model, texts)

@@ -50,6 +50,10 @@ class Splitter(ABC):
         """Returns what the boundaries depend on besides code and options: the contents of files, for a fingerprint."""
         return b"".join(part.identity() for part in self.parts())
 
+    def needs_model(self) -> bool:
+        """Returns whether it, or a part of it, is made from a trained model."""
+        return self.kind == "model" or any(part.needs_model() for part in self.parts())
+
     def prepare(self, folder: Path, texts: Sequence[np.ndarray]) -> None:
         """Before training: works out what `split` will need of these documents (uint8 each), and may keep it in
         `folder`, which is theirs alone and stays."""

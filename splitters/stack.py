@@ -47,7 +47,7 @@ class Stack:
         if self._fingerprint is not None:
             return self._fingerprint
         digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules if isinstance(rule, Splitter)))
-        if all(rule.kind == "rule" for rule in self.below):
+        if not any(rule.needs_model() for rule in self.below):  # their identity will do
             for name, data in (short_texts() | long_texts()).items():
                 if name != LONGEST:
                     digest.update(self.levels(data).tobytes())

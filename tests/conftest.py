@@ -1,6 +1,9 @@
 """Small models, small text, and every splitter: what the tests are parametrised with."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
 
 import pytest
 import torch
@@ -40,7 +43,7 @@ def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
     return AUNet(config).eval()
 
 
-@pytest.fixture(params=available())
+@pytest.fixture(params=available("rule"))
 def splitter(request) -> str:
     return request.param
 

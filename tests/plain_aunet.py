@@ -4,16 +4,20 @@ import torch
 import torch.nn.functional as F
 
 from aunet_lightning import AUNet
-from aunet_lightning.vocabulary import BOS
+from aunet_lightning.vocabulary import BOS, EOS
+
+NEVER = -1  # in place of a level: the end of a document begins nothing
 
 
 def plain_logits(model: AUNet, ids: list[int], levels: list[int]) -> torch.Tensor:
-    """Logits [L, 258] of one row."""
+    """Logits [L, 258] of one row. What is forced has, where splitters are learned, a level above the highest."""
     config, depth = model.config, model.config.depth
     documents = torch.tensor(ids).eq(BOS).cumsum(0).tolist()
-    levels = [
-        depth if t == 0 or (config.document_masking and ids[t] == BOS) else level for t, level in enumerate(levels)
-    ]
+    learned = bool(model.predictors)
+    masks = learned or config.document_masking
+    levels = [depth + learned if t == 0 or (masks and ids[t] == BOS) else level for t, level in enumerate(levels)]
+    if learned:
+        levels = [NEVER if ids[t] == EOS and level <= depth else level for t, level in enumerate(levels)]
     x = model.embedding.weight[ids]
     return F.linear(_norm(_stage(model, 0, x, levels, documents), model.norm), model.head.weight)
 
@@ -28,23 +32,42 @@ def _stage(model, s, x, levels, documents):
     if s == config.depth:
         return _blocks(model.trunk, x, stage, documents, config)
     h = _blocks(model.encoders[s], x, stage, documents, config)
-    boundaries = [t for t, level in enumerate(levels) if level > s][: config.stages[s + 1].max_units]
+    boundaries, p = [t for t, level in enumerate(levels) if level > s], None
+    if str(s) in model.predictors:
+        boundaries, p = _learned(model.predictors[str(s)], h, levels, config.depth + 1)
+    boundaries = boundaries[: config.stages[s + 1].max_units]
     pooling, upsampling = model.poolings[s], model.upsamplings[s]
     coarse = torch.stack([pooling.down.weight @ _norm(h[t], pooling.norm) for t in boundaries])
     y = _stage(model, s + 1, coarse, [levels[t] for t in boundaries], [documents[t] for t in boundaries])
+    vectors = [_norm(unit, upsampling.norm) for unit in y]
+    if p is not None and model.predictors[str(s)].smooths:
+        for i in range(1, len(vectors)):
+            vectors[i] = p[boundaries[i]] * vectors[i] + (1 - p[boundaries[i]]) * vectors[i - 1]
     up = []
     for t in range(len(x)):
         k = max(i for i, boundary in enumerate(boundaries) if boundary <= t)
-        u, p = _norm(y[k], upsampling.norm), t - boundaries[k]
-        n = config.max_offset
-        bounded = min(p, n - 1) if config.offsets == "clamp" else p % n
+        u, offset, n = vectors[k], t - boundaries[k], config.max_offset
+        bounded = min(offset, n - 1) if config.offsets == "clamp" else offset % n
         if config.upsampling == "multi_linear":
             up.append(upsampling.up.weight @ u + upsampling.by_offset[bounded] @ u)
         elif config.upsampling == "repeat":
             up.append(upsampling.up.weight @ (u + upsampling.position.weight[bounded]))
+        elif config.upsampling == "copy" or offset == 0:
+            up.append(upsampling.up.weight @ u)
         else:
-            up.append(upsampling.up.weight @ u if p == 0 else torch.zeros(len(x[0])))
+            up.append(torch.zeros(len(x[0])))
     return _blocks(model.decoders[s], torch.stack(up) + (h if stage.skip else 0), stage, documents, config)
+
+
+def _learned(router, h, levels, forced):
+    """Boundaries and p of the cosine router, position by position; what is forced has p = 1."""
+    p = []
+    for t in range(len(h)):
+        q, k = router.query.weight @ h[t], router.key.weight @ h[max(t - 1, 0)]
+        distance = ((1 - q @ k / (q.norm() * k.norm())) / 2).clamp(1e-6, 1 - 1e-6)
+        odds = distance / (1 - distance) * router.bias.exp()
+        p.append(torch.ones(()) if levels[t] == forced else (odds / (1 + odds))[0])
+    return [t for t in range(len(h)) if p[t] > 0.5 and levels[t] != NEVER], p
 
 
 def _blocks(blocks, x, stage, documents, config):
@@ -60,6 +83,12 @@ def _blocks(blocks, x, stage, documents, config):
         ]
     )  # fmt: skip
     for block in blocks:
+        if block.conv is not None:
+            normed, weight = _norm(x, block.conv_norm), block.conv.weight
+            same = [[i - j >= 0 and (not config.document_masking or documents[i] == documents[i - j])
+                     for j in range(len(weight))] for i in range(n)]  # fmt: skip
+            taps = [sum(weight[j] * normed[i - j] for j in range(len(weight)) if same[i][j]) for i in range(n)]
+            x = x + torch.stack(taps)
         a, normed = block.attention, _norm(x, block.attention_norm)
         heads = []
         for h in range(stage.dim // stage.head_dim):

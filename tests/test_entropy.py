@@ -53,6 +53,11 @@ def saved(path, seed=0, stages=None):
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(_two_threads):
+    torch.set_num_threads(1)  # single bytes are stepped: threads would wait for each other
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("model") / "last.ckpt")
@@ -80,7 +85,7 @@ def plain(checkpoint, data):
     "bounds", [{"threshold": MIDDLE}, {"rise": 0.0}, {"threshold": MIDDLE, "rise": 0.1}], ids=lambda b: "-".join(b)
 )
 def test_laws_hold(checkpoint, bounds):
-    check(build("entropy", checkpoint=checkpoint, **bounds), [*TEXTS, b"a" * 300])
+    check(build("entropy", checkpoint=checkpoint, **bounds), TEXTS if len(bounds) == 2 else [*TEXTS[:3], b"a" * 200])
 
 
 @pytest.mark.parametrize("data", [b"", b"x", LONG, SCRIPTS["Thai"].encode(), *INVALID.values()], ids=len)
@@ -234,6 +239,7 @@ class Boundaries(torch.utils.data.Dataset):
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_split_too(rule, start):
     texts = [LONG, LONG[:1000]]
+    torch.set_num_threads(2)
     _ = torch.ones(600, 600) @ torch.ones(600, 600)  # the threads of this process have run, and a fork has none
     expected = [rule.split(text) for text in texts]
     loader = DataLoader(

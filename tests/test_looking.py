@@ -103,19 +103,19 @@ def test_nobody_marked_the_words(text, language):
 
 def test_agreement_is_precision_and_recall():
     words = marked("ខ្ញុំ\u200bទៅ\u200bផ្សារ\u200bទិញ", "km")
-    every = agreement([words], build("utf8_character"))
+    every = agreement([words], Stack(["utf8_character"]))
     assert every.recall == 1
     assert every.precision == pytest.approx(3 / (len(words.text) - 1))
     assert every.f1 == pytest.approx(2 / (1 / every.precision + 1))
-    none = agreement([words], build("whitespace"))
+    none = agreement([words], Stack(["whitespace"]))
     assert (none.recall, none.f1) == (0, 0)
-    assert agreement([], build("whitespace")) is None
+    assert agreement([], Stack(["whitespace"])) is None
 
 
 def test_a_rule_that_cuts_at_the_marks_agrees_fully():
     words = marked("ab\u200bcd\u200bef\u200bgh, ij", "km")
     rule = build("pattern", patterns=[r"(?<=[bdf])\p{L}", r"\s"])
-    assert tuple(agreement([words], rule)) == (1, 1, 1)
+    assert tuple(agreement([words], Stack([rule]))) == (1, 1, 1)
 
 
 def show(capsys, *arguments):

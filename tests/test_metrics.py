@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from aunet_lightning.training.metrics import BitsPerByte, UnitRates
+from aunet_lightning import AUNet
+from aunet_lightning.training.metrics import BitsPerByte
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from tests.conftest import tiny, tiny_model
@@ -75,13 +76,17 @@ def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
         assert found[rank][2] == pytest.approx(expected["th"], rel=1e-9)
 
 
-def test_unit_rates():
-    rates = UnitRates(2)
-    rates.update(30, torch.tensor([[5, 1], [5, 2]]), torch.tensor([[0, 1], [0, 0]]))
-    rates.update(30, torch.tensor([[10, 3]]), torch.tensor([[2, 0]]))
-    assert rates.named(rates.compute()) == {
-        "bytes_per_unit_stage2": 3.0, "bytes_per_unit_stage3": 10.0, "dropped_stage2": 2.0, "dropped_stage3": 1.0
-    }  # fmt: skip
+def test_every_stage_has_its_learning_rate():
+    model = AUNet(tiny(3), ["router", "distilled"])
+    optimizer = adamw(model, OptimizerConfig(lr=1.0, stage_lr=[1.0, 2.0, 4.0], splitter_lr=10.0))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        stage = 2 if name.startswith("trunk") else int("1." in name.partition(".")[2][:2])
+        expected = [1.0, 2.0, 4.0][stage] * (10.0 if name.startswith("predictors") else 1.0)
+        assert rates[id(parameter)] == expected, name
+    assert len(rates) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="stage_lr has 2 numbers, the model has 3"):
+        adamw(model, OptimizerConfig(stage_lr=[1.0, 2.0]))
 
 
 def test_weight_decay_is_on_matrices_only():

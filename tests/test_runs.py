@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,12 +77,12 @@ def finished(place):
     return aunet_process(place, "fit", "-c", "tiny.yaml"), next((place / "runs" / "tests").iterdir())
 
 
-def aunet_process(place, *arguments, **options):
+def aunet_process(place, *arguments, stderr_too=False, **options):
     command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
     environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr * stderr_too
 
 
 def aunet(*arguments):
@@ -132,7 +133,8 @@ def test_mlflow_has_the_run(finished, place):
     assert re.match(r"[0-9a-f]{40}|unknown", run.data.tags["commit"])
     assert run.data.params["stages"] == "3"
     assert 10 <= len(run.data.params) <= 16
-    assert {key.split("/")[0] for key in run.data.metrics} == {"train", "val", "perf", "best", "data"}
+    by_stage = {f"val_stage{s}" for s in (2, 3)}
+    assert {key.split("/")[0] for key in run.data.metrics} == {"train", "val", "perf", "best", "data", *by_stage}
     history = [(m.step, m.value) for m in client.get_metric_history(known["run_id"], "train/bpb")]
     assert history == [(s, v) for (s, key), v in points(folder).items() if key == "train/bpb"]
     artifacts = {artifact.path for artifact in client.list_artifacts(known["run_id"])}
@@ -142,27 +144,117 @@ def test_mlflow_has_the_run(finished, place):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
     _, straight = finished
-    command = [sys.executable, "-m", "aunet_lightning.cli.main", "fit", "-c", "tiny.yaml", "--run.folder", "killed"]
+    arguments = ["fit", "-c", "tiny.yaml", "--run.folder", "killed"]
+    for step in (9, 25):  # checkpoints are at 7, 14, 21, …; an epoch has 17 batches
+        killed_at(step, place, arguments)
+    aunet_process(place, *arguments)
+    assert_same(straight, place / "killed")
+
+
+def killed_at(step, place, arguments):
+    """Starts a run, and kills it once this step is logged."""
+    command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
     environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     metrics = place / "killed" / "metrics.jsonl"
-    for step in (9, 25):  # checkpoints are at 7, 14, 21, …; an epoch has 17 batches
-        run = subprocess.Popen(
-            command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 120
-        while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
-            assert run.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    aunet_process(place, "fit", "-c", "tiny.yaml", "--run.folder", "killed")
-    assert points(place / "killed") == points(straight)
-    weights = [
-        torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for f in (straight, place / "killed")
-    ]
+    run = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+        assert run.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+
+
+def assert_same(a, b):
+    assert points(a) == points(b)
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (a, b)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+LEARNED = {
+    "router": {"name": "router", "bytes_per_unit": 5},
+    "distilled": {"name": "distilled", "teacher": {"name": "regex", "patterns": r"\p{L}+(?=\s)"}, "teacher_steps": 12},
+}
+
+
+def learned_options(name):
+    return ["--splitter", json.dumps(LEARNED[name]), "--trainer.max_steps", "24", "--report.pictures_every", "8"]
+
+
+@pytest.fixture(scope="module", params=sorted(LEARNED))
+def learned_run(request, place):
+    """What a run with a learned splitter below `every` printed, its folder and its name."""
+    folder = place / request.param
+    shown = aunet_process(place, "fit", "-c", "tiny.yaml", "--run.folder", str(folder), *learned_options(request.param),
+                          stderr_too=True)  # fmt: skip
+    return shown, folder, request.param
+
+
+@pytest.mark.slow
+def test_a_run_with_a_learned_splitter(learned_run, place):
+    shown, folder, name = learned_run
+    logged = points(folder)
+    wanted = {
+        "bytes_per_unit", "boundary_share", "past_last_offset", "longest_unit", "agreement_script_aware", "mean_p"
+    }  # fmt: skip
+    assert {f"val_stage2/{metric}_{language}" for metric in wanted for language in ("en", "th")} <= {
+        k for _, k in logged
+    }
+    assert {f"val/{metric}_stage2" for metric in wanted} <= {k for _, k in logged}
+    assert {p.name for p in (folder / "boundaries").iterdir()} == {
+        f"step-0000{s}.html" for s in ("01", "08", "16", "24")
+    }
+    page = (folder / "boundaries.html").read_text()
+    assert all(f"<th>{label}</th>" in page for label in ("script_aware", "step 1", "step 8", "step 16", "step 24"))
+    if name == "router":
+        assert logged[0, "train/bytes_per_unit_stage2"] == pytest.approx(5, rel=0.1)
+        assert logged[0, "train/splitter_bias_stage2"] != 0
+        assert (23, "train/mean_p_stage2") in logged
+        assert "leak" not in shown
+    else:
+        assert {"train/teacher_f1_stage2", "train/teacher_recall_stage2"} <= {k for _, k in logged}
+        assert {"val/teacher_f1_stage2", "val_stage2/teacher_f1_en"} <= {k for _, k in logged}
+        assert "looks ahead, so train/loss and train/bpb leak until then" in shown
+        assert "step 12: from here on stage 2 is pooled at its own boundaries" in shown
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(key.startswith("net.predictors.0.") for key in weights)
+
+
+@pytest.mark.slow
+def test_a_learned_splitter_is_seen_in_split_and_generate(learned_run, capsys):
+    _, folder, name = learned_run
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    text = "All human beings are born free"
+    assert aunet("split", text, "--checkpoint", checkpoint, "--splitter", "whitespace") == 0
+    shown = capsys.readouterr().out
+    assert f"text · {name}" in shown
+    assert "text · whitespace" in shown
+    assert re.search(r"stage 3: \d+ boundaries in 30 bytes", shown)
+    page = folder / "page.html"
+    assert aunet("split", UDHR / "th.jsonl", "--checkpoint", checkpoint, "--html", page, "--characters", 40) == 0
+    assert f"<th>{name}</th>" in page.read_text()
+    assert aunet("split", text, "--stats", "--no-words", "--checkpoint", checkpoint) == 0
+    assert re.search(rf"^text +3 +{name} +\d", capsys.readouterr().out, re.M)
+    assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", 5) == 0
+    assert aunet("validate", "--ckpt_path", checkpoint) == 0
+    assert aunet("validate", "--ckpt_path", checkpoint, "--splitter", "whitespace") == 1
+    assert "a learned splitter is part of the network" in capsys.readouterr().err
+    assert aunet("split", text, "--splitter", "router") == 1
+    assert "learned with a model: name a trained one, --checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_a_router_goes_on_with_the_very_same_losses(learned_run, place):
+    _, straight, name = learned_run
+    if name != "router":
+        pytest.skip("the state between steps is the router's")
+    arguments = ["fit", "-c", "tiny.yaml", "--run.folder", "killed", *learned_options(name)]
+    shutil.rmtree(place / "killed", ignore_errors=True)
+    killed_at(9, place, arguments)
+    aunet_process(place, *arguments)
+    assert_same(straight, place / "killed")
+    assert (straight / "boundaries.json").read_text() == (place / "killed" / "boundaries.json").read_text()
 
 
 @pytest.mark.slow

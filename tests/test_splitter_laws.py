@@ -23,7 +23,7 @@ BYTES = st.one_of(
         b"".join
     ),
 )
-STACKS = [[name, *upper] for name in available() for upper in (["every"], ["every", "whitespace"])]
+STACKS = [[name, *upper] for name in available("rule") for upper in (["every"], ["every", "whitespace"])]
 
 
 @pytest.mark.parametrize("rules", STACKS, ids=str)
@@ -31,7 +31,7 @@ def test_laws_hold_on_the_shared_texts(rules):
     check(Stack(rules))
 
 
-@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("name", available("rule"))
 def test_laws_hold_for_each_rule_alone(name):
     check(build(name))
 
@@ -86,7 +86,7 @@ def test_a_stepper_remembers_no_more_after_a_long_text(splitter):
 
 
 def test_a_fingerprint_tells_rules_apart():
-    rules = [[name] for name in available()] + [[{"name": "fixed", "n": 5}], ["whitespace", "every"], []]
+    rules = [[name] for name in available("rule")] + [[{"name": "fixed", "n": 5}], ["whitespace", "every"], []]
     assert len({Stack(one).fingerprint() for one in rules}) == len(rules)
     assert Stack(["whitespace"]).fingerprint() == Stack(["whitespace"]).fingerprint()
 

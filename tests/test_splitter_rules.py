@@ -384,7 +384,7 @@ def test_sentence_end(text, expected):
     assert pieces(build("sentence_end"), text) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in available() if isinstance(build(name), CharacterRule)])
+@pytest.mark.parametrize("name", [name for name in available("rule") if isinstance(build(name), CharacterRule)])
 @pytest.mark.parametrize("text", [*short_texts(), "all scripts"])
 def test_the_compiled_loop_equals_the_plain_one(name, text):
     rule, data = build(name), (short_texts() | long_texts())[text]

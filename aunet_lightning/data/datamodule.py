@@ -3,7 +3,7 @@
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -94,10 +94,10 @@ class ByteDataModule(LightningDataModule):
         for part in self.files:
             for source in self._sources(part):
                 folder = prepare(source, self.cache)
-                if made_of_models := [rule for rule in self.stack.rules if rule.kind == "model"]:
-                    corpus = Corpus([folder])
-                    for rule in made_of_models:
-                        cast(Splitter, rule).prepare(folder, [corpus.text(d) for d in range(len(corpus))])
+                rules = [rule for rule in self.stack.rules if isinstance(rule, Splitter) and rule.needs_model()]
+                corpus = Corpus([folder] if rules else [])
+                for rule in rules:
+                    rule.prepare(folder, [corpus.text(d) for d in range(len(corpus))])
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the documents and deals them to train, val and test. `stage` makes no difference."""

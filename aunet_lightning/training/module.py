@@ -107,8 +107,8 @@ class AUNetModule(LightningModule):
         # Gradients are averaged over devices, so that this sums to the mean over all targets.
         return nats.sum() * (self.trainer.world_size / max(n_targets, 1)) + learned * self.trainer.world_size
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        self.learning.adjust()
+    def on_after_backward(self) -> None:
+        self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
 
     def _reduce(self, local: Tensor) -> Tensor:
         """Returns the sum over all devices."""

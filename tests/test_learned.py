@@ -1,0 +1,463 @@
+"""Learned splitters: the laws in models of random and of trained weights, and every formula beside a plain one."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import splitters
+from aunet_lightning import AUNet, StageConfig
+from aunet_lightning.model.boundaries import deferred, select_in_rows, select_in_stream
+from aunet_lightning.model.reading import ModelStack
+from aunet_lightning.model.scan import smooth
+from aunet_lightning.training.learning import PATIENCE, Learning
+from aunet_lightning.vocabulary import BOS, EOS
+from splitters import Stack, available
+from splitters.predictors import Router, Student
+from tests.conftest import MIXED, UPPER, tiny
+from tests.plain_aunet import plain_logits
+from tests.test_model import stepped_levels
+
+LEARNED = available("learned")
+STACKS = [
+    *([name] for name in LEARNED),
+    *([name, UPPER] for name in LEARNED),
+    *(["utf8_character", name] for name in LEARNED),
+    ["router", "distilled", "router"],
+    ["utf8_character", "router", "whitespace"],
+]
+TEXTS = [MIXED, "nothing alike: 人人生而自由, ok? ภาษาไทย".encode() + bytes(range(33, 90)), bytes(range(200, 32, -2))]
+CLOSE = 2e-5  # log-odds so near to 0 may fall either way in another order of summation
+
+
+def conv(config, width=4):
+    for stage in config.stages:
+        stage.conv = width
+    return config
+
+
+def data(stack, texts=TEXTS, length=80):
+    """Rows [BOS, bytes …] with levels of the rules below the learned splitter; a second document in each."""
+    ids = torch.tensor([[BOS, *text[: length - 1]] for text in texts])
+    ids[:, 36], ids[:, 37] = EOS, BOS
+    return ids, torch.tensor([stepped_levels_of(stack, row) for row in ids.tolist()])
+
+
+def stepped_levels_of(stack, row):
+    return [
+        0 if byte == EOS else level
+        for byte, level in zip(row, stepped_levels(stack, [b % EOS for b in row]), strict=True)
+    ]
+
+
+def taught(stack, ids):
+    """Boundaries of each teacher on the bytes, bool [B, L] by transition."""
+    return {
+        s: torch.tensor(np.array([rule.teacher.split(bytes(b % 256 for b in row)) for row in ids.tolist()]))
+        for s, rule in enumerate(stack.rules)
+        if rule.kind == "learned" and rule.teacher is not None
+    }
+
+
+@torch.enable_grad()
+def model_of(rules, seed=0, trained=False, **options):
+    """A model, calibrated on the texts; `trained` by some large steps on them. Of weights that make no near tie."""
+    stack = Stack(rules)
+    torch.manual_seed(seed)
+    model = AUNet(conv(tiny(stack.depth + 1, **options)), stack)
+    ids, levels = data(stack)
+    model.calibrate(ids, levels, taught(stack, ids))
+    if trained:
+        learning, optimizer = Learning(model), torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(8):
+            output = model(ids, levels)
+            batch = {"marks": sum(t.long() << s for s, t in taught(stack, ids).items())}
+            sums = learning.sums(batch, output)
+            loss = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+            totals = [x for part in sums.values() for x in part.tolist()]
+            (loss + learning.loss(sums, totals, ids.numel())).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            learning.adjust()
+    with torch.no_grad():
+        tied = near_a_tie(model.eval()(ids, levels))
+    return model_of(rules, seed + 1000, trained, **options) if tied else (model, stack)
+
+
+def near_a_tie(output):
+    return any(bool((t.log_odds.abs()[t.open] < CLOSE).any()) for t in output.transitions if t.log_odds is not None)
+
+
+def differing(a, b):
+    return (a - b).abs().max().item()
+
+
+@pytest.fixture(params=STACKS, ids=lambda rules: "-".join(r if isinstance(r, str) else r["name"] for r in rules))
+def rules(request):
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["random", "trained"])
+def trained(request):
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["", "masked"])
+def masked(request):
+    return request.param
+
+
+@torch.no_grad()
+def test_a_later_byte_changes_nothing_before(rules, trained, masked):
+    model, stack = model_of(rules, trained=trained, document_masking=masked)
+    ids, levels = data(stack)
+    before = model(ids, levels)
+    assert (before.units > 2).all()
+    for t, byte in itertools.product((1, 17, 30, 50, 78), (0x20, 0x61, 0x0A, 0xE4)):
+        changed = ids.clone()
+        changed[:, t] = byte
+        after = model(changed, torch.tensor([stepped_levels_of(stack, row) for row in changed.tolist()]))
+        assert torch.equal(after.levels[:, :t], before.levels[:, :t])
+        torch.testing.assert_close(after.logits[:, :t], before.logits[:, :t], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [[1] * 80, [7, 1, 1, 40, 31], [79, 1]], ids=["bytes", "chunks", "prefill"])
+def test_stepping_equals_the_full_forward(rules, trained, masked, chunks):
+    model, stack = model_of(rules, trained=trained, document_masking=masked)
+    ids, levels = data(stack)
+    full = model(ids, levels)
+    state, at, logits, stepped = model.initial_state(len(ids)), 0, [], []
+    for size in chunks:
+        output = model(ids[:, at : at + size], state=state)
+        state, at = output.state, at + size
+        logits.append(output.logits)
+        stepped.append(output.levels)
+    assert torch.equal(torch.cat(stepped, 1), full.levels)
+    torch.testing.assert_close(torch.cat(logits, 1), full.logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_row_does_not_see_its_company(rules, trained, masked):
+    model, stack = model_of(rules, trained=trained, document_masking=masked)
+    ids, levels = data(stack)
+    together = model(F.pad(ids, (0, 23), value=EOS), F.pad(levels, (0, 23)))
+    assert not together.levels[:, 80:].any()  # padding begins nothing
+    for row in range(len(ids)):
+        alone = model(ids[row : row + 1], levels[row : row + 1])
+        assert torch.equal(alone.levels[0], together.levels[row, :80])
+        torch.testing.assert_close(together.logits[row, :80], alone.logits[0], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_masked_document_does_not_see_the_one_before(rules, trained):
+    model, stack = model_of(rules, trained=trained, document_masking=True)
+    ids, levels = data(stack)
+    both = model(ids, levels)
+    alone = model(ids[:, 37:], levels[:, 37:])
+    assert torch.equal(alone.levels, both.levels[:, 37:])
+    torch.testing.assert_close(both.logits[:, 37:], alone.logits, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_state_is_a_value_and_evaluation_repeats(rules):
+    model, stack = model_of(rules)
+    ids, levels = data(stack)
+    assert torch.equal(model(ids, levels).logits, model(ids, levels).logits)
+    state = model(ids[:, :40], state=model.initial_state(len(ids))).state
+    first = model(ids[:, 40:], state=state)
+    model(ids[:, 40:53], state=state)
+    again = model(ids[:, 40:], state=state)
+    assert torch.equal(first.logits, again.logits)
+    assert torch.equal(first.levels, again.levels)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(STACKS), st.integers(0, 10**6), st.text(min_size=1, max_size=60), st.integers(1, 59))
+@torch.no_grad()
+def test_laws_on_unseen_weights_and_text(rules, seed, text, cut):
+    model, stack = model_of(rules, seed)
+    text = text.encode()
+    row = torch.tensor([[BOS, *text]])
+    levels = torch.tensor([stepped_levels(stack, row[0].tolist())])
+    full = model(row, levels)
+    assume(not near_a_tie(full))
+    cut = min(cut, row.shape[1])
+    assert torch.equal(model(row[:, :cut], levels[:, :cut]).levels, full.levels[:, :cut])
+    assert torch.equal(torch.from_numpy(ModelStack(model, stack).levels(text)), full.levels[0, 1:])
+
+
+@pytest.mark.parametrize("upsampling", ["multi_linear", "repeat", "copy", "insert"])
+@pytest.mark.parametrize(
+    "rules", [["router"], ["router", UPPER], ["utf8_character", "router"], ["router", "router"]], ids=str
+)
+@torch.no_grad()
+def test_equals_the_plain_form(rules, upsampling, masked):
+    model, stack = model_of(rules, upsampling=upsampling, document_masking=masked, max_offset=5)
+    ids, levels = data(stack)
+    output = model(ids, levels)
+    for row in range(len(ids)):
+        given_levels = output.levels if stack.n_below == 0 else levels  # rules above a learned splitter
+        expected = plain_logits(model, ids[row].tolist(), given_levels[row].tolist())
+        torch.testing.assert_close(output.logits[row], expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 7])
+@torch.no_grad()
+def test_convolutions_equal_the_plain_form_and_step(width, masked):
+    torch.manual_seed(0)
+    model = AUNet(conv(tiny(3, document_masking=masked), width)).eval()
+    stack = Stack(["whitespace", UPPER])
+    ids, levels = data(stack)
+    output = model(ids, levels)
+    for row in range(len(ids)):
+        expected = plain_logits(model, ids[row].tolist(), levels[row].tolist())
+        torch.testing.assert_close(output.logits[row], expected, atol=2e-5, rtol=1e-4)
+    state, logits = model.initial_state(len(ids), stack), []
+    for t in range(ids.shape[1]):
+        stepped = model(ids[:, t : t + 1], levels[:, t : t + 1], state)
+        state = stepped.state
+        logits.append(stepped.logits)
+    torch.testing.assert_close(torch.cat(logits, 1), output.logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 33, 100])
+def test_smoothing_equals_a_loop(n):
+    torch.manual_seed(n)
+    x, before = torch.randn(2, n, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    p = torch.rand(2, n, dtype=torch.float64)
+    p[0, n // 2] = 1.0  # where a document begins, nothing before it is left
+    for start in (None, before):
+        inputs = [t.detach().float().requires_grad_() for t in (x, p)]
+        h, out = (torch.zeros(2, 5) if start is None else start.float()), []
+        for k in range(n):
+            h = (1 - inputs[1][:, k, None]) * h + inputs[1][:, k, None] * inputs[0][:, k]
+            out.append(h)
+        expected, weight = torch.stack(out, 1), torch.randn(2, n, 5)
+        wanted = torch.autograd.grad((expected * weight).sum(), inputs)
+        again = [t.detach().requires_grad_() for t in inputs]
+        got = smooth(again[0], again[1], None if start is None else start.float())
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        found = torch.autograd.grad((got * weight).sum(), again)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def router(dim=8, **options):
+    return splitters.build("router", **options).predictor(dim)
+
+
+def test_the_router_is_the_published_one():
+    h, before = torch.randn(2, 9, 8), torch.randn(2, 9, 8)
+    p = router()(h, before).sigmoid()
+    torch.testing.assert_close(p, (1 - F.cosine_similarity(h, before, dim=-1)) / 2)
+    # Strictly above a half: orthogonal neighbours are no boundary.
+    one, other = torch.eye(8)[None, :1], torch.eye(8)[None, 1:2]
+    assert not (router()(one, other) > 0).any()
+    assert (router()(one, -one) > 0).all()
+
+
+@pytest.mark.parametrize("n", [2.0, 4.0, 6.5])
+def test_the_ratio_loss_is_the_published_one(n):
+    predictor = router(bytes_per_unit=n, alpha=0.3)
+    log_odds = torch.randn(400, requires_grad=True)
+    zero = torch.zeros(())
+    sums = predictor.sums(log_odds, log_odds > 0, None, zero)
+    share, mean = (log_odds > 0).float().mean(), log_odds.sigmoid().mean()
+    expected = 0.3 * n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
+    torch.testing.assert_close(predictor.loss(sums, sums.detach(), 400), expected)
+    # Where the stage below has two bytes a position, N bytes are half as many positions.
+    torch.testing.assert_close(
+        predictor.loss(sums, sums.detach(), 800),
+        router(bytes_per_unit=max(n / 2, 1.05), alpha=0.3).loss(sums, sums.detach(), 400),
+    )
+    # Over devices it adds up, in value and gradient.
+    parts = [predictor.sums(part, part > 0, None, zero) for part in log_odds.split([150, 250])]
+    total = sum(part.detach() for part in parts)
+    summed = sum(predictor.loss(part, total, 400) for part in parts)
+    torch.testing.assert_close(summed, expected)
+    torch.testing.assert_close(torch.autograd.grad(summed, log_odds)[0], torch.autograd.grad(expected, log_odds)[0])
+
+
+def test_the_students_loss_is_a_weighted_mean():
+    predictor = splitters.build("distilled", balance=0.5, alpha=2.0).predictor(8)
+    log_odds, wanted = torch.randn(300), torch.rand(300) < 0.2
+    sums = predictor.sums(log_odds, log_odds > 0, wanted, torch.zeros(()))
+    k = int(wanted.sum())
+    weight = torch.where(wanted, ((300 - k) / k) ** 0.5, 1.0)
+    nats = F.binary_cross_entropy_with_logits(log_odds, wanted.float(), reduction="none")
+    torch.testing.assert_close(predictor.loss(sums, sums, 300), 2 * (weight * nats).sum() / weight.sum())
+    found = predictor.report(sums)
+    hits = int((wanted & (log_odds > 0)).sum())
+    assert found["teacher_recall"] == pytest.approx(hits / k)
+    assert found["teacher_precision"] == pytest.approx(hits / int((log_odds > 0).sum()))
+    with pytest.raises(ValueError, match="no boundaries of the teacher"):
+        predictor.sums(log_odds, log_odds > 0, None, torch.zeros(()))
+
+
+@pytest.mark.parametrize("rate", [3, 6, 12])
+@pytest.mark.parametrize("below", [[], ["utf8_character"]], ids=["bytes", "characters"])
+def test_training_begins_near_the_rate(rate, below):
+    stack = Stack([*below, {"name": "router", "bytes_per_unit": rate}])
+    torch.manual_seed(0)
+    model = AUNet(tiny(stack.depth + 1), stack)
+    ids = torch.randint(33, 126, (4, 400))
+    ids[:, 0] = BOS
+    levels = torch.ones_like(ids) if below else torch.zeros_like(ids)
+    model.calibrate(ids, levels, {})
+    units = model(ids, levels).units[:, -1].sum().item()
+    assert ids.numel() / units == pytest.approx(rate, rel=0.03)
+
+
+def test_a_student_begins_at_its_teachers_rate():
+    stack = Stack([{"name": "distilled", "teacher": {"name": "fixed", "n": 5}}])
+    model = AUNet(tiny(2), stack)
+    ids = torch.randint(33, 126, (4, 400))
+    model.calibrate(ids, None, taught(stack, ids))
+    assert ids.numel() / model(ids).units.sum().item() == pytest.approx(5, rel=0.05)
+
+
+def test_the_bias_follows_the_rate():
+    predictor = router(bytes_per_unit=5, control=0.2)
+    sums = torch.tensor([1000.0, 400.0, 450.0, 0.0])  # 400 boundaries where 200 are wanted
+    predictor.adjust(sums, 1000)
+    assert predictor.bias.item() == pytest.approx(0.2 * np.log(200 / 400))
+    still = router(bytes_per_unit=5, control=0)
+    still.adjust(sums, 1000)
+    assert still.bias.item() == 0
+
+
+def test_every_parameter_learns_even_from_one_unit(rules):
+    stack = Stack(rules)
+    model = AUNet(conv(tiny(stack.depth + 1, max_offset=2)), stack)
+    ids = torch.tensor([[BOS, 97, 98, 99]])
+    output = model(ids, torch.zeros_like(ids))
+    learning = Learning(model)
+    sums = learning.sums({"marks": torch.zeros_like(ids)}, output)
+    totals = [x for part in sums.values() for x in part.tolist()]
+    (output.logits.logsumexp(-1).sum() + learning.loss(sums, totals, 4)).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_the_decision_gets_a_gradient_from_the_bytes():
+    model, _ = model_of(["router"])
+    ids, levels = data(Stack(["router"]))
+    model(ids, levels).logits.logsumexp(-1).sum().backward()
+    weights = [model.predictors["0"].query.weight, model.predictors["0"].key.weight]
+    assert all(weight.grad.abs().max() > 0 for weight in weights)
+
+
+def test_initialisation_reaches_everything(rules):
+    stack = Stack(rules)
+    model, again = (AUNet(conv(tiny(stack.depth + 1)), stack) for _ in range(2))
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.fill_(torch.nan)
+    for net in (model, again):
+        torch.manual_seed(1)
+        net.init_weights()
+    for a, b in zip((*model.parameters(), *model.buffers()), (*again.parameters(), *again.buffers()), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_pooling_at_given_boundaries():
+    model, stack = model_of(["utf8_character", {"name": "distilled", "teacher": "whitespace"}])
+    ids, levels = data(stack)
+    given_ = taught(stack, ids)[1]
+    output = model(ids, levels, pool_at={1: given_})
+    below = output.levels > 0
+    expected = deferred(given_, output.transitions[1].at, output.transitions[1].valid) | output.transitions[1].forced
+    assert torch.equal(output.transitions[1].boundary, expected)
+    assert (output.levels > 1).sum() < below.sum()
+
+
+@pytest.mark.parametrize("rule", [UPPER, "whitespace", {"name": "fixed", "n": 7}], ids=str)
+def test_a_rule_above_selects_as_it_does_in_the_data(rule):
+    stack = Stack(["utf8_character", rule])
+    ids, levels = data(stack)
+    text = ids < 256
+    units = (levels > 0) & text
+    rule = stack.rules[1]
+    selected = select_in_rows(rule, ids, units)
+    assert torch.equal(selected & text, (levels > 1) & text)
+    steppers, got = tuple(rule.unit_stepper() for _ in ids), []
+    for t in range(ids.shape[1]):
+        one, steppers = select_in_stream(rule, steppers, ids[:, t : t + 1], units[:, t : t + 1])
+        got.append(one)
+    assert torch.equal(torch.cat(got, 1), selected)
+
+
+def test_deferring_equals_the_splitters():
+    g = np.random.default_rng(0)
+    fires, units = g.random(300) < 0.1, g.random(300) < 0.3
+    expected = splitters.contract.defer(fires, units)
+    at = torch.from_numpy(np.flatnonzero(units))[None]
+    got = deferred(torch.from_numpy(fires)[None], at, torch.ones_like(at, dtype=torch.bool))
+    assert got[0].tolist() == expected[units].tolist()
+
+
+@pytest.mark.parametrize(("share", "words"), [(1.0, "nearly every position"), (0.0, "almost no position")])
+def test_collapse_is_told_in_plain_words(share, words):
+    model, _ = model_of(["router"])
+    learning = Learning(model)
+    sums = {0: torch.tensor([1000.0, 1000 * share, 500.0, 0.0])}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3 * PATIENCE):
+            learning.loss(sums, sums[0].tolist(), 1000)
+    assert words in str(told[0].message)
+    assert len(told) == 1
+    assert learning.logged["collapsed_stage2"] == 1
+    sums = {0: torch.tensor([1000.0, 160.0, 500.0, 0.0])}
+    learning.loss(sums, sums[0].tolist(), 1000)
+    assert learning.logged["collapsed_stage2"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("router", {"bytes_per_unit": 1}, "bytes_per_unit is 1"),
+        ("router", {"alpha": -1}, "alpha is -1"),
+        ("router", {"control": -1}, "control is -1"),
+        ("distilled", {"alpha": 0}, "alpha is 0"),
+        ("distilled", {"balance": 2}, "balance is 2"),
+        ("distilled", {"teacher": "nobody"}, "nobody"),
+        ("distilled", {"teacher_steps": -1}, "teacher_steps is -1"),
+        ("union", {"of": ["router"]}, "stands alone between two stages"),
+        ("distilled", {"teacher": "router"}, "stands alone between two stages"),
+    ],
+)
+def test_wrong_options_are_named(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        splitters.build(name, **options)
+
+
+def test_a_learned_splitter_is_nothing_without_its_model():
+    with pytest.raises(TypeError, match="those of the model"):
+        splitters.check("router")
+    assert Stack(["whitespace", "router"]).levels(b"a b").tolist() == [0, 1, 0]
+    splitters.check(Stack(["whitespace", UPPER, "router"]))
+    with pytest.raises(ValueError, match="takes 1"):
+        AUNet(tiny(2), ["router", "every"])
+
+
+def test_networks_are_what_the_names_say():
+    assert isinstance(router(), Router)
+    assert isinstance(splitters.build("distilled").predictor(8), Student)
+    with pytest.raises(ValueError, match="conv is 0"):
+        StageConfig(16, 1, 8, conv=0)
+
+
+@pytest.mark.gpu
+def test_cuda_gives_what_the_cpu_gives(rules):
+    model, stack = model_of(rules)
+    ids, levels = data(stack)
+    with torch.no_grad():
+        cpu = model(ids, levels)
+        cuda = model.cuda()(ids.cuda(), levels.cuda())
+    assert torch.equal(cuda.levels.cpu(), cpu.levels)
+    torch.testing.assert_close(cuda.logits.cpu(), cpu.logits, atol=1e-3, rtol=1e-3)
