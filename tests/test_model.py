@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.model.attention import within_row
+from aunet_lightning.model.layers import Rotation
 from aunet_lightning.vocabulary import BOS, EOS
 from tests.conftest import MIXED, N_STAGES, stack_of, tiny, tiny_model
 from tests.plain_aunet import plain_logits
@@ -32,7 +33,7 @@ def packed(stack, texts=TEXTS):
 
 
 @pytest.mark.parametrize("stages", N_STAGES)
-@pytest.mark.parametrize("upsampling", ["multi_linear", "repeat", "insert"])
+@pytest.mark.parametrize("upsampling", ["multi_linear", "repeat", "copy", "insert"])
 @pytest.mark.parametrize("document_masking", [False, True])
 def test_equals_the_plain_form(stages, upsampling, document_masking):
     config = tiny(stages, upsampling=upsampling, document_masking=document_masking, max_offset=5)
@@ -157,6 +158,16 @@ def test_a_state_is_a_value(splitter):
         model(ids[:, :13], state=state)
         again = model(ids[:, 40:], state=state).logits
     assert torch.equal(first, again)
+
+
+def test_a_place_far_into_a_stream_is_like_one_at_its_beginning():
+    """Attention sees distances: the same text 2^24 positions on has the same keys up to a turn that cancels."""
+    q, k = torch.randn(2, 1, 2, 20, 8, dtype=torch.float64)
+    scores = []
+    for start in (0, 2**24):
+        rotation = Rotation.at(start + torch.arange(20)[None], 8, 500_000.0, torch.float64)
+        scores.append(rotation(q) @ rotation(k).transpose(-1, -2))
+    torch.testing.assert_close(scores[1], scores[0], atol=1e-7, rtol=1e-7)
 
 
 def test_training_goes_on_after_stepping():
@@ -313,7 +324,7 @@ def test_wrong_calls_are_named(call, words):
         ({"stages": []}, "stages is empty"),
         ({"stages": [{"dim": 16, "layers": 0}]}, "layers is 0"),
         ({"stages": [{"dim": 16, "layers": 1, "head_dim": 5}]}, "head_dim is 5"),
-        ({"stages": [{"dim": 64, "layers": 1}], "upsampling": "linear"}, "multi_linear, repeat, insert"),
+        ({"stages": [{"dim": 64, "layers": 1}], "upsampling": "linear"}, "multi_linear, repeat, copy, insert"),
         ({"stages": [{"dim": 64, "layers": 1}], "max_offset": 0}, "max_offset is 0"),
         ({"stages": [{"dim": 64, "layers": 1, "max_units": 5}]}, "max_units"),
     ],

@@ -227,7 +227,9 @@ class AUNet(nn.Module):
         if stage.conv is not None:
             recent = cache.recent_documents if cache is not None else None
             neighbours = Neighbours.of(stage.conv, stream.valid, stream.documents, recent)
-        return Place(Rotation.at(positions, stage.head_dim, self.config.rope_theta), visibility, neighbours), positions
+        dtype = torch.promote_types(self.head.weight.dtype, torch.float32)
+        rotation = Rotation.at(positions, stage.head_dim, self.config.rope_theta, dtype)
+        return Place(rotation, visibility, neighbours), positions
 
     def cut(self, s: int, stream: Stream, log_odds: Tensor | None, call: _Call) -> tuple[Units, Tensor, Stream, Tensor]:
         """The units that begin among the positions of stage s, how many boundaries [B, N] there were up to each

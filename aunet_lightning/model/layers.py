@@ -27,19 +27,22 @@ class Memory(NamedTuple):
 class Rotation:
     """Rotary embedding (arXiv 2104.09864) of some positions, on consecutive pairs of channels."""
 
-    cos: Tensor  # float32 [B|1, 1, N, K/2]
+    cos: Tensor  # [B|1, 1, N, K/2], float32 or better
     sin: Tensor
 
     @classmethod
-    def at(cls, positions: Tensor, head_dim: int, theta: float) -> Rotation:
-        """For positions [B|1, N]. Computed from integers at each call: there is no buffer to initialise."""
-        exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-        angles = positions[:, None, :, None].float() * theta**-exponents
-        return cls(angles.cos(), angles.sin())
+    def at(cls, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
+        """For positions [B|1, N]. Computed from integers at each call: there is no buffer to initialise.
+
+        In float64, since a float32 angle far into a stream is off by hundredths.
+        """
+        exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
+        angles = positions[:, None, :, None].double() * theta**-exponents
+        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotates [B, H, N, K], in float32 whatever the type of x."""
-        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        """Rotates [B, H, N, K], in float32 or better whatever the type of x."""
+        a, b = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-1)
         return turned.flatten(-2).to(x.dtype)
 
