@@ -144,11 +144,12 @@ class ByteDataModule(LightningDataModule):
         corpus = self.corpora[part]
         return [(corpus.language(int(d)), corpus.text(int(d)).tobytes()) for d in self.documents[part]]
 
-    def first_texts(self, part: str) -> list[tuple[str, bytes]]:
-        """Returns (language, text) of the first document of each language, however large the part is."""
+    def first_texts(self, part: str, each: int = 1) -> list[tuple[str, bytes]]:
+        """Returns (language, text) of the first `each` documents of each language, however large the part is."""
         corpus, documents = self.corpora[part], self.documents[part]
-        _, first = np.unique(corpus.languages[documents], return_index=True)
-        return [(corpus.language(int(d)), corpus.text(int(d)).tobytes()) for d in documents[first]]
+        languages = corpus.languages[documents]
+        first = [documents[languages == language][:each] for language in np.unique(languages)]
+        return [(corpus.language(int(d)), corpus.text(int(d)).tobytes()) for d in np.concatenate(first)]
 
     def batches(self, part: str) -> PackedBatches:
         """Returns the part's batches for this rank; only training shuffles."""

@@ -15,9 +15,9 @@ Shapes: B rows, L bytes, N positions of a stage, U units, D width.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,16 @@ class Stream:
     forced: Tensor  # bool [B, N], True where every stage begins a unit
     documents: Tensor | None  # [B, N] where documents are masked, else None
     begins: Tensor  # bool [B, N], True where such a document begins
+
+
+Gather = Callable[[Tensor], Tensor]
+
+
+class Calibration(NamedTuple):
+    """By what learned splitters set their biases."""
+
+    taught: Mapping[int, Tensor]  # by transition, bool [B, L] boundaries of its teacher
+    gather: Gather  # joins [M] of all devices
 
 
 class AUNet(nn.Module):
@@ -112,10 +122,12 @@ class AUNet(nn.Module):
         return self._read(ids, levels, state, pool_at or {}, None)
 
     @torch.no_grad()
-    def calibrate(self, ids: Tensor, levels: Tensor | None, taught: Mapping[int, Tensor]) -> None:
+    def calibrate(
+        self, ids: Tensor, levels: Tensor | None, taught: Mapping[int, Tensor], gather: Gather = lambda mine: mine
+    ) -> None:
         """Sets the biases of learned splitters by a batch, from the lowest up, so that training begins near the
-        wanted rate. taught: by transition, bool [B, L] boundaries of its teacher."""
-        self._read(ids, levels, None, {}, taught)
+        wanted rate. taught: by transition, bool [B, L] boundaries of its teacher; gather: joins [M] of all devices."""
+        self._read(ids, levels, None, {}, Calibration(taught, gather))
 
     def _read(
         self,
@@ -123,7 +135,7 @@ class AUNet(nn.Module):
         levels: Tensor | None,
         state: State | None,
         pool_at: Mapping[int, Tensor],
-        calibrate_by: Mapping[int, Tensor] | None,
+        calibration: Calibration | None,
     ) -> Output:
         depth = self.config.depth
         steppers = state.steppers if state is not None else ()
@@ -145,7 +157,7 @@ class AUNet(nn.Module):
         levels = levels.masked_fill(forced, depth)
         stream = Stream(levels, torch.ones_like(begins), at, forced, documents if masked else None, begins & masked)
 
-        call = _Call(state, depth, ids, pool_at, calibrate_by)
+        call = _Call(state, depth, ids, pool_at, calibration)
         y = self.through(0, self.embedding(ids), stream, call)
         after = call.state_after(documents[:, -1], steppers)
         return Output(self.head(self.norm(y)), after, call.begun, call.dropped, call.levels, tuple(call.transitions))
@@ -180,12 +192,13 @@ class AUNet(nn.Module):
         first = torch.zeros_like(h[:, :1]) if last is None else last[:, None]
         before = torch.cat([first, h[:, :-1]], 1)
         log_odds = predictor(h, before)
-        if call.calibrate_by is not None:
-            open_, taught = call.open(stream), call.calibrate_by.get(s)
+        if call.calibration is not None:
+            (by_transition, gather), open_ = call.calibration, call.open(stream)
+            taught = by_transition.get(s)
             if taught is not None:
-                taught = deferred(taught, stream.at, stream.valid)[open_]
-            n_bytes = int((call.ids != EOS).sum())
-            cast(Predictor, predictor).calibrate(log_odds[open_], taught, stream.forced.sum(), n_bytes)
+                taught = gather(deferred(taught, stream.at, stream.valid)[open_])
+            forced, n_bytes = (gather(count.sum()[None]).sum() for count in (stream.forced, call.ids != EOS))
+            cast(Predictor, predictor).calibrate(gather(log_odds[open_]), taught, forced, float(n_bytes))
             log_odds = predictor(h, before)
         return log_odds
 
@@ -317,9 +330,9 @@ class _Call:
         depth: int,
         ids: Tensor,
         pool_at: Mapping[int, Tensor],
-        calibrate_by: Mapping[int, Tensor] | None,
+        calibration: Calibration | None,
     ) -> None:
-        self.past, self.ids, self.pool_at, self.calibrate_by = past, ids, pool_at, calibrate_by
+        self.past, self.ids, self.pool_at, self.calibration = past, ids, pool_at, calibration
         self.above = dict(past.above) if past is not None else {}
         self.transitions: list[Transition] = []
         self.levels = torch.zeros_like(ids, dtype=torch.uint8)

@@ -37,12 +37,20 @@ def script_of(text: str) -> str:
     return counts.most_common(1)[0][0] if counts else "other"
 
 
-def one_per_script(texts: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """Returns (script, beginning of a text) for each script among (language, text) pairs, in their order."""
+def one_per_script(
+    texts: Sequence[tuple[str, bytes]], each: int = 1, characters: int = CHARACTERS
+) -> list[tuple[str, bytes]]:
+    """Returns (script, beginning of a text) for each script among (language, text) pairs, in their order; with `each`,
+    so many of a script, the second one called `Thai 2`."""
     found: dict[str, bytes] = {}
+    counts: Counter[str] = Counter()
     for _, data in texts:
         text = data.decode("utf-8", "replace")
-        found.setdefault(script_of(text), " ".join(text.split())[:CHARACTERS].encode())
+        script = script_of(text)
+        counts[script] += 1
+        if counts[script] <= each:
+            name = f"{script} {counts[script]}" if counts[script] > 1 else script
+            found[name] = " ".join(text.split())[:characters].encode()
     return list(found.items())
 
 

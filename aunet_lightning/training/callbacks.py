@@ -186,6 +186,7 @@ class BoundaryPictures(Callback):
     """
 
     MOST = 12  # drawings on the page of all
+    TEXTS, CHARACTERS = 8, 80
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -204,7 +205,10 @@ class BoundaryPictures(Callback):
         if not due or step in self.drawn or not net.predictors:
             return
         data = _data(trainer)
-        texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
+        part = "val" if "val" in data.corpora else "train"
+        texts = one_per_script(data.first_texts(part), characters=self.CHARACTERS)
+        if each := self.TEXTS // len(texts):  # few scripts: several texts of each
+            texts = one_per_script(data.first_texts(part, each), each, self.CHARACTERS)
         pl_module.eval()
         stack = ModelStack(net, data.stack)
         self.drawn[step] = {text.decode(): stack.levels(text).tolist() for _, text in texts}

@@ -1,6 +1,6 @@
 """How learned splitters train: their losses, where they begin, whom they follow at first, and when they collapse."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.data.packing import Batch, marked
-from aunet_lightning.model.aunet import AUNet, Output
+from aunet_lightning.model.aunet import AUNet, Gather, Output
 from aunet_lightning.model.boundaries import deferred
 from splitters import LearnedSplitter
 from splitters.predictors import Predictor
@@ -54,14 +54,10 @@ class Learning:
         found = {s: marked(batch, s) for s, rule in self.rules.items() if step < rule.teacher_steps}
         return found or None
 
-    def calibrate(self, batch: Batch, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Sets biases by the first batch; the devices' are averaged, so that all begin alike."""
-        if not self.predictors:
-            return
-        self.net.calibrate(batch["ids"], batch["levels"], {s: marked(batch, s) for s in self.teachers})
-        for predictor in self.predictors.values():
-            both = reduce(torch.stack([predictor.bias.detach(), torch.ones_like(predictor.bias)]))
-            predictor.bias.data.copy_(both[0] / both[1])
+    def calibrate(self, batch: Batch, gather: Gather) -> None:
+        """Sets biases by the first batch, that of all devices (`gather` joins what each has)."""
+        if self.predictors:
+            self.net.calibrate(batch["ids"], batch["levels"], {s: marked(batch, s) for s in self.teachers}, gather)
 
     def sums(self, batch: Batch, output: Output) -> dict[int, Tensor]:
         """Returns each predictor's sums over this device's part of the batch, some with a gradient."""

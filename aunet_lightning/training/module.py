@@ -81,7 +81,7 @@ class AUNetModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         if self.global_step == 0 and batch_index == 0:
-            self.learning.calibrate(batch, self._reduce)
+            self.learning.calibrate(batch, self._gather)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         nats, output = self.nll(batch, self.learning.pool_at(batch, self.global_step))
@@ -109,6 +109,14 @@ class AUNetModule(LightningModule):
 
     def on_after_backward(self) -> None:
         self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
+
+    def _gather(self, local: Tensor) -> Tensor:
+        """Returns what all devices have, one after the other; they may have different lengths."""
+        if self.trainer.world_size == 1:
+            return local
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, local.cpu())
+        return torch.cat(parts).to(local.device)
 
     def _reduce(self, local: Tensor) -> Tensor:
         """Returns the sum over all devices."""
