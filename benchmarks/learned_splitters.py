@@ -141,6 +141,48 @@ def last(folder: Path) -> dict[str, float]:
     return found
 
 
+def tables(out: Path) -> str:
+    """Returns the tables of RESULTS.md, of the cells that are done."""
+    done = {c.name: out / "runs" / c.name for c in cells() if (out / "runs" / c.name / "done").exists()}
+    found = {name: last(folder) for name, folder in done.items()}
+
+    def value(name: str, metric: str, form: str = ".3f") -> str:
+        return format(found[name][metric], form) if name in found else "–"
+
+    lines = ["| language | N | router reaches | off by | router, BPB | fixed, BPB | difference | steps of fixed |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for language, rate, seed in itertools.product(LANGUAGES, RATES, SEEDS):
+        router, fixed = f"router{rate}-{language}-{seed}", f"fixed{rate}-{language}-{seed}"
+        if router in found:
+            reached = found[router]["val/bytes_per_unit_stage2"]
+            difference = f"{found[router]['val/bpb'] - found[fixed]['val/bpb']:+.3f}" if fixed in found else "–"
+            steps = (done[fixed] / "done").read_text() if fixed in found else "–"
+            lines.append(
+                f"| {language}, seed {seed} | {rate} | {reached:.2f} | {reached / rate - 1:+.1%} | "
+                f"{found[router]['val/bpb']:.3f} | {value(fixed, 'val/bpb')} | {difference} | {steps} |"
+            )
+    lines += [
+        "",
+        "| N = 6, seed 1 | en, BPB | bytes per unit | zh-Hans, BPB | bytes per unit |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in ("router6", "router6-noconv", "fixed6", "fixed6-noconv", "router6-copy", "router6-nosmooth",
+                 "router6-nocontrol", "router6-published"):  # fmt: skip
+        cells_of = [f"{name}-{language}-1" for language in ("en", "zh-Hans")]
+        shown = [(value(cell, "val/bpb"), value(cell, "val/bytes_per_unit_stage2", ".2f")) for cell in cells_of]
+        lines.append(f"| {name} | {' | '.join(itertools.chain(*shown))} |")
+    lines += ["", "| | BPB | bytes per unit | precision | recall | F1 |", "|---|---:|---:|---:|---:|---:|"]
+    for language, name, seed in itertools.product(("th", "zh-Hans"), ("distilled", "script_aware"), SEEDS):
+        cell = f"{name}-{language}-{seed}"
+        taught = [
+            value(cell, f"val/teacher_{score}_stage2") if name == "distilled" else ""
+            for score in ("precision", "recall", "f1")
+        ]
+        rate = value(cell, "val/bytes_per_unit_stage2", ".2f")
+        lines.append(f"| {language}, {name}, seed {seed} | {value(cell, 'val/bpb')} | {rate} | {' | '.join(taught)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True, help="a folder with train/ and valid/ LANGUAGE.jsonl.gz")
@@ -155,6 +197,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for wave in waves:
             list(pool.map(lambda cell: run(cell, corpora, out, flops), wave))
+    print(tables(out))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ class Stack:
 
     def __init__(self, rules: Sequence[Spec]) -> None:
         self.rules: list[AnySplitter] = [resolve(rule) for rule in rules]
-        learned = [s for s, rule in enumerate(self.rules) if isinstance(rule, LearnedSplitter)]
-        self.n_below = learned[0] if learned else self.depth  # rules below the first learned splitter
+        self.learned = {s: rule for s, rule in enumerate(self.rules) if isinstance(rule, LearnedSplitter)}
+        self.n_below = min(self.learned, default=self.depth)  # rules below the first learned splitter
         self.below: list[Splitter] = [rule for rule in self.rules[: self.n_below] if isinstance(rule, Splitter)]
         self._fingerprint: str | None = None  # made once, as every checkpoint holds it
 

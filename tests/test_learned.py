@@ -443,6 +443,9 @@ def test_a_learned_splitter_is_nothing_without_its_model():
     splitters.check(Stack(["whitespace", UPPER, "router"]))
     with pytest.raises(ValueError, match="takes 1"):
         AUNet(tiny(2), ["router", "every"])
+    for splitters_, stack in (([], "router"), (["router"], "fixed")):
+        with pytest.raises(ValueError, match="make the model with the same splitters"):
+            AUNet(tiny(2), splitters_).initial_state(1, Stack([stack]))
 
 
 def test_networks_are_what_the_names_say():

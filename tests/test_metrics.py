@@ -2,15 +2,20 @@
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aunet_lightning import AUNet
-from aunet_lightning.training.metrics import BitsPerByte
+from aunet_lightning.data.packing import REFERENCE
+from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
-from tests.conftest import tiny, tiny_model
+from splitters import DEFAULT, Stack, build
+from tests.conftest import MIXED, UPPER, tiny, tiny_model
+from tests.test_learned import stepped_levels_of
 
 LANGUAGES = ["en", "th", "zh"]
 
@@ -74,6 +79,84 @@ def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
     for rank in range(2):
         assert found[rank][0] == pytest.approx(expected["all"], rel=1e-9)
         assert found[rank][2] == pytest.approx(expected["th"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "rules", [["router", UPPER], ["whitespace", {"name": "distilled", "teacher": "grapheme"}]], ids=str
+)
+def test_units_equal_plain_counting(rules):
+    """Byte by byte and position by position, for rows of several documents, with padding, in any number of batches."""
+    stack, max_offset = Stack(rules), 3
+    net = AUNet(tiny(3), stack).eval()
+    texts = [MIXED, b"one two. three four five", "人人生而自由 ok".encode(), b"x", b" "]
+    batches = []
+    for first in (0, 2):
+        rows = [[BOS, *texts[first], EOS, BOS, *texts[first + 1], EOS], [BOS, *texts[-1], EOS]]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [EOS] * (width - len(row)) for row in rows])
+        languages = torch.full_like(ids, -1)
+        marks = torch.zeros_like(ids)
+        for r, row in enumerate(rows):
+            starts = [t for t, byte in enumerate(row) if byte == BOS]
+            for i, start in enumerate(starts):
+                end = row.index(EOS, start)
+                languages[r, start:end] = (first + i) % 2 if r == 0 else 2
+                text = bytes(row[start + 1 : end])
+                for bit, rule in ((REFERENCE, build(DEFAULT)), (1, build("grapheme"))):
+                    marks[r, start + 1 : end] |= torch.from_numpy(rule.split(text)).long() << bit
+        targets = torch.where(languages >= 0, F.pad(ids[:, 1:], (0, 1), value=EOS), IGNORE)
+        batches.append({"ids": ids, "languages": languages, "marks": marks, "targets": targets})
+    metric = UnitStatistics(2, ["a", "b", "c"], max_offset)
+    plain = {(s, language): Counter() for s in range(2) for language in range(3)}
+    for batch in batches:
+        levels = torch.tensor([stepped_levels_of(stack, row) for row in batch["ids"].tolist()])
+        with torch.no_grad():
+            output = net(batch["ids"], levels)
+        metric.update(batch, output, {1} if stack.learned.keys() == {1} else set())
+        for s, r in itertools.product(range(2), range(2)):
+            offset = length = 0
+            pending = False
+            for t, byte in enumerate(batch["ids"][r].tolist()):
+                language = int(batch["languages"][r, t])
+                if language < 0:
+                    continue
+                count, level = plain[s, language], int(output.levels[r, t])
+                is_text, forced = byte < 256, byte == BOS
+                target = int(batch["targets"][r, t])
+                count["bytes"] += 0 <= target < 256
+                begins = level > s
+                length = (length if not begins else 0) + is_text
+                count["longest"] = max(count["longest"], length)
+                reference = bool(batch["marks"][r, t] >> REFERENCE & 1)
+                pending = (pending and not forced) or bool(batch["marks"][r, t] >> 1 & 1)
+                count["reference"] += reference
+                if level < s:  # no position of the lower stage
+                    continue
+                offset = 0 if begins else offset + 1
+                count["units"] += begins
+                count["positions"] += 1
+                count["past"] += offset >= max_offset
+                count["open"] += not forced
+                count["found"] += begins and not forced
+                count["hits"] += begins and not forced and reference
+                count["taught"] += pending and not forced
+                count["taught_hits"] += pending and begins and not forced
+                pending = False
+    found = metric.compute()
+    for (s, language), n in plain.items():
+        got = found[f"stage{s + 2}_{'abc'[language]}"]
+        assert got["bytes_per_unit"] == pytest.approx(n["bytes"] / n["units"])
+        assert got["longest_unit"] == n["longest"]
+        assert got["past_last_offset"] == pytest.approx(n["past"] / n["positions"])
+        assert got["boundary_share"] == pytest.approx(n["found"] / max(n["open"], 1))
+        agreement = 2 * n["hits"] / (n["found"] + n["reference"]) if n["found"] + n["reference"] else 1
+        assert got["agreement_script_aware"] == pytest.approx(agreement)
+        if "teacher_f1" in got:
+            assert s == 1
+            assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
+    assert ("teacher_f1" in found["stage3"]) == (1 in stack.learned)
+    assert ("mean_p" in found["stage2"]) == (0 in stack.learned)
+    assert found["stage2"]["longest_unit"] == max(n["longest"] for (s, _), n in plain.items() if s == 0)
 
 
 def test_every_stage_has_its_learning_rate():

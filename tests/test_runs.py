@@ -258,6 +258,24 @@ def test_a_killed_run_with_a_router_goes_on_with_the_very_same_losses(learned_ru
 
 
 @pytest.mark.slow
+def test_the_configurations_of_learned_boundaries_run(place, capsys):
+    few = ["--data.train_files", json.dumps([str(UDHR / "th.jsonl")]), "--data.workers", "0", "--trainer.max_steps", "2",
+           "--trainer.val_check_interval", "2", "--report.ngrams", "[]", "--report.sample_prompts", "[]",
+           "--trainer.enable_progress_bar", "false"]  # fmt: skip
+    for name in ("router", "distilled", "byte_model", "entropy"):
+        configs = [
+            "-c",
+            ROOT / "experiments" / "quickstart.yaml",
+            "-c",
+            ROOT / "experiments" / "learned" / f"{name}.yaml",
+        ]
+        assert aunet("fit", *configs, *few) == 0, name
+    small = "runs/byte_model/checkpoints/best.ckpt"
+    assert aunet("entropy", small, UDHR / "th.jsonl", "--bytes_per_unit", "6", "--megabytes", "0.005") == 0
+    assert f"splitter: {{name: entropy, checkpoint: {small}, threshold: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_epochs_read_every_byte_once_each(place):
     options = [
         "--trainer.max_steps",

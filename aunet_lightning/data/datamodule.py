@@ -13,7 +13,7 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
-from splitters import DEFAULT, LearnedSplitter, Splitter, Stack
+from splitters import DEFAULT, Splitter, Stack
 from splitters.laws import check_foreign
 from splitters.registry import resolve
 from splitters.teachers import Teacher
@@ -72,9 +72,7 @@ class ByteDataModule(LightningDataModule):
         self.rules = [] if splitter is None else [splitter, *(upper_splitters or [])]
         self.stack = Stack(self.rules)
         self.teachers: dict[int, Splitter | Teacher] = {
-            s: rule.teacher
-            for s, rule in enumerate(self.stack.rules)
-            if isinstance(rule, LearnedSplitter) and rule.teacher is not None
+            s: rule.teacher for s, rule in self.stack.learned.items() if rule.teacher is not None
         }
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages

@@ -29,7 +29,6 @@ from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, 
 from aunet_lightning.model.state import OpenUnit, StageCache, State
 from aunet_lightning.model.transitions import UPSAMPLINGS, MultiLinear, Pooling, Units, take
 from aunet_lightning.vocabulary import BOS, EOS, VOCABULARY
-from splitters import LearnedSplitter
 from splitters.predictors import Predictor
 from splitters.registry import Spec
 from splitters.stack import LevelStepper, Stack
@@ -95,8 +94,8 @@ class AUNet(nn.Module):
         self.embedding = nn.Embedding(VOCABULARY, stages[0].dim)
         self.encoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
         self.poolings = nn.ModuleList(Pooling(fine.dim, coarse.dim, config.norm_eps) for fine, coarse in pairs)
-        learned = {str(s): rule for s, rule in enumerate(stack.rules) if isinstance(rule, LearnedSplitter)}
-        self.predictors = nn.ModuleDict({s: rule.predictor(stages[int(s)].dim) for s, rule in learned.items()})
+        learned = {str(s): rule.predictor(stages[s].dim) for s, rule in stack.learned.items()}
+        self.predictors = nn.ModuleDict(learned)
         self.trunk = blocks(stages[-1])
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)
         self.decoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
@@ -286,25 +285,32 @@ class AUNet(nn.Module):
         """Returns the state of `batch` streams that have not begun.
 
         With `stack` (by default the model's own), the forward works out levels from the bytes it is given; a
-        stack whose depth is not the model's raises ValueError.
+        stack whose depth or whose learned transitions are not the model's raises ValueError.
         """
         stack = stack or self.stack
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(_wrong_depth(stack, self.config))
+        if stack is not None and {str(s) for s in stack.learned} != set(self.predictors):
+            raise ValueError(
+                f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
+                f"{[*self.predictors] or 'none'}: make the model with the same splitters"
+            )
         return State.initial(len(self.config.stages), batch, self.head.weight.device, stack)
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draws every parameter anew (there are no buffers): truncated normals of deviation 1/sqrt(inputs).
+        """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).
 
-        What a block adds to its residual stream is scaled down by the stage's depth, as usual.
+        What a block adds to its residual stream is scaled down by the stage's depth, as usual. Predictors know how
+        they begin.
         """
+        for predictor in self.predictors.values():
+            cast(Predictor, predictor).init_weights()
+        theirs = set(self.predictors.modules())
         for module in self.modules():
-            if isinstance(module, Predictor):
-                module.init_weights()
-            elif any(module is part for predictor in self.predictors.values() for part in predictor.modules()):
+            if module in theirs:
                 continue
-            elif isinstance(module, RMSNorm):
+            if isinstance(module, RMSNorm):
                 nn.init.ones_(module.weight)
             elif isinstance(module, nn.Linear):
                 _truncated_normal(module.weight, module.in_features**-0.5)

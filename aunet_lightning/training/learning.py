@@ -10,7 +10,6 @@ from torch import Tensor
 from aunet_lightning.data.packing import Batch, marked
 from aunet_lightning.model.aunet import AUNet, Gather, Output
 from aunet_lightning.model.boundaries import deferred
-from splitters import LearnedSplitter
 from splitters.predictors import Predictor
 from splitters.teachers import peeks
 
@@ -24,8 +23,7 @@ class Learning:
 
     def __init__(self, net: AUNet) -> None:
         self.net = net
-        rules = enumerate(net.stack.rules if net.stack is not None else [])
-        self.rules = {s: rule for s, rule in rules if isinstance(rule, LearnedSplitter)}
+        self.rules = net.stack.learned if net.stack is not None else {}
         self.predictors = {s: cast(Predictor, net.predictors[str(s)]) for s in self.rules}
         self.teachers = {s: rule.teacher for s, rule in self.rules.items() if rule.teacher is not None}
         self.logged: dict[str, float] = {}  # of the last step

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from aunet_lightning.data.packing import REFERENCE, Batch, marked
 from aunet_lightning.model.aunet import Output
 from aunet_lightning.model.boundaries import deferred
-from aunet_lightning.vocabulary import N_BYTES
+from aunet_lightning.vocabulary import EOS, N_BYTES
 from splitters import DEFAULT
 
 
@@ -83,7 +83,7 @@ class UnitStatistics(Metric):
         self.dropped += output.dropped.sum(0)
         for s, transition in enumerate(output.transitions):
             at, valid, open_, boundary = transition.at, transition.valid, transition.open, transition.boundary
-            found = boundary & open_
+            counted, found = valid & (ids.gather(1, at) != EOS), boundary & open_
             reference = marked(batch, REFERENCE).gather(1, at)
             reference_all = self._on_bytes(marked(batch, REFERENCE), transition.forced, at, ids)
             p = transition.log_odds.sigmoid() * open_ if transition.log_odds is not None else torch.zeros_like(at)
@@ -91,8 +91,8 @@ class UnitStatistics(Metric):
             of_position = language.gather(1, at)
             self._add(s, language, bytes=text, reference=reference_all)
             self._add(
-                s, of_position, units=boundary, positions=valid, open=open_, found=found, p=p,
-                past=valid & (transition.offset >= self.max_offset),
+                s, of_position, units=boundary & counted, positions=counted, open=open_, found=found, p=p,
+                past=counted & (transition.offset >= self.max_offset),
                 learned=open_ & (transition.log_odds is not None),
                 in_reference=found, hits=found & reference,
                 taught=taught, in_taught=found & (s in teachers), taught_hits=taught & found,
