@@ -41,7 +41,6 @@ class Distilled(LearnedSplitter):
         if not 0 <= balance <= 1:
             raise ValueError(f"distilled: balance is {balance!r}, it must be from 0 to 1")
         self._teacher = resolve_teacher(teacher)
-        self.teacher_spec = teacher
         self.alpha, self.balance, self.detach = float(alpha), float(balance), detach
         self.teacher_steps = (
             teacher_steps if teacher_steps == 0 else positive("distilled", "teacher_steps", teacher_steps)

@@ -23,7 +23,6 @@ class LearnedSplitter(ABC):
 
     source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`
     kind: ClassVar[str] = "learned"
-    groups_units = False
     teacher_steps = 0  # training steps in which the model pools at the teacher's boundaries
 
     @property

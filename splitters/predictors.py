@@ -183,9 +183,9 @@ class Student(Predictor):
 
     def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
         """alpha · the weighted mean of the cross-entropy: a boundary weighs (others / boundaries)^balance."""
-        n, boundaries = total[0], total[1].clamp(min=1)
-        weight = ((n - boundaries).clamp(min=1) / boundaries) ** self.balance
-        return self.alpha * (weight * local[4] + local[5]) / (weight * boundaries + n - boundaries)
+        boundaries, others = total[1], total[0] - total[1]
+        weight = (others.clamp(min=1) / boundaries.clamp(min=1)) ** self.balance
+        return self.alpha * (weight * local[4] + local[5]) / (weight * boundaries + others).clamp(min=1)
 
     def wanted(self, sums: Tensor, n_bytes: float) -> float:
         return float(sums[1])

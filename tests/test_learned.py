@@ -296,6 +296,8 @@ def test_the_students_loss_is_a_weighted_mean():
     hits = int((wanted & (log_odds > 0)).sum())
     assert found["teacher_recall"] == pytest.approx(hits / k)
     assert found["teacher_precision"] == pytest.approx(hits / int((log_odds > 0).sum()))
+    nothing = predictor.sums(log_odds[:0], log_odds[:0] > 0, wanted[:0], torch.zeros(()))
+    assert predictor.loss(nothing, nothing, 0) == 0  # a batch of beginnings alone
     with pytest.raises(ValueError, match="no boundaries of the teacher"):
         predictor.sums(log_odds, log_odds > 0, None, torch.zeros(()))
 
