@@ -4,6 +4,7 @@ A boundary at byte `t` is decided from bytes `<= t`. The two methods must agree 
 valid UTF-8 or not; `splitters.check` tests that, and refuses a rule that peeks.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -106,6 +107,24 @@ def positive(rule: str, option: str, value: int, most: int = 1_000_000_000) -> i
         raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 1 or more")
     if value > most:
         raise ValueError(f"{rule}: {option} is {value!r}, it must be {most} or less")
+    return value
+
+
+def number(rule: str, option: str, value: float, least: float, above: bool = False, most: float = math.inf) -> float:
+    """Returns value as a float if it is a finite number from (or above) `least` to `most`, else raises ValueError."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < least or (above and value == least) or value > most:
+        bound = (
+            f"above {least:g}" if above else f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+        )
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be a number {bound}")
+    return float(value)
+
+
+def flag(rule: str, option: str, value: bool) -> bool:
+    """Returns value if it is true or false, and raises ValueError naming rule and option otherwise."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be true or false")
     return value
 
 

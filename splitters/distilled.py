@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from splitters.contract import Splitter, positive
+from splitters.contract import Splitter, flag, number, positive
 from splitters.learned import LearnedSplitter
 from splitters.registry import Spec, register
 from splitters.teachers import Teacher, resolve_teacher
@@ -36,12 +36,10 @@ class Distilled(LearnedSplitter):
         teacher_steps: int = 0,
         detach: bool = False,
     ) -> None:
-        if alpha <= 0:
-            raise ValueError(f"distilled: alpha is {alpha!r}, it must be above 0")
-        if not 0 <= balance <= 1:
-            raise ValueError(f"distilled: balance is {balance!r}, it must be from 0 to 1")
+        self.alpha = number("distilled", "alpha", alpha, 0, above=True)
+        self.balance = number("distilled", "balance", balance, 0, most=1)
+        self.detach = flag("distilled", "detach", detach)
         self._teacher = resolve_teacher(teacher)
-        self.alpha, self.balance, self.detach = float(alpha), float(balance), detach
         self.teacher_steps = (
             teacher_steps if teacher_steps == 0 else positive("distilled", "teacher_steps", teacher_steps)
         )

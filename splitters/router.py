@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from splitters.contract import flag, number
 from splitters.learned import LearnedSplitter
 from splitters.registry import register
 
@@ -39,14 +40,11 @@ class Router(LearnedSplitter):
         straight_through: bool = True,
         calibrate: bool = True,
     ) -> None:
-        if not bytes_per_unit > 1:
-            raise ValueError(f"router: bytes_per_unit is {bytes_per_unit!r}, it must be above 1")
-        if alpha < 0:
-            raise ValueError(f"router: alpha is {alpha!r}, it must be 0 or more")
-        if control < 0:
-            raise ValueError(f"router: control is {control!r}, it must be 0 or more")
-        self.bytes_per_unit, self.alpha, self.control = float(bytes_per_unit), float(alpha), float(control)
-        self.smoothing, self.straight_through, self.calibrate = smoothing, straight_through, calibrate
+        self.bytes_per_unit = number("router", "bytes_per_unit", bytes_per_unit, 1, above=True)
+        self.alpha, self.control = number("router", "alpha", alpha, 0), number("router", "control", control, 0)
+        self.smoothing = flag("router", "smoothing", smoothing)
+        self.straight_through = flag("router", "straight_through", straight_through)
+        self.calibrate = flag("router", "calibrate", calibrate)
 
     def predictor(self, dim: int) -> Network:
         from splitters.predictors import Router as Network

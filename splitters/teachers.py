@@ -240,6 +240,21 @@ TEACHERS: dict[str, type[Teacher]] = {
 }
 
 
+def check_form(teacher: Splitter | Teacher) -> None:
+    """Raises ValueError where a teacher of one's own does not return what it must on the shared edge texts."""
+    if isinstance(teacher, Splitter) or type(teacher).__module__ == __name__:
+        return
+    name = type(teacher).__name__
+    for data in short_texts().values():
+        try:
+            got = teacher.split(data)
+        except Exception as error:  # it can raise anything
+            raise ValueError(f"teacher {name} raised {type(error).__name__} on {data!r}: {error}") from error
+        if not isinstance(got, np.ndarray) or got.dtype != np.bool_ or got.shape != (len(data),):
+            form = f"{got.dtype} {list(got.shape)}" if isinstance(got, np.ndarray) else type(got).__name__
+            raise ValueError(f"teacher {name} returned {form} for {data!r}, not bool [{len(data)}]")
+
+
 def peeks(teacher: Splitter | Teacher) -> bool:
     """Returns whether its boundaries may depend on later bytes: those of a splitter never do."""
     return isinstance(teacher, Teacher)

@@ -19,6 +19,7 @@ from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
 from splitters.predictors import Router, Student
+from splitters.teachers import Teacher, check_form
 from tests.conftest import MIXED, UPPER, tiny
 from tests.plain_aunet import plain_logits
 from tests.test_model import stepped_levels
@@ -422,7 +423,12 @@ def test_collapse_is_told_in_plain_words(share, words):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("router", {"bytes_per_unit": 1}, "bytes_per_unit is 1"),
+        ("router", {"bytes_per_unit": 1}, "bytes_per_unit is 1, it must be a number above 1"),
+        ("router", {"bytes_per_unit": "abc"}, "bytes_per_unit is 'abc'"),
+        ("router", {"bytes_per_unit": None}, "bytes_per_unit is None"),
+        ("router", {"bytes_per_unit": float("inf")}, "bytes_per_unit is inf"),
+        ("router", {"alpha": float("nan")}, "alpha is nan"),
+        ("router", {"smoothing": "no"}, "smoothing is 'no', it must be true or false"),
         ("router", {"alpha": -1}, "alpha is -1"),
         ("router", {"control": -1}, "control is -1"),
         ("distilled", {"alpha": 0}, "alpha is 0"),
@@ -448,6 +454,48 @@ def test_a_learned_splitter_is_nothing_without_its_model():
     for splitters_, stack in (([], "router"), (["router"], "fixed")):
         with pytest.raises(ValueError, match="make the model with the same splitters"):
             AUNet(tiny(2), splitters_).initial_state(1, Stack([stack]))
+
+
+class NotANetwork(splitters.LearnedSplitter):
+    def predictor(self, dim):
+        return torch.nn.Linear(dim, 1)
+
+
+class CountsCharacters(Teacher):
+    def split(self, data):
+        return np.zeros(len(data.decode("utf-8", "replace")), bool)
+
+
+class Lists(Teacher):
+    def split(self, data):
+        return [False] * len(data)
+
+
+class Raises(Teacher):
+    def split(self, data):
+        return np.zeros(len(data.decode()), bool)
+
+
+def test_mistakes_in_ones_own_are_named():
+    with pytest.raises(ValueError, match="NotANetwork.predictor returned a Linear, not a"):
+        AUNet(tiny(2), [NotANetwork()])
+    for teacher, words in (
+        (CountsCharacters(), r"returned bool \["),
+        (Lists(), "returned list"),
+        (Raises(), "raised Unicode"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_form(teacher)
+    check_form(splitters.build("distilled").teacher)
+
+
+def test_units_of_one_position_are_told():
+    model = AUNet(tiny(3), ["utf8_character", {"name": "router", "bytes_per_unit": 1.5}])
+    sums = {1: torch.tensor([500.0, 490.0, 400.0, 0.0])}
+    learning = Learning(model)
+    with pytest.warns(UserWarning, match="hardly more than one: name longer units"):
+        learning.loss(sums, sums[1].tolist(), 1000)
+    assert learning.logged["collapsed_stage3"] == 0
 
 
 def test_networks_are_what_the_names_say():

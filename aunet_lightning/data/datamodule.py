@@ -16,7 +16,7 @@ from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from splitters import DEFAULT, Splitter, Stack
 from splitters.laws import check_foreign
 from splitters.registry import resolve
-from splitters.teachers import Teacher
+from splitters.teachers import Teacher, check_form
 
 Rule = str | dict[str, Any]
 Files = list[str | dict[str, str]]
@@ -89,6 +89,8 @@ class ByteDataModule(LightningDataModule):
         if self.corpora:  # set up already, by the command line before the trainer
             return
         check_foreign(self.stack)
+        for teacher in self.teachers.values():
+            check_form(teacher)
         for part in self.files:
             for source in self._sources(part):
                 folder = prepare(source, self.cache)

@@ -95,6 +95,12 @@ class AUNet(nn.Module):
         self.encoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
         self.poolings = nn.ModuleList(Pooling(fine.dim, coarse.dim, config.norm_eps) for fine, coarse in pairs)
         learned = {str(s): rule.predictor(stages[s].dim) for s, rule in stack.learned.items()}
+        for s, predictor in learned.items():
+            if not isinstance(predictor, Predictor):
+                name = type(stack.learned[int(s)]).__name__
+                raise ValueError(
+                    f"{name}.predictor returned a {type(predictor).__name__}, not a splitters.predictors.Predictor"
+                )
         self.predictors = nn.ModuleDict(learned)
         self.trunk = blocks(stages[-1])
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)

@@ -28,6 +28,7 @@ class Learning:
         self.teachers = {s: rule.teacher for s, rule in self.rules.items() if rule.teacher is not None}
         self.logged: dict[str, float] = {}  # of the last step
         self._totals: dict[int, tuple[Tensor, float]] = {}  # of the last step: sums, bytes
+        self.told_of_target: set[int] = set()
         self.collapsed = dict.fromkeys(self.rules, 0)  # steps in a row
 
     def announce(self, step: int) -> None:
@@ -98,7 +99,14 @@ class Learning:
         """Warns where a splitter has made nearly all or nothing a boundary for a while; returns whether, as 0 or 1."""
         predictor = self.predictors[s]
         n, found = predictor.decided(total)
-        all_, none = found > NEARLY_ALL * n, found < NEARLY_NONE * predictor.wanted(total, n_bytes)
+        wanted = predictor.wanted(total, n_bytes)
+        if wanted > NEARLY_ALL * n > 0 and s not in self.told_of_target:
+            self.told_of_target.add(s)
+            rank_zero_warn(
+                f"the splitter below stage {s + 2} is to make {wanted:.0f} of {n:.0f} positions boundaries, so units "
+                "of hardly more than one: name longer units (bytes_per_unit), or shorter ones in the stage below"
+            )
+        all_, none = found > NEARLY_ALL * n and wanted <= NEARLY_ALL * n, found < NEARLY_NONE * wanted
         self.collapsed[s] = self.collapsed[s] + 1 if all_ or none else 0
         if self.collapsed[s] == PATIENCE:
             what = "nearly every position" if all_ else "almost no position"

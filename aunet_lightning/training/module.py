@@ -45,6 +45,7 @@ class AUNetModule(LightningModule):
         # Checkpoints hold plain data, so that they load with weights_only and without this class.
         self.config = AUNetConfig(**net) if isinstance(net, dict) else net
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
+        self.optimizer_config.of_stages(len(self.config.stages))  # said now, and not once the data is read
         self.splitters = splitters
         plain = {"net": asdict(self.config), "optimizer": asdict(self.optimizer_config), "compile": compile}
         self.save_hyperparameters(plain, logger=False)

@@ -38,6 +38,13 @@ class OptimizerConfig:
         if self.warmup_steps < 0:
             raise ValueError(f"optimizer: warmup_steps is {self.warmup_steps}, it must be 0 or more")
 
+    def of_stages(self, n_stages: int) -> list[float]:
+        """Returns the multiple of lr for each stage. Raises ValueError where stage_lr is not one number per stage."""
+        multiples = self.stage_lr or [1.0] * n_stages
+        if len(multiples) != n_stages:
+            raise ValueError(f"optimizer.stage_lr has {len(multiples)} numbers, the model has {n_stages} stages")
+        return multiples
+
     def lr_factor(self, step: int, total: int) -> float:
         """Returns the learning rate at `step` (from 0) of `total`, as a multiple of lr."""
         if step < self.warmup_steps:
@@ -50,9 +57,7 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
     """Returns AdamW over all of the network's parameters: per stage, those with weight decay and those without, and
     the same for learned splitters. Groups are named. Raises ValueError where stage_lr is not one number per stage."""
     n_stages = len(net.config.stages)
-    multiples = config.stage_lr or [1.0] * n_stages
-    if len(multiples) != n_stages:
-        raise ValueError(f"optimizer.stage_lr has {len(multiples)} numbers, the model has {n_stages} stages")
+    multiples = config.of_stages(n_stages)
     groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         learned = name.startswith("predictors.")
