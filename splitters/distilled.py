@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from splitters.contract import Splitter, flag, number, positive
+from splitters.contract import Splitter, flag, number
 from splitters.learned import LearnedSplitter
 from splitters.registry import Spec, register
 from splitters.teachers import Teacher, resolve_teacher
@@ -39,14 +40,15 @@ class Distilled(LearnedSplitter):
         self.alpha = number("distilled", "alpha", alpha, 0, above=True)
         self.balance = number("distilled", "balance", balance, 0, most=1)
         self.detach = flag("distilled", "detach", detach)
-        self._teacher = resolve_teacher(teacher)
-        self.teacher_steps = (
-            teacher_steps if teacher_steps == 0 else positive("distilled", "teacher_steps", teacher_steps)
-        )
+        self._spec = teacher
+        if isinstance(teacher_steps, bool) or not isinstance(teacher_steps, int) or teacher_steps < 0:
+            raise ValueError(f"distilled: teacher_steps is {teacher_steps!r}, it must be a whole number, 0 or more")
+        self.teacher_steps = teacher_steps
 
-    @property
+    @cached_property
     def teacher(self) -> Splitter | Teacher:
-        return self._teacher
+        """The teacher, looked up when training asks for it: a trained student does without."""
+        return resolve_teacher(self._spec)
 
     def predictor(self, dim: int) -> Student:
         from splitters.predictors import Student

@@ -30,16 +30,18 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def evidence(self, h: Tensor, before: Tensor) -> Tensor:
-        """h and before [B, N, D], of each position and the one before it → log-odds [B, N], float32, without bias."""
+        """h and before [B, N, D], of each position and the one before it → log-odds [B, N], without bias."""
 
     @abstractmethod
     def init_weights(self) -> None:
         """Draws every parameter anew."""
 
     def forward(self, h: Tensor, before: Tensor) -> Tensor:
-        """h and before [B, N, D] → log-odds of a boundary [B, N], float32, whatever autocast says."""
+        """h and before [B, N, D] → log-odds of a boundary [B, N], float32 or better, whatever autocast says."""
+        kind = self.bias.dtype  # that of the weights
         with torch.autocast(h.device.type, enabled=False):
-            return self.evidence(h.float(), before.float()) + self.bias.float()
+            found = self.evidence(h.to(kind), before.to(kind)) + self.bias
+        return found.to(torch.promote_types(kind, torch.float32))
 
     @abstractmethod
     def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
@@ -106,7 +108,8 @@ class Router(Predictor):
         nn.init.zeros_(self.bias)
 
     def evidence(self, h: Tensor, before: Tensor) -> Tensor:
-        cosine = F.cosine_similarity(self.query(h), self.key(before), dim=-1)
+        least = torch.promote_types(h.dtype, torch.float32)
+        cosine = F.cosine_similarity(self.query(h).to(least), self.key(before).to(least), dim=-1)
         return torch.logit((1 - cosine) / 2, eps=_EDGE)
 
     def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:

@@ -154,6 +154,8 @@ def test_units_equal_plain_counting(rules):
         if "teacher_f1" in got:
             assert s == 1
             assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
+    if rules[0] == DEFAULT:
+        assert found["stage2"]["agreement_script_aware"] == 1
     assert ("teacher_f1" in found["stage3"]) == (1 in stack.learned)
     assert ("mean_p" in found["stage2"]) == (0 in stack.learned)
     assert found["stage2"]["longest_unit"] == max(n["longest"] for (s, _), n in plain.items() if s == 0)

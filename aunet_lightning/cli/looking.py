@@ -142,9 +142,10 @@ def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
     named = options.splitter or ([] if options.checkpoint else [DEFAULT])
     rules = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in named}
-    for spec, stack in rules.items():
+    for stack in rules.values():
         if stack.n_below < stack.depth:
-            raise ValueError(f"{spec} is learned with a model: name a trained one, --checkpoint runs/…/best.ckpt")
+            name = type(next(iter(stack.learned.values()))).__name__.lower()
+            raise ValueError(f"{name} is learned with a model: name a trained one, --checkpoint runs/…/best.ckpt")
         check_foreign(stack)
     return {**rules, **_trained(options.checkpoint or [])}
 

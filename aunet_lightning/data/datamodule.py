@@ -94,7 +94,8 @@ class ByteDataModule(LightningDataModule):
         for part in self.files:
             for source in self._sources(part):
                 folder = prepare(source, self.cache)
-                rules = [rule for rule in self.stack.rules if isinstance(rule, Splitter) and rule.needs_model()]
+                all_ = (*self.stack.rules, *self.teachers.values())
+                rules = [rule for rule in all_ if isinstance(rule, Splitter) and rule.needs_model()]
                 corpus = Corpus([folder] if rules else [])
                 for rule in rules:
                     rule.prepare(folder, [corpus.text(d) for d in range(len(corpus))])

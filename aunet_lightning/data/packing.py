@@ -121,7 +121,7 @@ class PackedBatches(Dataset[Batch]):
             levels = np.concatenate([[self.stack.depth], self.stack.levels(text), [0]]).astype(np.uint8)
             marks = np.zeros(len(text) + AROUND, np.int16)
             for bit, marker in self.marks.items():
-                marks[1:-1] |= marker.split(text).astype(np.int16) << bit
+                marks[1:-1] |= marker.split(text).astype(bool).astype(np.int16) << bit
             self._split[document] = levels, marks
             # One open document per lane, so that a long one is split once and not once per row.
             if len(self._split) > 2 * self.batch_rows:

@@ -28,7 +28,7 @@ from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, Place, RMSNorm, Rotation
 from aunet_lightning.model.state import OpenUnit, StageCache, State
 from aunet_lightning.model.transitions import UPSAMPLINGS, MultiLinear, Pooling, Units, take
-from aunet_lightning.vocabulary import BOS, EOS, VOCABULARY
+from aunet_lightning.vocabulary import BOS, EOS, N_BYTES, VOCABULARY
 from splitters.predictors import Predictor
 from splitters.registry import Spec
 from splitters.stack import LevelStepper, Stack
@@ -377,7 +377,7 @@ class _Call:
 
     def open(self, stream: Stream) -> Tensor:
         """bool [B, N]: where a splitter has a say. A document's end, which padding is too, begins nothing."""
-        return stream.valid & ~stream.forced & (self.ids.gather(1, stream.at) != EOS)
+        return stream.valid & ~stream.forced & (self.ids.gather(1, stream.at) < N_BYTES)
 
     def keep(self, transition: Transition) -> None:
         """Notes what was decided, here and on the bytes."""

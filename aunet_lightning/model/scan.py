@@ -15,11 +15,14 @@ BLOCK = 64  # units that one matrix takes at once
 
 
 def smooth(x: Tensor, p: Tensor, before: Tensor | None = None) -> Tensor:
-    """Returns h [B, U, E] of x [B, U, E] and p [B, U], in float32 and cast back; `before` [B, E] is h[-1], or 0."""
-    keep = 1 - p.float()
-    new = p.float()[..., None] * x.float()
+    """Returns h [B, U, E] of x [B, U, E] and p [B, U], in float32 or better and cast back.
+
+    `before` [B, E] is h[-1], or 0.
+    """
+    kind = torch.promote_types(x.dtype, torch.float32)
+    keep, new = 1 - p.to(kind), p.to(kind)[..., None] * x.to(kind)
     if before is not None:
-        new = torch.cat([new[:, :1] + keep[:, :1, None] * before.float()[:, None], new[:, 1:]], 1)
+        new = torch.cat([new[:, :1] + keep[:, :1, None] * before.to(kind)[:, None], new[:, 1:]], 1)
     with torch.autocast(x.device.type, enabled=False):
         return _Scan.apply(keep, new).to(x.dtype)
 
