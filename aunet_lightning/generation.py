@@ -5,40 +5,54 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aunet_lightning.data.tokens import Tokenizer
 from aunet_lightning.model.aunet import AUNet
-from aunet_lightning.vocabulary import BOS, EOS
+from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
 from splitters import Stack
 
 
 @torch.no_grad()
 def generate(
-    net: AUNet, stack: Stack, prompts: Sequence[bytes], n_bytes: int, temperature: float = 0.8, seed: int = 0
+    net: AUNet,
+    stack: Stack,
+    prompts: Sequence[bytes],
+    n_bytes: int,
+    temperature: float = 0.8,
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
 ) -> list[bytes]:
     """Continues each prompt by up to `n_bytes` bytes (fewer where the model ends the document).
 
     Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
-    The same seed gives the same text. Returns the prompts with their continuations. Raises ValueError
-    for a negative n_bytes or temperature.
+    The same seed gives the same text. tokenizer: that of a model that reads tokens. Returns the prompts with
+    their continuations. Raises ValueError for a negative n_bytes or temperature.
     """
     check_sampling(n_bytes, temperature)
     device = net.head.weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    rows = [[BOS, *prompt] for prompt in prompts]
-    wanted = [len(row) + n_bytes for row in rows]
-    # What all prompts have in common in length is read at once, the rest byte by byte: where a row
-    # is still inside its prompt, the prompt's byte is taken and not a sampled one.
-    common = min(map(len, rows))
+    text_of = tokenizer.bytes if tokenizer is not None else [*(bytes([byte]) for byte in range(N_BYTES)), b"", b""]
+    read = tokenizer.encode(prompts) if tokenizer is not None else [list(prompt) for prompt in prompts]
+    rows = [[BOS, *map(int, ids)] for ids in read]
+    made = [0 for _ in rows]  # bytes
+    # What all prompts have in common in length is read at once, the rest one by one: where a row is still
+    # inside its prompt, the prompt's id is taken and not a sampled one.
+    position = min(map(len, rows))
     state = net.initial_state(len(rows), stack)
-    ids = torch.tensor([row[:common] for row in rows], device=device)
-    for position in range(common, max(wanted)):
+    ids = torch.tensor([row[:position] for row in rows], device=device)
+    while any(n < n_bytes and row[-1] != EOS for n, row in zip(made, rows, strict=True)):
         output = net(ids, state=state)
         state = output.state
-        sampled = _sample(output.logits[:, -1].float(), temperature, generator).tolist()
-        for row, byte in zip(rows, sampled, strict=True):
+        sampled = _sample(output.logits[:, -1, : len(text_of)].float(), temperature, generator).tolist()
+        for r, (row, id_) in enumerate(zip(rows, sampled, strict=True)):
             if len(row) == position:
-                row.append(EOS if row[-1] == EOS else byte)
+                row.append(EOS if row[-1] == EOS else id_)
+                made[r] += len(text_of[row[-1]])
         ids = torch.tensor([[row[position]] for row in rows], device=device)
-    return [bytes(row[1 : row.index(EOS) if EOS in row else length]) for row, length in zip(rows, wanted, strict=True)]
+        position += 1
+    return [
+        b"".join(text_of[id_] for id_ in row)[: len(prompt) + n_bytes]
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
 
 
 def check_sampling(n_bytes: int, temperature: float) -> None:

@@ -23,6 +23,7 @@ class LearnedSplitter(ABC):
 
     source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`
     kind: ClassVar[str] = "learned"
+    bytes_per_unit: float | None = None  # the mean length that it aims at, where it is told one
     teacher_steps = 0  # training steps in which the model pools at the teacher's boundaries
 
     @property

@@ -23,6 +23,7 @@ ENTRY_POINT_GROUP = "aunet.splitters"
 
 AnySplitter = Splitter | LearnedSplitter
 Class = TypeVar("Class", bound=type[AnySplitter])
+Made = TypeVar("Made")
 _classes: dict[str, type[AnySplitter]] = {}
 _loaded: set[EntryPoint] = set()
 
@@ -95,17 +96,21 @@ def build(name: str, **options: Any) -> AnySplitter:
 
     Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
     """
-    cls = class_of(name)
+    return construct("splitter", name, class_of(name), options)
+
+
+def construct(kind: str, name: str, cls: type[Made], options: Mapping[str, Any]) -> Made:
+    """Returns cls(**options). Raises ValueError for options that it does not take, and for whatever it raises."""
     try:
         inspect.signature(cls).bind(**options)
     except TypeError as error:
-        raise ValueError(f"splitter {name!r}: {error}; its options are {inspect.signature(cls)}") from None
+        raise ValueError(f"{kind} {name!r}: {error}; its options are {inspect.signature(cls)}") from None
     try:
         return cls(**options)
     except ValueError:
         raise
     except Exception as error:  # a plug-in can raise anything
-        raise ValueError(f"splitter {name!r} cannot be built: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{kind} {name!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
 Spec = str | Mapping[str, Any] | AnySplitter  # a name, `{name: …, option: …}`, or an object

@@ -30,6 +30,7 @@ class Router(LearnedSplitter):
     """
 
     source = "H-Net's dynamic chunking, arXiv 2507.07955"
+    bytes_per_unit: float
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from splitters.characters import code_point_classes
 from splitters.contract import Splitter, one_of
 from splitters.edge_texts import short_texts
 from splitters.grapheme import Grapheme
-from splitters.registry import AnySplitter, Spec, available, resolve_part
+from splitters.registry import AnySplitter, Spec, available, construct, resolve_part
 from splitters.whitespace import BLANK
 
 REPLACEMENT = 0xFFFD  # stands for a byte of no character: neither a letter nor a blank
@@ -273,7 +273,7 @@ def resolve_teacher(spec: Spec | Teacher) -> Splitter | Teacher:
     if isinstance(name, str):
         cls = _import_class(name) if ":" in name else TEACHERS.get(name)
         if cls is not None:
-            return _build(name, cls, options)
+            return construct("teacher", name, cls, options)
         if ":" not in name and name not in available():
             raise ValueError(_unknown(name))
     return resolve_part("distilled", spec)
@@ -304,16 +304,3 @@ def _import_class(path: str) -> type[Teacher] | None:
     if missing := sorted(cls.__abstractmethods__):
         raise ValueError(f"teacher {path!r}: {cls.__name__} lacks {', '.join(missing)}")
     return cls
-
-
-def _build(name: str, cls: type[Teacher], options: dict[str, Any]) -> Teacher:
-    try:
-        inspect.signature(cls).bind(**options)
-    except TypeError as error:
-        raise ValueError(f"teacher {name!r}: {error}; its options are {inspect.signature(cls)}") from None
-    try:
-        return cls(**options)
-    except ValueError:
-        raise
-    except Exception as error:  # one's own class can raise anything
-        raise ValueError(f"teacher {name!r} cannot be built: {type(error).__name__}: {error}") from error

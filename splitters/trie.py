@@ -108,31 +108,44 @@ def edges_of(vocabulary: frozenset[bytes]) -> Edges:
 def entries(path: Path) -> list[bytes]:
     """Returns the vocabulary of a tokenizers JSON as bytes, without special tokens.
 
-    Reads what a byte-level BPE writes (GPT-2's letters for bytes) and what a SentencePiece BPE does
-    (▁ for a blank, <0x0A> for a byte). Raises ValueError for anything else, naming the file.
+    Raises ValueError for what `token_bytes` does not read, naming the file.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        model, added = dict(fields["model"]), fields.get("added_tokens") or []
+        fields = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"trie: the vocabulary {str(path)!r} cannot be read ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"trie: {str(path)!r} is no text ({error})") from None
+    return [entry for _, entry in token_bytes(fields, str(path), "trie")]
+
+
+def token_bytes(fields: str, name: str, what: str = "tokenizer") -> list[tuple[int, bytes]]:
+    """Returns (id, bytes) of each token of a tokenizers JSON, without special tokens and empty ones.
+
+    Reads what a byte-level BPE writes (GPT-2's letters for bytes) and what a SentencePiece BPE does
+    (▁ for a blank, <0x0A> for a byte). Raises ValueError for anything else, which `name` calls.
+    """
+    try:
+        parsed = json.loads(fields)
+        model, added = dict(parsed["model"]), parsed.get("added_tokens") or []
         if model.get("type", "BPE" if "merges" in model else "WordPiece") != "BPE":
             raise ValueError(f"its model is a {model.get('type', 'WordPiece')}, not a BPE")
         for affix in ("end_of_word_suffix", "continuing_subword_prefix"):
             if model.get(affix):
                 raise ValueError(f"its {affix} {model[affix]!r} marks what is no text")
         special = {token["content"] for token in added if token.get("special", True)}
-        read = _from_letters if _is_byte_level(fields) else partial(_from_piece, blank=_blank_of(fields))
-        found = [read(token) for token in dict(model["vocab"]) if token not in special]
-        found += [token["content"].encode() for token in added if not token.get("special", True)]
-    except OSError as error:
-        raise ValueError(f"trie: the vocabulary {str(path)!r} cannot be read ({error})") from None
+        read = _from_letters if _is_byte_level(parsed) else partial(_from_piece, blank=_blank_of(parsed))
+        found = [(id_, read(token)) for token, id_ in dict(model["vocab"]).items() if token not in special]
+        found += [(token.get("id"), token["content"].encode()) for token in added if not token.get("special", True)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"trie: {str(path)!r} is no tokenizers JSON with a BPE model ({type(error).__name__}: {error}): "
+            f"{what}: {name!r} is no tokenizers JSON with a BPE model ({type(error).__name__}: {error}): "
             "train one with aunet vocabulary, or save one with Tokenizer.save"
         ) from None
-    if not any(found):
-        raise ValueError(f"trie: the vocabulary of {str(path)!r} is empty")
-    return [entry for entry in found if entry]
+    found = [(id_, entry) for id_, entry in found if entry]
+    if not found:
+        raise ValueError(f"{what}: the vocabulary of {name!r} is empty")
+    return found
 
 
 def _is_byte_level(fields: dict[str, Any]) -> bool:

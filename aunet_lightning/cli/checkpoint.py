@@ -2,9 +2,11 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
+from aunet_lightning.data.tokens import Tokenizer
 from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
@@ -21,8 +23,22 @@ def check_whole(path: Path) -> None:
 
 def load_net(path: str | Path) -> tuple[AUNet, Stack]:
     """Returns the network (evaluation mode, on the CPU) and the stack it was trained with."""
+    return _net(_read(path))
+
+
+def load_generator(path: str | Path) -> tuple[AUNet, Stack, Tokenizer | None]:
+    """The same, and the tokenizer of a network that reads tokens."""
+    checkpoint = _read(path)
+    fields = checkpoint.get("tokenizer")
+    return *_net(checkpoint), Tokenizer(fields, str(path)) if fields else None
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     check_whole(Path(path))
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _net(checkpoint: dict[str, Any]) -> tuple[AUNet, Stack]:
     stack = Stack(checkpoint["splitters"])
     net = AUNet(AUNetConfig(**checkpoint["hyper_parameters"]["net"]), stack)
     weights = checkpoint["state_dict"].items()

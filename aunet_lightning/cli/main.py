@@ -17,6 +17,8 @@ Autoregressive U-Nets on raw bytes: train them, and see which splitter serves wh
   validate    held-out bits per byte:      aunet validate -c CONFIG [--ckpt_path CKPT]
   test        the same on the test files
   predict     bits of every test document, to predictions.jsonl in the run's folder
+  compare     a grid of runs at equal cost, and its report: aunet compare -c experiments/compare/nonspace-short.yaml
+  plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --stages 3
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from aunet_lightning.cli.training import run
 
         return run(arguments)
-    from aunet_lightning.cli import entropy, looking
+    from aunet_lightning.cli import compare, entropy, looking, plan
 
     light: dict[str, Callable[[list[str]], int]] = {
         "generate": _generate,
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "splitters": looking.splitters,
         "vocabulary": looking.vocabulary,
         "entropy": entropy.find_threshold,
+        "compare": compare.compare,
+        "plan": plan.plan,
     }
     if command not in light:
         known = ", ".join([*TRAINING, *light])
@@ -80,12 +84,12 @@ def _generate(arguments: list[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
     options = parser.parse_args(arguments)
-    from aunet_lightning.cli.checkpoint import load_net
+    from aunet_lightning.cli.checkpoint import load_generator
     from aunet_lightning.generation import generate
 
-    net, stack = load_net(options.checkpoint)
+    net, stack, tokenizer = load_generator(options.checkpoint)
     prompts = [prompt.encode() for prompt in options.prompt or [""]]
-    for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed):
+    for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed, tokenizer):
         print(text.decode("utf-8", "replace"))
     return 0
 

@@ -21,11 +21,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from aunet_lightning.cli.checkpoint import check_whole
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
+from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import StageConfig
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
+from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.callbacks import (
     BoundaryPictures,
     BpbProgressBar,
@@ -125,11 +127,19 @@ class AUNetCLI(LightningCLI):
             default=[],
             help="one rule per further stage, among the units below it",
         )
+        parser.add_argument(
+            "--tokenizer",
+            type=TokenizerSpec | None,
+            default=None,
+            help="for the BPE baseline: {vocab_size: n} (trained on the training text) or a tokenizers JSON",
+        )
         parser.add_class_arguments(RunConfig, "run")
         parser.add_class_arguments(ReportConfig, "report")
         parser.link_arguments("splitter", "data.splitter")
         parser.link_arguments("upper_splitters", "data.upper_splitters")
         parser.link_arguments(("splitter", "upper_splitters"), "model.splitters", compute_fn=_splitters)
+        parser.link_arguments("tokenizer", "data.tokenizer")
+        parser.link_arguments("tokenizer", "model.net.vocabulary", compute_fn=vocabulary_size)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -148,9 +158,11 @@ class AUNetCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         trainer = config["trainer"]
         self._check_depth()
-        if self.subcommand == "fit" and trainer["max_steps"] < 1 and (trainer["max_epochs"] or -1) < 1:
+        endless = trainer["max_steps"] < 1 and (trainer["max_epochs"] or -1) < 1
+        if self.subcommand == "fit" and endless and self.model.budget.progress(Spent()) is None:
             raise UserError(
-                "trainer.max_steps is not set: say how many steps, or trainer.max_epochs, so that the run ends"
+                "trainer.max_steps is not set: say how many steps, or trainer.max_epochs, or what model.budget may be "
+                "spent, so that the run ends"
             )
         callbacks: list[pl.Callback] = [
             Throughput(),
@@ -168,7 +180,7 @@ class AUNetCLI(LightningCLI):
             if trainer["logger"] in (None, True):
                 trainer["logger"] = self.run_logger = MLflowRunLogger(
                     self.folder, config["run"].experiment, name, tracking_uri(config["run"].tracking_uri),
-                    self._params(), {"splitter": rule_name(config["splitter"])},
+                    self._params(), {"splitter": self._units_name(config)} | config["run"].tags,
                 )  # fmt: skip
         if self.subcommand == "predict" or trainer["fast_dev_run"]:
             trainer["logger"] = False
@@ -245,7 +257,15 @@ class AUNetCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         stages = self.model.config.stages
         widths = "-".join(str(stage.dim) for stage in stages)
-        return f"{rule_name(config['splitter'])}-{len(stages)}stages-{widths}-seed{config['seed_everything']}"
+        return f"{self._units_name(config)}-{len(stages)}stages-{widths}-seed{config['seed_everything']}"
+
+    @staticmethod
+    def _units_name(config: Any) -> str:
+        """What the model reads text by: its first splitter, its vocabulary, or plain bytes."""
+        tokenizer = config["tokenizer"]
+        if tokenizer is None:
+            return rule_name(config["splitter"])
+        return rule_name({"name": "bpe"} | (tokenizer if isinstance(tokenizer, dict) else {"file": tokenizer}))
 
     def _params(self) -> dict[str, Any]:
         """The dozen settings by which runs are told apart in MLflow; all of them are in config.yaml."""
@@ -254,7 +274,7 @@ class AUNetCLI(LightningCLI):
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in AUNet(net, self.datamodule.stack).parameters())
         return {
-            "splitter": rule_name(config["splitter"]),
+            "splitter": self._units_name(config),
             "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",
             "languages": ", ".join(config["data"].languages or ["all"]),
             "stages": len(stages),

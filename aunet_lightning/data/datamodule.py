@@ -13,6 +13,7 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
 from splitters import DEFAULT, Splitter, Stack
 from splitters.laws import check_foreign
 from splitters.registry import resolve
@@ -35,7 +36,9 @@ class ByteDataModule(LightningDataModule):
         language_key: the JSON key of the language; lines without it have the file's lang, or the file's name
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
-        row_bytes: bytes that a row reads (L)
+        tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
+            a vocabulary on the training documents, a path names a tokenizers JSON; null: bytes
+        row_bytes: bytes that a row reads (L); with a tokenizer, tokens of about so many bytes of the training text
         batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
         seed: of the order of documents
         workers: processes that split and pack; 0: none but the main one
@@ -53,6 +56,7 @@ class ByteDataModule(LightningDataModule):
         language_key: str = "lang",
         splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
+        tokenizer: TokenizerSpec | None = None,
         row_bytes: int = 1024,
         batch_rows: int = 16,
         seed: int = 0,
@@ -69,6 +73,9 @@ class ByteDataModule(LightningDataModule):
             raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
         if splitter is None and upper_splitters:
             raise ValueError("upper_splitters needs a splitter below it: name one, or leave both out for one stage")
+        check_tokenizer(tokenizer)
+        if tokenizer is not None and splitter is not None:
+            raise ValueError(f"tokenizer: tokens are not pooled, so splitter must be null and not {splitter!r}")
         self.rules = [] if splitter is None else [splitter, *(upper_splitters or [])]
         self.stack = Stack(self.rules)
         self.teachers: dict[int, Splitter | Teacher] = {
@@ -79,6 +86,7 @@ class ByteDataModule(LightningDataModule):
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = Path(cache_dir) if cache_dir else _default_cache()
+        self.tokenizer_spec, self.tokenizer = tokenizer, None if tokenizer is None else _from_file(tokenizer)
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None
@@ -121,6 +129,32 @@ class ByteDataModule(LightningDataModule):
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
 
+        if self.tokenizer_spec is not None:
+            self.tokenizer = self.tokenizer or self._trained(self.tokenizer_spec)
+
+    def _trained(self, spec: TokenizerSpec) -> Tokenizer:
+        if "train" not in self.corpora or not isinstance(spec, dict):
+            raise ValueError("tokenizer: a vocabulary is trained on data.train_files: name them, or name a JSON")
+        return trained(self.corpora["train"], self.documents["train"], spec["vocab_size"], self.cache)
+
+    @property
+    def units(self) -> Stack | Tokenizer:
+        """What is known of the units of text from bytes alone: for pictures."""
+        return self.tokenizer or self.stack
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of training text ÷ its tokens; 1 where bytes are read."""
+        if self.tokenizer is None or "train" not in self.corpora:
+            return 1.0
+        documents = self.documents["train"]
+        return float(self.corpora["train"].lengths[documents].sum() / self._read("train").lengths[documents].sum())
+
+    def _read(self, part: str) -> Corpus:
+        """Returns the documents of a part as the model reads them."""
+        corpus = self.corpora[part]
+        return corpus if self.tokenizer is None else TokenCorpus(corpus, self.tokenizer)
+
     @cached_property
     def _reference(self) -> Splitter:
         """The rule that a run's units are compared with."""
@@ -157,10 +191,12 @@ class ByteDataModule(LightningDataModule):
         if part not in self.corpora:
             remedy = "name data.val_files, or data.holdout_every" if part != "train" else "name data.train_files"
             raise ValueError(f"data: there are no {part} files: {remedy}")
-        marks = self.teachers if part == "train" else self.teachers | {REFERENCE: self._reference}
+        compared = part != "train" and self.stack.depth > 0
+        marks = self.teachers | ({REFERENCE: self._reference} if compared else {})
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return PackedBatches(
-            self.corpora[part], self.documents[part], self.stack, self.row_bytes, self.batch_rows,
+            self._read(part), self.documents[part], self.stack,
+            max(round(self.row_bytes / self.bytes_per_token), 1), self.batch_rows,
             self.seed if part == "train" else None, rank, world, marks,
         )  # fmt: skip
 
@@ -213,6 +249,10 @@ class ByteDataModule(LightningDataModule):
         if part == "val" and self.files["val"] is None:
             return f"no file has {self.holdout_every} documents; lower data.holdout_every or name data.val_files"
         return self.corpora[part].report.warning() or "the files are empty"
+
+
+def _from_file(spec: TokenizerSpec) -> Tokenizer | None:
+    return Tokenizer(Path(spec).read_text(encoding="utf-8"), spec) if isinstance(spec, str) else None
 
 
 def _default_cache() -> Path:

@@ -15,12 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
-from aunet_lightning.vocabulary import BOS, EOS, IGNORE, N_BYTES
+from aunet_lightning.data.tokens import TokenCorpus
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE, SIZES
 from splitters import Splitter, Stack
 from splitters.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS
+BYTE_SIZES = np.array(SIZES, np.int16)
 REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 
@@ -30,7 +32,8 @@ class PackedBatches(Dataset[Batch]):
     `ids` int64 [B, L]; `levels` uint8 [B, L]; `marks` int16 [B, L], bit k where `marks[k]` has a
     boundary; `targets` int64 [B, L], IGNORE where nothing is to be predicted (BOS, padding);
     `documents` int64 [B, L], the number of the document that the target belongs to, -1 where ignored;
-    `languages` int64 [B, L] likewise.
+    `languages` int64 [B, L] likewise; `sizes` int16 [B, L], the bytes of text that the target is: 1, of a token
+    as many as it has, of EOS and where nothing is to be predicted 0.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class PackedBatches(Dataset[Batch]):
         marks: Mapping[int, Splitter | Teacher] | None = None,
     ) -> None:
         self.marks = dict(marks or {})
+        self.sizes = corpus.tokenizer.sizes if isinstance(corpus, TokenCorpus) else BYTE_SIZES
         self.corpus, self.documents, self.stack = corpus, documents, stack
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
         self.rank, self.world = rank, world
@@ -106,22 +110,24 @@ class PackedBatches(Dataset[Batch]):
             "targets": targets,
             "documents": document_of,
             "languages": languages,
+            "sizes": np.where(ignored, 0, self.sizes[stream[1:]]),
         }
 
     def _ids(self, document: int, since: int, until: int) -> np.ndarray:
         """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is touched."""
         text = self.corpus.text(document)
         bos, eos = [BOS] * (since == 0), [EOS] * (until == len(text) + AROUND)
-        return np.concatenate([bos, text[max(since - 1, 0) : until - 1], eos]).astype(np.int16)
+        return np.concatenate([bos, text[max(since - 1, 0) : until - 1], eos]).astype(np.int32)
 
     def _boundaries(self, document: int) -> tuple[np.ndarray, np.ndarray]:
         """Levels (of BOS the highest: a document begins on every stage; of EOS 0) and marks of a whole document."""
         if document not in self._split:
-            text = self.corpus.text(document).tobytes()
-            levels = np.concatenate([[self.stack.depth], self.stack.levels(text), [0]]).astype(np.uint8)
-            marks = np.zeros(len(text) + AROUND, np.int16)
+            text = self.corpus.text(document)
+            levels, marks = np.zeros(len(text) + AROUND, np.uint8), np.zeros(len(text) + AROUND, np.int16)
+            if self.stack.depth:
+                levels[0], levels[1:-1] = self.stack.depth, self.stack.levels(text.tobytes())
             for bit, marker in self.marks.items():
-                marks[1:-1] |= marker.split(text).astype(bool).astype(np.int16) << bit
+                marks[1:-1] |= marker.split(text.tobytes()).astype(bool).astype(np.int16) << bit
             self._split[document] = levels, marks
             # One open document per lane, so that a long one is split once and not once per row.
             if len(self._split) > 2 * self.batch_rows:
@@ -130,7 +136,7 @@ class PackedBatches(Dataset[Batch]):
         return self._split[document]
 
 
-_PADDING = {"ids": EOS, "levels": 0, "marks": 0, "targets": IGNORE, "documents": -1, "languages": -1}
+_PADDING = {"ids": EOS, "levels": 0, "marks": 0, "targets": IGNORE, "documents": -1, "languages": -1, "sizes": 0}
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
@@ -141,7 +147,7 @@ def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
 
 
 def _nothing() -> dict[str, np.ndarray]:
-    kinds = {"levels": np.uint8, "marks": np.int16}
+    kinds = {"levels": np.uint8, "marks": np.int16, "sizes": np.int16}
     return {key: np.full(1, fill, kinds.get(key, np.int64)) for key, fill in _PADDING.items()}
 
 
@@ -152,5 +158,4 @@ def marked(batch: Batch, bit: int) -> Tensor:
 
 def n_text_bytes(batch: Batch) -> int:
     """Returns how many bytes of text a batch predicts (not EOS)."""
-    targets = batch["targets"]
-    return int(((targets >= 0) & (targets < N_BYTES)).sum())
+    return int(batch["sizes"].sum())

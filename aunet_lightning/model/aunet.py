@@ -28,7 +28,7 @@ from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, Place, RMSNorm, Rotation
 from aunet_lightning.model.state import OpenUnit, StageCache, State
 from aunet_lightning.model.transitions import UPSAMPLINGS, MultiLinear, Pooling, Units, take
-from aunet_lightning.vocabulary import BOS, EOS, N_BYTES, VOCABULARY
+from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
 from splitters.predictors import Predictor
 from splitters.registry import Spec
 from splitters.stack import LevelStepper, Stack
@@ -87,11 +87,11 @@ class AUNet(nn.Module):
         pairs = list(itertools.pairwise(stages))
 
         def blocks(stage: StageConfig) -> nn.ModuleList:
-            shape = (stage.dim, stage.head_dim, config.ffn_multiple_of, config.norm_eps, stage.conv)
-            return nn.ModuleList(Block(*shape) for _ in range(stage.layers))
+            ffn = (config.ffn_multiple_of, config.norm_eps, stage.conv, config.ffn_multiplier)
+            return nn.ModuleList(Block(stage.dim, stage.head_dim, *ffn) for _ in range(stage.layers))
 
         upsampling = UPSAMPLINGS[config.upsampling]
-        self.embedding = nn.Embedding(VOCABULARY, stages[0].dim)
+        self.embedding = nn.Embedding(config.vocabulary, stages[0].dim)
         self.encoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
         self.poolings = nn.ModuleList(Pooling(fine.dim, coarse.dim, config.norm_eps) for fine, coarse in pairs)
         learned = {str(s): rule.predictor(stages[s].dim) for s, rule in stack.learned.items()}
@@ -106,7 +106,7 @@ class AUNet(nn.Module):
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)
         self.decoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
-        self.head = nn.Linear(stages[0].dim, VOCABULARY, bias=False)
+        self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
         self.init_weights()
 
     def forward(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aunet_lightning.vocabulary import VOCABULARY
+
 Upsampling = Literal["multi_linear", "repeat", "copy", "insert"]
 Offsets = Literal["clamp", "modulo"]
 
@@ -56,9 +58,13 @@ class AUNetConfig:
     norm_eps: float = 1e-5
     """epsilon of every RMSNorm"""
     ffn_multiple_of: int = 16
-    """the hidden width of SwiGLU is 8/3 · dim, rounded up to a multiple of this"""
+    """the hidden width of SwiGLU is ffn_multiplier · 8/3 · dim, rounded up to a multiple of this"""
+    ffn_multiplier: float = 1.0
+    """see ffn_multiple_of; the published 8B model has 1.3"""
     round_units_to: int = 16
     """units per row are padded to the batch's longest row, rounded up to this, so that shapes recur"""
+    vocabulary: int = VOCABULARY
+    """ids that are read and predicted: bytes, BOS and EOS; of a BPE baseline, its tokens too"""
 
     def __post_init__(self) -> None:
         # A mapping per stage is welcome: tests, notebooks and checkpoints hold plain data.
@@ -71,6 +77,14 @@ class AUNetConfig:
         for name in ("max_offset", "ffn_multiple_of", "round_units_to"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        if self.vocabulary < VOCABULARY:
+            raise ValueError(f"vocabulary is {self.vocabulary}, it must be {VOCABULARY} or more: bytes, BOS and EOS")
+        if self.vocabulary > VOCABULARY and len(self.stages) > 1:
+            raise ValueError(
+                f"vocabulary is {self.vocabulary}, with {len(self.stages)} stages: tokens are read by a model of one"
+            )
+        if not 0 < self.ffn_multiplier < float("inf"):
+            raise ValueError(f"ffn_multiplier is {self.ffn_multiplier}, it must be above 0, for example 1.0")
         if self.stages[0].max_units is not None:
             raise ValueError("stages[0].max_units is set, but stage 1 is bytes: cap the stages above it")
 

@@ -104,11 +104,11 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Gated feed-forward layer (arXiv 2002.05202); 8/3 · dim hidden units, rounded up."""
+    """Gated feed-forward layer (arXiv 2002.05202); multiplier · 8/3 · dim hidden units, rounded up."""
 
-    def __init__(self, dim: int, multiple_of: int) -> None:
+    def __init__(self, dim: int, multiple_of: int, multiplier: float = 1.0) -> None:
         super().__init__()
-        hidden = -(-(8 * dim // 3) // multiple_of) * multiple_of
+        hidden = -(-max(int(multiplier * (8 * dim // 3)), 1) // multiple_of) * multiple_of
         self.gate = nn.Linear(dim, hidden, bias=False)
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
@@ -139,14 +139,22 @@ class CausalConv(nn.Module):
 class Block(nn.Module):
     """x + convolution (where there is one), x + attention, then x + feed-forward, each on the normed vector."""
 
-    def __init__(self, dim: int, head_dim: int, ffn_multiple_of: int, norm_eps: float, conv: int | None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int,
+        ffn_multiple_of: int,
+        norm_eps: float,
+        conv: int | None,
+        ffn_multiplier: float = 1.0,
+    ) -> None:
         super().__init__()
         self.conv_norm = RMSNorm(dim, eps=norm_eps) if conv else None
         self.conv = CausalConv(dim, conv) if conv else None
         self.attention_norm = RMSNorm(dim, eps=norm_eps)
         self.attention = Attention(dim, head_dim)
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
-        self.ffn = SwiGLU(dim, ffn_multiple_of)
+        self.ffn = SwiGLU(dim, ffn_multiple_of, ffn_multiplier)
 
     def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
         recent = None

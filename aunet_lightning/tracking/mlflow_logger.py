@@ -5,6 +5,7 @@ is sent later, or by the next command on the same run. A resumed run repeats som
 digit; points that are already there are not logged again.
 """
 
+import fcntl
 import json
 import logging
 import math
@@ -26,6 +27,7 @@ SEND_EVERY = 10.0  # seconds between sends
 BATCH = 500  # points per request; MLflow takes 1000
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in the name of a metric (a language such as sr@latin)
+AXES = ("bytes_seen", "flops")  # what other metrics are plotted over
 BEST = {"val/bpb": "best/val_bpb"}  # the lowest value so far of one metric, under another name
 
 
@@ -64,15 +66,8 @@ class MLflowRunLogger(Logger):
     @rank_zero_only
     def start(self) -> None:
         """Opens the MLflow run of the folder, or begins one. Raises UserError if the server does not answer."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow.tracking import MlflowClient
-
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._client = MlflowClient(self.uri)
+            self._client = open_store(self.uri)
             self._open()
         except UserError:
             raise
@@ -87,7 +82,7 @@ class MLflowRunLogger(Logger):
             self._sent = known.get("sent", 0)
             self._client.update_run(self.run_id, status="RUNNING")
         else:
-            self.experiment_id = self._experiment()
+            self.experiment_id = experiment_id(self._client, self.uri, self.experiment)
             tags = {"mlflow.source.git.commit": commit(), "commit": commit(), "run_folder": str(self.folder.path)}
             run = self._client.create_run(self.experiment_id, run_name=self.run_name, tags=tags | self.tags)
             self.run_id, self._sent = run.info.run_id, 0
@@ -99,16 +94,6 @@ class MLflowRunLogger(Logger):
             elif logged[key] != text:  # MLflow does not change parameters
                 self._client.set_tag(self.run_id, f"changed.{key}", text)
         self._keep_state()
-
-    def _experiment(self) -> str:
-        existing = self._client.get_experiment_by_name(self.experiment)
-        if existing is not None:
-            return existing.experiment_id
-        location = None
-        if self.uri.startswith("sqlite:///"):  # beside the store, wherever the UI is opened
-            location = (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-        note = "Bits per byte: `val/bpb` (lower is better), `best/val_bpb` the lowest. Filter by `params.splitter`."
-        return self._client.create_experiment(self.experiment, location, tags={"mlflow.note.content": note})
 
     def _read_points(self) -> None:
         if self.folder.metrics.exists():
@@ -128,9 +113,10 @@ class MLflowRunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keeps the metrics that have a section (`train/…`) and are not there yet, and sends now and then."""
+        """Keeps the metrics that have a section (`train/…`) or are axes, and are not there yet; sends now and then."""
         step = step or 0
-        named = {_NOT_IN_NAMES.sub("_", key): float(value) for key, value in metrics.items() if "/" in key}
+        kept = {key: value for key, value in metrics.items() if "/" in key or key in AXES}
+        named = {_NOT_IN_NAMES.sub("_", key): float(value) for key, value in kept.items()}
         fresh = {key: value for key, value in named.items() if step > self._last.get(key, -1)}
         for key in BEST.keys() & fresh.keys():
             fresh[BEST[key]] = min(fresh[key], self._lowest.get(key, math.inf))
@@ -206,6 +192,42 @@ class MLflowRunLogger(Logger):
         part = self.folder.mlflow.with_suffix(".part")
         part.write_text(json.dumps(state))
         part.replace(self.folder.mlflow)
+
+
+def open_store(uri: str) -> Any:
+    """Returns MLflow's client of a store, which is made where it is a file that is not there."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    if not uri.startswith("sqlite:///"):
+        return MlflowClient(uri)
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{Path(uri).name}.lock").open("w") as lock:  # of two that make the tables at once, one fails
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)  # now, as the store is opened when it is first asked
+        return client
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """Returns the id of an experiment, which is made if there is none of this name."""
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        return str(existing.experiment_id)
+    location = None
+    if uri.startswith("sqlite:///"):  # beside the store, wherever the UI is opened
+        location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    note = "Bits per byte: `val/bpb` (lower is better), `best/val_bpb` the lowest. Filter by `params.splitter`."
+    try:
+        return str(client.create_experiment(name, location, tags={"mlflow.note.content": note}))
+    except Exception:  # another run has just made it
+        existing = client.get_experiment_by_name(name)
+        if existing is None:
+            raise
+        return str(existing.experiment_id)
 
 
 def ui_path(experiment_id: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class RunConfig:
     """folder of the run; null: runs/EXPERIMENT/NAME-DIGEST, where the digest is that of what defines the run"""
     tracking_uri: str | None = None
     """MLflow server or store; null: $MLFLOW_TRACKING_URI, or the SQLite file runs/mlflow.db"""
+    tags: dict[str, str] = field(default_factory=dict)
+    """further MLflow tags"""
     checkpoint_every: int = 100
     """steps between checkpoints that a killed run continues from"""
 
@@ -37,7 +39,8 @@ class RunConfig:
 # What makes a run this run and not another: all that its numbers depend on. The rest (on what machine,
 # how reported) may change.
 DEFINING = (
-    "seed_everything", "splitter", "upper_splitters", "data", "model", "trainer.precision", "trainer.gradient_clip_val",
+    "seed_everything", "splitter", "upper_splitters", "tokenizer", "data", "model", "trainer.precision",
+    "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches", "trainer.overfit_batches",
     "trainer.limit_train_batches",
 )  # fmt: skip

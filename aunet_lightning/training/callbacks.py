@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities import rank_zero_only
 
+from aunet_lightning.costs import Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.data.rates import mean_row
 from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.model.reading import ModelStack
 from aunet_lightning.reports.boundaries import Levels, as_html, as_line, one_per_script
@@ -22,7 +24,6 @@ from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
 from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.vocabulary import N_BYTES
 from splitters import DEFAULT, Stack
 
 NGRAM_BYTES = 50_000_000  # more training text than this takes a yardstick too long
@@ -60,6 +61,9 @@ class BpbProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        module = cast(AUNetModule, pl_module)
+        if (progress := module.budget.progress(module.spent)) is not None:
+            metrics["spent"] = f"{progress:.0%}"
         return cast(dict[str, Any], metrics)
 
     def init_validation_tqdm(self) -> Tqdm:
@@ -72,7 +76,7 @@ class Throughput(Callback):
     WINDOW = 20
 
     def __init__(self) -> None:
-        self.marks: deque[tuple[float, int]] = deque(maxlen=self.WINDOW)  # (when, bytes seen by then)
+        self.marks: deque[tuple[float, float]] = deque(maxlen=self.WINDOW)  # (when, bytes seen by then)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.marks.clear()
@@ -80,7 +84,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.marks.append((time.perf_counter(), cast(AUNetModule, pl_module).bytes_seen))
+        self.marks.append((time.perf_counter(), cast(AUNetModule, pl_module).spent.bytes))
         (begin, before), (now, seen) = self.marks[0], self.marks[-1]
         if now > begin:
             pl_module.log("perf/bytes_per_second", (seen - before) / (now - begin))
@@ -99,11 +103,36 @@ class Report(Callback):
         counts = [(name, sum(p.numel() for p in part.parameters())) for name, part in module.net.named_children()]
         parts = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         _print(f"{sum(count for _, count in counts):,} parameters: {parts}")
+        self._show_cost(trainer, module, data)
         if not module.net.predictors:
-            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.stack})
+            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.units})
             _log_text(trainer, page, "boundaries.html")
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
+
+    def _show_cost(self, trainer: Trainer, module: AUNetModule, data: ByteDataModule) -> None:
+        """Says and logs what a byte of text costs, with the units that the training text has."""
+        row = mean_row(data)
+        parts = module.cost.parts(row.positions)
+        per_byte = sum(parts.values()) / row.text_bytes
+        shown = ", ".join(f"{name} {flops / sum(parts.values()):.0%}" for name, flops in parts.items())
+        units = ", ".join(f"{rate:.2f}" for rate in row.bytes_per_unit)
+        expected = " (learned splitters: as they are told)" if module.net.predictors else ""
+        _print(
+            f"{per_byte:,.0f} training FLOPs per byte of text: {shown}",
+            *([f"bytes per unit, by stage: {units}{expected}"] if units else []),
+        )
+        rows = -(-data.batch_rows // trainer.world_size)
+        precision: Precision = "bf16-mixed" if "16-mixed" in str(trainer.precision) else "32-true"
+        held = memory(module.config, row.positions, rows, module.splitters, precision)
+        _print(
+            f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters {held.parameters / 1e6:,.0f}, "
+            f"optimizer {held.optimizer / 1e6:,.0f}, activations {held.activations / 1e6:,.0f}"
+        )
+        measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
+        measured |= {f"cost/{name}_bytes": getattr(held, name) for name in ("optimizer", "activations", "total")}
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(measured, step=0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = cast(AUNetModule, pl_module)
@@ -125,18 +154,21 @@ class Report(Callback):
             self._show(trainer, module, "val")
         data = _data(trainer)
         module.eval()
-        stack = ModelStack(module.net, data.stack) if module.net.predictors else data.stack
-        lines = [
-            f"{script:<11} {as_line(text, stack)}"
-            for script, text in one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
-        ]
+        stack = ModelStack(module.net, data.stack) if module.net.predictors else data.units
+        texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
+        lines = [f"{script:<11} {as_line(text, stack)}" for script, text in texts]
+        shown = [{"text": text.decode(), "levels": stack.levels(text).tolist()} for _, text in texts]
+        _log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
         _print("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
         if self.config.sample_prompts:
             prompts = [prompt.encode() for prompt in self.config.sample_prompts]
-            texts = generate(module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature)
-            shown = [text.decode("utf-8", "replace") for text in texts]
-            _print("\nSamples", *(f"» {text}" for text in shown))
-            _log_text(trainer, "\n\n".join(shown), "samples.txt")
+            generated = generate(
+                module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature,
+                tokenizer=data.tokenizer,
+            )  # fmt: skip
+            samples = [text.decode("utf-8", "replace") for text in generated]
+            _print("\nSamples", *(f"» {sample}" for sample in samples))
+            _log_text(trainer, "\n\n".join(samples), "samples.txt")
         module.train()
 
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
@@ -245,11 +277,12 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        scored = (outputs["targets"] >= 0) & (outputs["targets"] < N_BYTES)
-        for document, bits in zip(outputs["documents"][scored].tolist(), outputs["bits"][scored].tolist(), strict=True):
+        scored = outputs["sizes"] > 0
+        scores = (outputs[key][scored].tolist() for key in ("documents", "bits", "sizes"))
+        for document, bits, n_bytes in zip(*scores, strict=True):
             sums = self.sums.setdefault(document, [0.0, 0])
             sums[0] += bits
-            sums[1] += 1
+            sums[1] += n_bytes
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for other in _from_all_ranks(self.sums)[1:]:

@@ -15,34 +15,43 @@ from splitters import DEFAULT
 
 
 class BitsPerByte(Metric):
-    """Next-byte negative log-likelihood in bits ÷ predicted bytes of text, over all text and per language.
+    """Negative log-likelihood in bits ÷ predicted bytes of text, over all text and per language.
 
-    Only targets that are bytes count: padding, BOS and EOS are left out of both sums.
+    Only targets that are text count, of a token with all its bytes: padding, BOS and EOS are left out of both sums.
     """
 
     higher_is_better = False
     full_state_update = False
     bits: Tensor  # float64 [languages]
     bytes: Tensor  # float64 [languages]
+    predictions: Tensor  # float64 [languages]
 
     def __init__(self, languages: Sequence[str]) -> None:
         super().__init__()
         self.languages = list(languages)
-        for name in ("bits", "bytes"):
+        for name in ("bits", "bytes", "predictions"):
             self.add_state(name, torch.zeros(max(len(languages), 1), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, nll: Tensor, targets: Tensor, languages: Tensor) -> None:
-        """nll (nats), targets (byte ids) and languages (indices): all of one shape."""
-        scored = (targets >= 0) & (targets < N_BYTES)
+    def update(self, nll: Tensor, targets: Tensor, languages: Tensor, sizes: Tensor | None = None) -> None:
+        """nll (nats), targets (byte ids) and languages (indices), all of one shape; where targets are tokens, their
+        sizes in bytes of text too (0: no text)."""
+        if sizes is None:
+            sizes = ((targets >= 0) & (targets < N_BYTES)).short()
+        scored = sizes > 0
         index = languages[scored]
         self.bits.index_add_(0, index, nll[scored].double() / math.log(2))
-        self.bytes.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
+        self.bytes.index_add_(0, index, sizes[scored].double())
+        self.predictions.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
 
     def compute(self) -> Tensor:
         """Returns BPB float64 [1 + languages]: of all text, then of each language (nan where none was seen)."""
         bits = torch.cat([self.bits.sum()[None], self.bits])
         n_bytes = torch.cat([self.bytes.sum()[None], self.bytes])
         return bits / n_bytes
+
+    def bytes_per_token(self) -> float:
+        """Returns bytes of text ÷ predictions of text: 1 where bytes are read."""
+        return float(self.bytes.sum() / self.predictions.sum())
 
     def by_language(self, values: Tensor) -> dict[str, float]:
         """Names what `compute` returned, without the languages not seen."""

@@ -1,6 +1,7 @@
 """AUNetModule: an AU-Net in Lightning. Loss in nats per prediction; everything shown in bits per byte."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -11,14 +12,16 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from aunet_lightning.costs import Cost
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
-from aunet_lightning.vocabulary import IGNORE, N_BYTES
+from aunet_lightning.vocabulary import IGNORE, VOCABULARY
 from splitters.registry import Spec
 
 
@@ -29,6 +32,8 @@ class AUNetModule(LightningModule):
         net: the network
         optimizer: how its weights move
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
+        budget: what the run may spend: it ends there, and so does the learning rate's cosine (trainer.max_steps, where
+            it is set as well, ends the run at the latest)
         compile: whether to compile the network (torch.compile, in place)
     """
 
@@ -39,6 +44,7 @@ class AUNetModule(LightningModule):
         net: AUNetConfig,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (never changed)
         splitters: Sequence[Spec] = (),
+        budget: BudgetConfig = BudgetConfig(),  # noqa: B008
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -47,10 +53,13 @@ class AUNetModule(LightningModule):
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
         self.optimizer_config.of_stages(len(self.config.stages))  # said now, and not once the data is read
         self.splitters = splitters
+        self.budget = BudgetConfig(**budget) if isinstance(budget, dict) else budget
         plain = {"net": asdict(self.config), "optimizer": asdict(self.optimizer_config), "compile": compile}
+        plain |= {"budget": asdict(self.budget)}
         self.save_hyperparameters(plain, logger=False)
         self.compile_net = compile
-        self.bytes_seen = 0
+        self.spent = Spent()
+        self._since, self._seconds = 0.0, 0.0  # when this step began, and what the last one took on this device
         self.told_of_cap = False
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.metrics: dict[str, BitsPerByte] = {}
@@ -62,6 +71,7 @@ class AUNetModule(LightningModule):
             return
         self.net = AUNet(self.config, self.splitters)
         self.learning = Learning(self.net)
+        self.cost = Cost(self.net)
         if self.compile_net:
             self.net.compile()
 
@@ -79,28 +89,40 @@ class AUNetModule(LightningModule):
 
     def on_train_start(self) -> None:
         self.learning.announce(self.global_step)
+        self._stop_when_spent()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        self._since = time.perf_counter()
         if self.global_step == 0 and batch_index == 0:
             self.learning.calibrate(batch, self._gather)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         nats, output = self.nll(batch, self.learning.pool_at(batch, self.global_step))
         targets = batch["targets"]
-        text = (targets >= 0) & (targets < N_BYTES)
-        sums = [(targets != IGNORE).sum(), text.sum(), nats.detach()[text].sum() / math.log(2), nats.detach().sum()]
+        text = batch["sizes"] > 0
+        sums = [
+            (targets != IGNORE).sum(),
+            batch["sizes"].sum(),
+            nats.detach()[text].sum() / math.log(2),
+            nats.detach().sum(),
+        ]
+        sums += [
+            self.cost.row_flops(positions(batch, output)).sum(),
+            text.new_tensor(self._seconds, dtype=torch.double),
+        ]
         counts = [*output.units.sum(0), *output.dropped.sum(0), (batch["documents"] >= 0).sum()]
         decisions = self.learning.sums(batch, output)
         of_decisions = [value for part in decisions.values() for value in part]
         totals = [value.detach().double() for value in (*sums, *counts, *of_decisions)]
         # Over the whole batch: devices have different numbers of targets.
-        n_targets, n_bytes, bits, all_nats, *counted = self._reduce(torch.stack(totals)).tolist()
+        n_targets, n_bytes, bits, all_nats, flops, seconds, *counted = self._reduce(torch.stack(totals)).tolist()
         counted, n_read, decided = counted[: len(counts) - 1], counted[len(counts) - 1], counted[len(counts) :]
 
-        self.bytes_seen += int(n_bytes)
+        before, seconds = self.spent, seconds / self.trainer.world_size
+        self.spent = Spent(before.flops + flops, before.bytes + n_bytes, before.seconds + seconds)
         self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True)
         self.log("train/loss", all_nats / max(n_targets, 1))
-        self.log("train/bytes_seen", float(self.bytes_seen))
+        self._log_spent()
         self._log_units(counted, n_read)
         learned = self.learning.loss(decisions, decided, n_bytes)
         for name, value in self.learning.logged.items():
@@ -110,6 +132,20 @@ class AUNetModule(LightningModule):
 
     def on_after_backward(self) -> None:
         self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        self._seconds = time.perf_counter() - self._since
+        self._stop_when_spent()
+
+    def _stop_when_spent(self) -> None:
+        if (self.budget.progress(self.spent) or 0.0) >= 1:
+            self.trainer.should_stop = True
+
+    def _log_spent(self) -> None:
+        """Logs what was spent beside what was reached, so that either can be a plot's axis."""
+        self.log("bytes_seen", self.spent.bytes)
+        self.log("flops", self.spent.flops)
+        self.log("perf/training_seconds", self.spent.seconds)
 
     def _gather(self, local: Tensor) -> Tensor:
         """Returns what all devices have, one after the other; they may have different lengths."""
@@ -179,23 +215,25 @@ class AUNetModule(LightningModule):
         self._finish("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Returns `bits` [B, L] of each target with its `documents` and `targets` [B, L] and the `levels` read."""
+        """Returns `bits` [B, L] of each target with its `documents` and `sizes` [B, L] and the `levels` read."""
         nats, _ = self.nll(batch)
-        return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "targets", "levels")}
+        return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "sizes", "levels")}
 
     def configure_optimizers(self) -> Any:
         optimizer = adamw(self.net, self.optimizer_config)
-        total = self._total_steps()
+        self._total_steps()  # says now if it is not known
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.optimizer_config.lr_factor(step, total)
+            optimizer, lambda step: self.optimizer_config.lr_factor(step, self._total_steps(step))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean nothing without: the splitters, and how much was read."""
-        checkpoint["bytes_seen"] = self.bytes_seen
-        checkpoint["splitters"] = cast(Any, self.trainer).datamodule.rules
-        checkpoint["boundaries"] = cast(Any, self.trainer).datamodule.stack.fingerprint()
+        checkpoint["spent"] = asdict(self.spent)
+        data = cast(Any, self.trainer).datamodule
+        checkpoint["splitters"] = data.rules
+        checkpoint["boundaries"] = data.stack.fingerprint()
+        checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError where the checkpoint's network is another one."""
@@ -217,12 +255,23 @@ class AUNetModule(LightningModule):
             rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
         else:
             check_boundaries(checkpoint, data.stack)
-        self.bytes_seen = checkpoint.get("bytes_seen", 0)
+        if data.tokenizer is not None and checkpoint["tokenizer"] != data.tokenizer.fields:
+            raise UserError(
+                "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
+                "train on the same data.train_files"
+            )
+        self.spent = Spent(**checkpoint.get("spent", {}))
         self.steps_trained = checkpoint.get("global_step", 0)
 
-    def _total_steps(self) -> int:
-        """The steps of the whole run. (`trainer.estimated_stepping_batches` would load data, and lose its place.)"""
-        trainer = self.trainer
+    def _total_steps(self, step: int = 0) -> float:
+        """The steps of the whole run; under a budget, as many as it buys at the price of those so far.
+
+        (`trainer.estimated_stepping_batches` would load data, and lose its place.)
+        """
+        trainer, progress = self.trainer, self.budget.progress(self.spent)
+        if progress is not None:
+            total = step / progress if progress > 0 else math.inf
+            return min(total, trainer.max_steps) if trainer.max_steps > 0 else total
         if trainer.max_steps > 0:
             return trainer.max_steps
         if trainer.max_epochs is None or trainer.max_epochs < 0:
@@ -237,7 +286,7 @@ class AUNetModule(LightningModule):
 
     def _measure(self, part: str, batch: Batch) -> None:
         nats, output = self.nll(batch)
-        self.metrics[part].update(nats, batch["targets"], batch["languages"])
+        self.metrics[part].update(nats, batch["targets"], batch["languages"], batch["sizes"])
         self.units[part].update(batch, output, self.learning.teachers)
 
     def _finish(self, part: str) -> None:
@@ -245,6 +294,10 @@ class AUNetModule(LightningModule):
         metric, units = self.metrics[part], self.units[part]
         values = metric.compute()
         self.log(f"{part}/bpb", values[0].float(), prog_bar=True, rank_zero_only=False)
+        if self.trainer.state.fn == "fit":
+            self._log_spent()
+        if self.config.vocabulary > VOCABULARY:
+            self.log(f"{part}/bytes_per_token", metric.bytes_per_token())
         for language, bpb in metric.by_language(values).items():
             self.log(f"{part}/bpb_{language}", bpb)
         for where, measured in units.compute().items():
@@ -254,3 +307,10 @@ class AUNetModule(LightningModule):
         for s, dropped in enumerate(units.dropped.tolist()):
             if dropped:
                 self.log(f"{part}/dropped_stage{s + 2}", dropped)
+
+
+def positions(batch: Batch, output: Output) -> Tensor:
+    """Returns float64 [B, stages]: the positions of each row on each stage, without padding."""
+    at = torch.arange(1, batch["ids"].shape[1] + 1, device=batch["ids"].device)
+    read = (at * (batch["documents"] >= 0)).amax(1, keepdim=True)
+    return torch.cat([read, output.units], 1).double()

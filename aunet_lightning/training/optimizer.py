@@ -45,7 +45,7 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.stage_lr has {len(multiples)} numbers, the model has {n_stages} stages")
         return multiples
 
-    def lr_factor(self, step: int, total: int) -> float:
+    def lr_factor(self, step: int, total: float) -> float:
         """Returns the learning rate at `step` (from 0) of `total`, as a multiple of lr."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps

@@ -1,0 +1,261 @@
+"""The command `aunet plan`: from a budget, a language mix and a number of GPUs to a configuration for `aunet fit`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from aunet_lightning.cli.looking import MEGABYTES, UPPER
+from aunet_lightning.reports.table import TOTAL, aligned
+from splitters import DEFAULT, Stack
+from splitters.laws import check_foreign
+
+if TYPE_CHECKING:
+    from aunet_lightning.planning import Plan
+
+AROUND = 2  # BOS and EOS
+HELD_OUT = 100  # every so many-th document is validated on, where files have as many
+POSITIVE = (
+    "flops", "gpu_hours", "parameters", "flops_per_second", "utilisation", "gpu_memory", "devices", "ratio",
+    "megabytes", "row_bytes", "stages",
+)  # fmt: skip
+
+
+@dataclass
+class Mix:
+    """Text by language: how much there is, and positions of each stage in what was split of it."""
+
+    bytes: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S] of what was split, stage 1 first
+    documents: dict[Path, int] = field(default_factory=dict)
+
+    def rates(self, language: str = TOTAL) -> list[float]:
+        """Returns bytes per unit of stages 2 … S, BOS and EOS among the bytes: of a language, or of all."""
+        if language != TOTAL:
+            per_byte = self.positions[language] / self.positions[language][0]
+        else:
+            weights = np.array([*self.bytes.values()], float)
+            shares = np.stack([counts / counts[0] for counts in self.positions.values()])  # [languages, S]
+            per_byte = weights @ shares / weights.sum()
+        return (1 / per_byte[1:]).tolist()
+
+    def table(self) -> str:
+        depth = len(next(iter(self.positions.values()))) - 1
+        rows = [["language", "MB", *(f"bytes/unit, stage {s + 2}" for s in range(depth))]]
+        for language in (TOTAL, *sorted(self.bytes)):
+            size = sum(self.bytes.values()) if language == TOTAL else self.bytes[language]
+            rows.append([language, f"{size / 1e6:.2f}", *(f"{rate:.2f}" for rate in self.rates(language))])
+        return "\n".join(aligned(rows, left=("language",)))
+
+
+def plan(arguments: list[str]) -> int:
+    """`aunet plan`: prints a run that spends a budget, and writes it as YAML."""
+    options = _parser().parse_args(arguments)
+    _check(options)
+    rules = _rules(options)
+    stack = Stack(rules)
+    check_foreign(stack)
+    mix = _measure(options.data, stack, options.megabytes) if options.data else None
+    rates = _rates(options, stack, mix)
+    from aunet_lightning import planning
+
+    machine = planning.Machine(
+        options.devices, options.flops_per_second, options.utilisation, options.gpu_memory * 1e9, options.precision
+    )
+    flops = options.flops
+    if options.gpu_hours is not None:
+        flops = options.gpu_hours * 3600 * options.flops_per_second * options.utilisation
+    try:
+        made = planning.plan(rules, rates, machine, flops, options.parameters, options.ratio, options.row_bytes)
+    except ValueError as error:
+        if options.gpu_hours is None:
+            raise
+        raise ValueError(str(error).replace("--flops is", f"--gpu_hours is {options.gpu_hours:g}, in FLOPs")) from None
+    if mix is not None and len(mix.bytes) > 1 and options.bytes_per_unit is None and rules:
+        print(mix.table() + "\n")
+    lines = summary(made, mix)
+    print("\n".join(lines))
+    settings = made.settings()
+    settings["data"] = _data(options.data, mix) | settings["data"]
+    if options.out:
+        comment = [f"aunet plan {shlex.join(arguments)}", "", *lines]
+        if not options.data:
+            comment += ["", "It names no text: add data.train_files, and data.val_files or data.holdout_every."]
+        out = Path(options.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(planning.as_yaml(settings, comment), encoding="utf-8")
+        rest = "" if options.data else " --data.train_files '[YOUR.jsonl]' --data.holdout_every 100"
+        print(f"\nwrote {out}: aunet fit -c {out}{rest}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "aunet plan",
+        description="Choose network, batch, learning rate and steps for a budget, by the rules of AU-Net.",
+        epilog="One of --flops, --gpu_hours and --parameters is the budget. See docs/plan.md.",
+    )
+    add = parser.add_argument
+    add("--flops", type=float, help="FLOPs to train with, as docs/plan.md counts them")
+    add("--gpu_hours", type=float, help="hours on one device, or on all of them together")
+    add("--parameters", type=float, help="of the network; data for it by --ratio")
+    add("--stages", type=int, help="1 to 4; default: what the splitters make, or 3")
+    add("--splitter", help=f"bytes to stage 2: a name, or YAML (default {DEFAULT})")
+    add("--upper", nargs="*", action="extend", help="one rule per further stage (default {name: every, n: 2})")
+    add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the mix that is wanted")
+    add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …: in place of what --data gives")
+    add("--megabytes", type=float, default=MEGABYTES, help=f"to split of a language (default {MEGABYTES})")
+    add("--devices", type=int, default=1, help="GPUs (default 1)")
+    add("--flops_per_second", type=float, default=989e12, help="peak of one (default 989e12: an H100 in bf16)")
+    add("--utilisation", type=float, default=0.4, help="share of the peak that is reached (default 0.4)")
+    add("--gpu_memory", type=float, default=80.0, help="GB of one (default 80)")
+    add("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed", help="default bf16-mixed")
+    add("--ratio", type=float, default=10.0, help="data for the model: gamma of the paper, about tokens per parameter")
+    add("--row_bytes", type=int, help="bytes of a row (default 8192, fewer where a batch is small)")
+    add("--out", metavar="FILE", help="write the configuration, which aunet fit -c takes")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in POSITIVE:
+        value = getattr(options, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"--{name} is {value:g}: it must be above 0")
+    if options.utilisation > 1:
+        raise ValueError(f"--utilisation is {options.utilisation:g}: it is a share of the peak, give 1 or less")
+    budgets = [f"--{name}" for name in ("flops", "gpu_hours", "parameters") if getattr(options, name) is not None]
+    if len(budgets) != 1:
+        got = "no budget is given" if not budgets else f"{' and '.join(budgets)} are budgets both"
+        raise ValueError(f"{got}: give one of --flops, --gpu_hours and --parameters")
+
+
+def _rules(options: argparse.Namespace) -> list[Any]:
+    """Returns one rule per stage transition. Raises ValueError where their number is not that of --stages."""
+    upper = None if options.upper is None else [yaml.safe_load(rule) for rule in options.upper]
+    stages = options.stages or (len(upper) + 2 if upper is not None else 3)
+    if stages == 1:
+        if options.splitter or upper:
+            raise ValueError("--stages is 1: bytes alone have no units, leave out --splitter and --upper")
+        return []
+    upper = [UPPER] * (stages - 2) if upper is None else upper
+    if len(upper) != stages - 2:
+        raise ValueError(f"--upper names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second")
+    return [yaml.safe_load(options.splitter or DEFAULT), *upper]
+
+
+def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[float]:
+    given = options.bytes_per_unit
+    if given is not None:
+        rising = all(fine <= coarse for fine, coarse in zip([1.0, *given], given, strict=False))
+        if len(given) != stack.depth or not rising:
+            raise ValueError(
+                f"--bytes_per_unit is {' '.join(f'{rate:g}' for rate in given)}: give {stack.depth} numbers, one for "
+                "each stage above bytes, none below 1 or below the one before it"
+            )
+        return list(given)
+    if not stack.depth:
+        return []
+    if stack.n_below < stack.depth:
+        name = type(stack.learned[stack.n_below]).__name__.lower()
+        raise ValueError(
+            f"--bytes_per_unit is missing: {name} is learned, so text alone does not tell it. Give what is wanted"
+        )
+    if mix is None:
+        raise ValueError(
+            "--data is missing: name text, so that its units can be counted, or give --bytes_per_unit, as in "
+            + " ".join(f"{5 * 2**s}" for s in range(stack.depth))
+        )
+    return mix.rates()
+
+
+def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
+    """Reads all documents, as `aunet fit` will, and splits up to so many MB of each language."""
+    from aunet_lightning.data.corpus import expand
+    from aunet_lightning.data.documents import Report, read_documents
+
+    mix, report = Mix(), Report()
+    for source in expand(list(files), "--data", text_key="text", language_key="lang"):
+        for document in read_documents(source.path, "text", "lang", source.language, report):
+            language, size = document.language, len(document.text) + AROUND
+            mix.bytes[language] = mix.bytes.get(language, 0) + size
+            mix.documents[source.path] = mix.documents.get(source.path, 0) + 1
+            counts = mix.positions.setdefault(language, np.zeros(stack.depth + 1))
+            if counts[0] < megabytes * 1e6:
+                levels = stack.levels(document.text)
+                begins = [1 + np.count_nonzero(levels > s) for s in range(stack.depth)]  # BOS begins a unit of each
+                counts += [size, *begins]
+    if warning := report.warning():
+        print(f"aunet: warning: {warning}", file=sys.stderr)
+    if not mix.bytes:
+        raise ValueError(f'--data: there is no text in {", ".join(files)}: name JSON lines with a key "text"')
+    return mix
+
+
+def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
+    """Returns what is to be said of text under `data`."""
+    if not files or mix is None:
+        return {}
+    most = max(mix.documents.values())
+    held_out = {"holdout_every": min(HELD_OUT, max(most // 3, 2))} if most > 1 else {}
+    return {"train_files": list(files)} | held_out
+
+
+def summary(made: Plan, mix: Mix | None = None) -> list[str]:
+    """Returns the plan in lines of text."""
+    from aunet_lightning.planning import MOST_LR
+
+    machine, memory, gb = made.machine, made.memory, 1e9
+    lines = [
+        f"Budget    {made.flops:.3g} FLOPs: {_hours(machine.hours(made.flops))} on {machine.devices} × "
+        f"{machine.flops_per_second:.3g} FLOP/s at {machine.utilisation:.0%}",
+        f"Network   AU-Net {len(made.net.stages)}, {_count(made.parameters)} parameters, "
+        f"{made.flops_per_byte:.3g} FLOPs per byte ({made.published_per_byte:.3g} as the paper counts)",
+    ]
+    for s, stage in enumerate(made.net.stages):
+        trunk = s == made.net.depth
+        unit = f"units of {made.rates[s - 1]:.2f} bytes" if s else "bytes"
+        layers = f"{stage.layers} layers" if trunk else f"{stage.layers} + {stage.layers} layers"
+        lines.append(
+            f"  stage {s + 1} {stage.dim} wide, {layers}, heads of {stage.head_dim}, window {stage.window}; {unit}"
+        )
+    lines += [
+        f"Data      {made.bytes:.3g} bytes: {made.steps} steps of {made.batch_bytes:.3g} bytes, "
+        f"{made.rows * made.accumulate * machine.devices} rows of {made.row_bytes}, warm-up 10 %",
+        f"Learning  rate {made.lr:g}" + (f" (the rule gives {made.rule_lr:.2g})" if made.rule_lr > MOST_LR else ""),
+        f"Memory    {memory.total / gb:.3g} GB of {machine.memory / gb:g} on each device ({made.strategy})",
+        f"  weights {memory.parameters / gb:.3g}, gradients {memory.gradients / gb:.3g}, moments "
+        f"{memory.optimizer / gb:.3g}, copies and buffers {(memory.copies + memory.gathered) / gb:.3g}, activations "
+        f"{memory.activations / gb:.3g} ({made.rows} × {memory.activations / made.rows / gb:.3g} a row)",
+    ]
+    if made.accumulate > 1:
+        lines.append(
+            f"  note: {made.rows * made.accumulate} rows on a device at once would take {made.at_once / gb:.3g} GB, so "
+            f"{made.rows} at once, {made.accumulate} times a step"
+        )
+    if not made.fits:
+        lines.append(
+            f"  warning: one row on a device does not fit in {machine.memory / gb:g} GB with room for kernels: give "
+            "more --devices or a smaller --row_bytes"
+        )
+    if made.extrapolated:
+        lines.append("  note: batch and learning rate are extrapolated from models of 25 to 500 M parameters")
+    if mix is not None and made.bytes > 2 * sum(mix.bytes.values()):
+        lines.append(f"  note: that is the text {made.bytes / sum(mix.bytes.values()):.1f} times over")
+    return lines
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.3g} hours" if hours >= 1 else f"{hours * 60:.2g} minutes" if hours * 60 >= 1 else "under a minute"
+
+
+def _count(n: float) -> str:
+    return f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.3g} M"

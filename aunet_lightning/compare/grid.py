@@ -1,0 +1,232 @@
+"""The grid of a study: from one YAML to the settings of each run.
+
+A cell's settings are those of `fit` (files, later ones win), `settings`, its stage count, its splitter, its text and
+its seed, in this order: mappings are merged, lists replaced.
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from aunet_lightning.errors import UserError
+
+Settings = dict[str, Any]
+Measure = Literal["flops", "bytes", "seconds"]
+Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
+
+
+@dataclass
+class Match:
+    """What is equal between the cells of a study."""
+
+    budget: float
+    """what each cell may spend of it"""
+    by: Measure = "flops"
+    """flops, bytes of training text, or seconds of training"""
+    adjust: Adjust = "bytes"
+    """under equal FLOPs, what makes up for units that cost more: the number of bytes; or the trunk's layers or width,
+    so that all read about `bytes`"""
+    bytes: float | None = None
+    """with trunk_layers or trunk_dim: the bytes that every cell is to read"""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("by", get_args(Measure)), ("adjust", get_args(Adjust))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"match.{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        for name in ("budget", "bytes"):
+            value = _number(getattr(self, name))
+            setattr(self, name, value)
+            if value is not None and not value > 0:
+                raise UserError(f"match.{name} is {value}, it must be a number above 0")
+        if self.adjust != "bytes" and (self.by != "flops" or self.bytes is None):
+            raise UserError(
+                f"match.adjust is {self.adjust}, which needs by: flops and match.bytes (how much text every cell is to "
+                "read), so that FLOPs per byte are known"
+            )
+
+
+@dataclass
+class Study:
+    """A comparison, as its YAML says it."""
+
+    study: str
+    """its name: the MLflow experiment, and the folder runs/NAME"""
+    splitters: dict[str, Settings]
+    """rows of the table: a name, and what it sets (splitter, tokenizer, model, …)"""
+    languages: dict[str, list[str]]
+    """columns: a name, and the languages whose text it is (one, or a mix)"""
+    match: Match
+    text: dict[str, str]
+    """train, val and (for parallel bits) parallel: paths in which {language} stands for a language"""
+    fit: list[str] = field(default_factory=list)
+    """settings files of aunet fit that every cell has"""
+    settings: Settings = field(default_factory=dict)
+    """settings of aunet fit that every cell has"""
+    stages: dict[int, Settings] = field(default_factory=lambda: {2: {}})
+    """stage counts, and what each sets; models of one stage (splitter: null) are run once"""
+    seeds: list[int] = field(default_factory=lambda: [1, 2])
+    description: str = ""
+    """a sentence or two, for the report"""
+    reference: str | None = None
+    """the row that others are held against"""
+    validations: int = 8
+    """points of each learning curve"""
+    jobs: int = 1
+    """cells at once"""
+    threads: int | None = None
+    """threads of each; null: the cores divided by jobs"""
+    gpus_per_cell: int = 0
+    """0: on the CPU; n: each job has n GPUs of its own"""
+    tracking_uri: str | None = None
+    """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
+
+    @property
+    def folder(self) -> Path:
+        return Path("runs") / self.study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    name: str
+    splitter: str
+    language: str
+    stages: int
+    seed: int
+    settings: Settings
+    parallel: str | None = None  # text for parallel bits
+
+
+def load(files: Sequence[Path]) -> tuple[Study, str]:
+    """Returns the study that YAML files say (later ones win), and its YAML. Raises UserError for what is wrong."""
+    merged: Settings = {}
+    for path in files:
+        merged = merge(merged, _read(path))
+    return _study(merged), yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> Settings:
+    """Returns the settings of a file, over those of the file beside it that it names as its `base`."""
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"-c {path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"-c {path}: is no YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(read, dict):
+        raise UserError(f"-c {path}: holds no settings")
+    base = read.pop("base", None)
+    return read if base is None else merge(_read(path.parent / str(base)), read)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
+    """Returns base with `over` put over it: mappings key by key, everything else replaced."""
+    merged = dict(copy.deepcopy(dict(base)))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        # A splitter is one thing: options of another one do not stay behind.
+        if both and key != "splitter":
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _study(read: Settings) -> Study:
+    known = {of.name: of for of in fields(Study)}
+    if unknown := sorted(read.keys() - known.keys()):
+        raise UserError(f"{unknown[0]} is no key of a study; there are {', '.join(known)}")
+    needed = [name for name, of in known.items() if of.default is MISSING and of.default_factory is MISSING]
+    if missing := [name for name in needed if name not in read]:
+        raise UserError(f"{missing[0]} is missing in the study: see experiments/compare/nonspace-short.yaml")
+    read = dict(read)
+    languages = read["languages"]
+    if isinstance(languages, list):
+        languages = {str(name): [str(name)] for name in languages}
+    read["languages"] = {str(name): [name] if of in (None, {}) else list(of) for name, of in languages.items()}
+    read["splitters"] = {str(name): dict(settings or {}) for name, settings in read["splitters"].items()}
+    stages = read.get("stages", {2: {}})
+    stages = {int(n): {} for n in stages} if isinstance(stages, list) else stages
+    read["stages"] = {int(n): dict(settings or {}) for n, settings in stages.items()}
+    read["text"] = {part: path for part, path in read["text"].items() if path is not None}
+    try:
+        read["match"] = Match(**read["match"])
+    except TypeError as error:
+        raise UserError(f"match: {error}: it has {', '.join(of.name for of in fields(Match))}") from None
+    study = Study(**read)
+    for name in ("splitters", "languages", "seeds", "stages"):
+        if not getattr(study, name):
+            raise UserError(f"{name} is empty: name at least one")
+    if "train" not in study.text or "val" not in study.text or study.text.keys() - {"train", "val", "parallel"}:
+        raise UserError(
+            f"text holds {', '.join(study.text) or 'nothing'}: it needs train and val, and may have parallel, paths in "
+            "which {language} stands for a language"
+        )
+    if study.reference is not None and study.reference not in study.splitters:
+        raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
+    for name in ("jobs", "validations"):
+        if getattr(study, name) < 1:
+            raise UserError(f"{name} is {getattr(study, name)}, it must be 1 or more")
+    return study
+
+
+def cells(study: Study) -> list[Cell]:
+    """Returns the study's cells: seed by seed, so that a stopped one has whole tables of the first seeds.
+
+    Raises UserError for text that is not there.
+    """
+    base: Settings = {}
+    for path in study.fit:
+        try:
+            base = merge(base, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"fit: {path} cannot be read ({str(error).splitlines()[0]})") from None
+    base = merge(base, study.settings)
+    found: dict[str, Cell] = {}
+    for seed, language, (splitter, of_splitter), (stages, of_stages) in itertools.product(
+        study.seeds, study.languages, study.splitters.items(), study.stages.items()
+    ):
+        settings = merge(merge(base, of_stages), of_splitter)
+        if settings.get("splitter") is None:
+            stages, settings = 1, merge(merge(base, {"upper_splitters": []}), of_splitter)
+        n_stages = len(settings.get("model", {}).get("net", {}).get("stages", []))
+        if n_stages != stages:
+            raise UserError(
+                f"splitters.{splitter} with stages {stages}: model.net.stages has {n_stages} stages; "
+                f"name the stages of a model of {stages} under stages.{stages} or splitters.{splitter}"
+            )
+        name = f"{language}-{splitter}-{stages}stages-seed{seed}"
+        files = {part: _files(study, part, language) for part in study.text}
+        data = {"train_files": files["train"], "val_files": files["val"]}
+        settings = merge(settings, {"seed_everything": seed, "data": data})
+        parallel = files.get("parallel", [])
+        found.setdefault(
+            name, Cell(name, splitter, language, stages, seed, settings, parallel[0] if parallel else None)
+        )
+    return list(found.values())
+
+
+def _files(study: Study, part: str, language: str) -> list[str]:
+    paths = [study.text[part].format(language=one) for one in study.languages[language]]
+    there = [path for path in paths if Path(path).expanduser().exists()]
+    if part != "parallel" and len(there) < len(paths):
+        lost = next(path for path in paths if path not in there)
+        raise UserError(
+            f"text.{part}: there is no {lost} (looked from {Path.cwd()}): set text.{part} to where your text is, for "
+            "example with a second -c; JSON lines with a key text, one file a language"
+        )
+    return there if len(there) == len(paths) == 1 or part != "parallel" else []
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 2e12 as a word."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"match: {value!r} is no number") from None

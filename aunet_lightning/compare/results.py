@@ -1,0 +1,67 @@
+"""What a study found: plain data between the runs' folders and the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """One validation of a run."""
+
+    step: int
+    bytes: float  # of text trained on by then
+    flops: float  # spent on training by then
+    bpb: float  # of the validation text
+
+
+class Example(NamedTuple):
+    """A sentence with its units."""
+
+    text: str
+    levels: Sequence[int]  # per UTF-8 byte: how many stages up its vector goes
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One run of the study. Numbers are those at the end of training; None or empty where it did not get there."""
+
+    name: str
+    splitter: str  # its name in the study: a row of the YAML's `splitters`
+    language: str
+    stages: int
+    seed: int
+    status: str  # done, failed, stopped or waiting
+    error: str = ""  # the last line of a failed run
+    folder: str = ""
+    bpb: float | None = None  # of all validation text
+    bpb_by_language: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[Point] = ()
+    bytes_per_unit: Sequence[float] = ()  # per stage transition, on validation text; of a BPE model: bytes per token
+    bytes_per_second: float | None = None  # of training
+    bytes_seen: float | None = None
+    flops: float | None = None
+    flops_per_byte: float | None = None
+    parameters: int | None = None
+    parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
+    examples: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All cells, and how they were made."""
+
+    name: str
+    description: str  # a sentence or two from the YAML
+    cells: Sequence[CellResult]
+    splitters: Sequence[str]  # in the YAML's order
+    languages: Sequence[str]
+    match_by: str  # flops, bytes or seconds
+    budget: float  # of each cell, in FLOPs, bytes or seconds
+    adjust: str  # what makes up the difference: bytes, trunk_layers or trunk_dim
+    reference: str = ""  # the splitter that others are held against (BPE), or none
+    equal: Sequence[str] = ()  # sentences: what was held equal
+    command: str = ""
+    commit: str = ""
+    hardware: str = ""
+    date: str = ""
+    grid: str = ""  # the YAML

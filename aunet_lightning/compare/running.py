@@ -1,0 +1,177 @@
+"""Runs cells side by side, each a normal `aunet fit` in a process of its own.
+
+Processes come from a server that has imported everything once, so that a cell starts in a second. A cell ends with
+whoever started it. What is finished says so in its folder, and is not run again.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from tqdm import tqdm
+
+from aunet_lightning.compare.sizing import Sized
+from aunet_lightning.tracking.run_folder import RunFolder, defining
+
+SETTINGS = "settings.yaml"  # of a cell, as `aunet fit -c` takes them
+DONE = "cell.json"  # in the folder of a cell that is finished: how long it took
+GRACE = 20.0  # seconds that cells have to end
+POLL = 1.0  # seconds between looks at the cells
+SERVER = ["aunet_lightning.cli.training", "aunet_lightning.compare.running"]  # what its processes have imported
+
+
+def is_done(cell: Sized) -> bool:
+    """Whether a cell has been trained to its end, and has read its parallel text."""
+    parallel = cell.cell.parallel is None or (cell.folder / "predictions.jsonl").exists()
+    return parallel and (cell.folder / DONE).exists()
+
+
+def changed(cell: Sized) -> str | None:
+    """Returns in what a cell's folder differs from it, where it holds another run."""
+    kept = cell.folder / SETTINGS
+    if not kept.exists():
+        return None
+    there, here = defining(yaml.safe_load(kept.read_text(encoding="utf-8"))), defining(cell.settings)
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    return "; ".join(f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names[:3]) or None
+
+
+def run_cells(
+    sized: Sequence[Sized], jobs: int, threads: int | None, gpus_per_cell: int, say: Callable[[str], None]
+) -> None:
+    """Runs the cells that are not done, `jobs` at once; failed ones are told and the rest go on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SERVER)
+    threads = threads or max((os.cpu_count() or 1) // jobs, 1)
+    waiting = [cell for cell in sized if not is_done(cell)]
+    free, running, done = list(range(jobs)), list[_Running](), len(sized) - len(waiting)
+    mininterval = 0 if sys.stderr.isatty() else 60  # a log file gets a line now and then
+    bar = tqdm(total=len(sized), initial=done, bar_format=_FORMAT, mininterval=mininterval, leave=False)
+    try:
+        while waiting or running:
+            while waiting and free:
+                cell, slot = waiting.pop(0), free.pop(0)
+                gpus = ",".join(str(slot * gpus_per_cell + i) for i in range(gpus_per_cell)) if gpus_per_cell else None
+                process = context.Process(target=_cell_process, args=(cell.settings, cell.cell.parallel, threads, gpus))
+                process.start()
+                running.append(_Running(process, cell, slot))
+            wait([one.process.sentinel for one in running], timeout=POLL)
+            for one in [one for one in running if one.process.exitcode is not None]:
+                running.remove(one)
+                free.append(one.slot)
+                done += 1
+                say(_told(one.cell, one.process.exitcode == 0))
+            now = done + sum(one.cell.progress(last_metrics(one.cell.folder)) for one in running)
+            bar.set_postfix_str(", ".join(one.cell.cell.name for one in running), refresh=False)
+            bar.update(now - bar.n)
+    finally:
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.join(GRACE)
+        bar.close()
+
+
+class _Running(NamedTuple):
+    process: Any
+    cell: Sized
+    slot: int  # which of the jobs, and of the GPUs
+
+
+_FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} cells [{elapsed}, {remaining} left] {postfix}"
+
+
+def log_of(folder: Path) -> Path:
+    """What a cell printed."""
+    return folder / "log.txt"
+
+
+def last_error(folder: Path) -> str:
+    """Returns the last line that a cell printed."""
+    log = log_of(folder)
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return lines[-1].strip()[:300] if lines else "it printed nothing"
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """Returns the metrics of a run's last point that is whole."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 20_000, 0))
+        lines = file.read().decode(errors="ignore").split("\n")
+    found: dict[str, float] = {}
+    for line in lines[1:-1] if len(lines) > 2 else lines[:-1]:
+        with contextlib.suppress(ValueError):
+            found |= json.loads(line)["metrics"]
+    return found
+
+
+def _told(cell: Sized, finished: bool) -> str:
+    if finished:
+        return f"{cell.cell.name}: {last_metrics(cell.folder).get('val/bpb', math.nan):.3f} bits per byte"
+    return f"{cell.cell.name} FAILED: {last_error(cell.folder)}  (log: {log_of(cell.folder)})"
+
+
+def _cell_process(settings: dict[str, Any], parallel: str | None, threads: int, gpus: str | None) -> None:
+    """One cell, in its own process: fit, and predict on parallel text."""
+    folder = Path(settings["run"]["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    log = log_of(folder).open("a", buffering=1)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's, which ends its cells
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    import torch
+
+    torch.set_num_threads(threads)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a cell of a study that was killed just now may still be ending
+        sys.exit(_run(folder, settings, parallel))
+
+
+def _run(folder: Path, settings: dict[str, Any], parallel: str | None) -> int:
+    from aunet_lightning.cli.main import main
+
+    begin = time.time()
+    given = folder / SETTINGS
+    given.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    try:
+        code = main(["fit", "-c", str(given)])
+        if code == 0 and parallel is not None:
+            last = RunFolder(folder).last
+            test = ["--data.test_files", json.dumps([parallel]), "--ckpt_path", str(last)]
+            code = main(["predict", "-c", str(given), *test])
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    if code == 0:
+        part = folder / f"{DONE}.part"
+        part.write_text(json.dumps({"seconds": time.time() - begin}))
+        part.replace(folder / DONE)
+    return code
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the study's is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        os._exit(1)

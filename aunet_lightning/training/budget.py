@@ -1,0 +1,38 @@
+"""How long a run trains: by what it spends, where runs are compared at equal cost."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What training has spent so far, over all devices."""
+
+    flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs)
+    bytes: float = 0.0  # of text
+    seconds: float = 0.0  # of training steps, validation left out
+
+
+@dataclass
+class BudgetConfig:
+    """What a run may spend; it ends with the step that spends it. At most one of the three."""
+
+    flops: float | None = None
+    """training FLOPs"""
+    bytes: float | None = None
+    """bytes of text read"""
+    seconds: float | None = None
+    """seconds of training steps (validation and start-up left out); such a run cannot be repeated to the digit"""
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"budget: {' and '.join(given)} are given, name one: a run ends by one measure")
+        if wrong := [name for name, value in given.items() if not value > 0]:
+            raise ValueError(f"budget.{wrong[0]} is {given[wrong[0]]}, it must be above 0")
+
+    def progress(self, spent: Spent) -> float | None:
+        """Returns the share of the budget that is spent (1 or more: all of it), or None without a budget."""
+        for name, value in asdict(self).items():
+            if value is not None:
+                return float(getattr(spent, name) / value)
+        return None

@@ -1,0 +1,296 @@
+"""A study: its grid, what its cells cost, and that it is run, stopped, continued and told as it should be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aunet_lightning.cli.main import main
+from aunet_lightning.compare.grid import cells, load, merge
+from aunet_lightning.compare.sizing import Sizer
+from aunet_lightning.errors import UserError
+from aunet_lightning.training.budget import BudgetConfig, Spent
+from aunet_lightning.training.optimizer import OptimizerConfig
+from tests.conftest import ROOT, UDHR
+
+COMPARE = ROOT / "experiments" / "compare"
+GRID = {
+    "study": "tiny",
+    "text": {"train": str(UDHR / "{language}.jsonl"), "val": str(UDHR / "{language}.jsonl")},
+    "languages": ["en", "th"],
+    "seeds": [1],
+    "match": {"by": "flops", "budget": "4e8"},
+    "reference": "bpe",
+    "splitters": {
+        "whitespace": {"splitter": "whitespace"},
+        "router": {"splitter": {"name": "router", "bytes_per_unit": 6}},
+        "bpe": {
+            "splitter": None,
+            "tokenizer": {"vocab_size": 300},
+            "model": {"net": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8}]}},
+        },
+    },
+    "settings": {
+        "upper_splitters": [],
+        "data": {"row_bytes": 128, "batch_rows": 8, "workers": 0},
+        "model": {
+            "net": {
+                "stages": [
+                    {"dim": 16, "layers": 1, "head_dim": 8, "window": 16},
+                    {"dim": 24, "layers": 2, "head_dim": 8},
+                ]
+            },
+            "optimizer": {"warmup_steps": 3},
+        },
+        "trainer": {"accelerator": "cpu", "log_every_n_steps": 1},
+        "run": {"checkpoint_every": 3},
+    },
+    "validations": 2,
+}
+
+
+def study_of(tmp_path, **changes):
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(merge(GRID, changes), sort_keys=False))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():
+    base = {"a": {"b": 1, "c": [1, 2]}, "splitter": {"name": "fixed", "n": 3}}
+    over = {"a": {"c": [3]}, "splitter": {"name": "router"}}
+    assert merge(base, over) == {"a": {"b": 1, "c": [3]}, "splitter": {"name": "router"}}
+    assert base["a"] == {"b": 1, "c": [1, 2]}
+
+
+def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
+    three = [*GRID["settings"]["model"]["net"]["stages"], {"dim": 24, "layers": 1, "head_dim": 8}]
+    upper = {"upper_splitters": [{"name": "every", "n": 2}], "model": {"net": {"stages": three}}}
+    study, _ = load(
+        [study_of(tmp_path, seeds=[1, 2], stages={2: {}, 3: upper}, languages={"en": None, "en+th": ["en", "th"]})]
+    )
+    found = cells(study)
+    assert len({cell.name for cell in found}) == len(found) == 2 * 2 * (2 * 2 + 1)
+    assert {cell.stages for cell in found if cell.splitter == "bpe"} == {1}
+    mixed = next(cell for cell in found if cell.language == "en+th" and cell.stages == 3)
+    assert [Path(path).stem for path in mixed.settings["data"]["train_files"]] == ["en", "th"]
+    assert mixed.settings["upper_splitters"] == upper["upper_splitters"]
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"splitter": {}}, "splitter is no key of a study"),
+        ({"match": {"by": "watts"}}, "match.by is 'watts': choose one of flops, bytes, seconds"),
+        ({"match": {"budget": -1}}, "match.budget is -1.0"),
+        ({"match": {"budget": "many"}}, "'many' is no number"),
+        ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
+        ({"match": {"flop": 1}}, "match: .*flop"),
+        ({"reference": "bpp"}, "reference is 'bpp': choose one of whitespace, router, bpe"),
+        ({"languages": []}, "languages is empty"),
+        ({"text": {"test": "x"}}, "text holds train, val, test"),
+        ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"stages": {3: {}}}, "model.net.stages has 2 stages"),
+        ({"splitters": {"x": {"splitter": "whitespac"}}}, "Did you mean 'whitespace'"),
+        ({"splitters": {"x": {"splitter": "whitespace", "tokenizer": {"vocab_size": 300}}}}, "splitter must be null"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path, change, words):
+    with pytest.raises(UserError, match=words):
+        study, _ = load([study_of(tmp_path, **change)])
+        sizer = Sizer(study)
+        for cell in cells(study):
+            sizer.sized(cell)
+
+
+@pytest.mark.parametrize("adjust", ["trunk_layers", "trunk_dim"])
+def test_a_trunk_is_fitted_to_the_wanted_cost(tmp_path, adjust):
+    """The nearest of all that there are, by trying them."""
+    budget, n_bytes = 2e10, 1e5
+    study, _ = load(
+        [study_of(tmp_path, languages=["en"], match={"budget": budget, "bytes": n_bytes, "adjust": adjust})]
+    )
+    for cell in cells(study):
+        chosen = Sizer(study).sized(cell)
+        trunk = chosen.settings["model"]["net"]["stages"][-1]
+        field, each = ("layers", 1) if adjust == "trunk_layers" else ("dim", 8)
+        off = {}
+        for other in range(max(trunk[field] - 2 * each, each), trunk[field] + 3 * each, each):
+            stages = [
+                *cell.settings["model"]["net"]["stages"][:-1],
+                cell.settings["model"]["net"]["stages"][-1] | {field: other},
+            ]
+            plain, _ = load([study_of(tmp_path, languages=["en"])])
+            priced = Sizer(plain).sized(
+                cell.__class__(
+                    **{**vars(cell), "settings": merge(cell.settings, {"model": {"net": {"stages": stages}}})}
+                )
+            )
+            off[other] = abs(priced.flops_per_byte - budget / n_bytes)
+        assert min(off, key=off.get) == trunk[field]
+        assert chosen.settings["model"]["budget"] == {"flops": budget}
+
+
+def test_the_learning_rate_ends_with_the_budget():
+    """Where every step costs the same, as it does with so many steps."""
+    config, budget = OptimizerConfig(lr=1.0, warmup_steps=5), BudgetConfig(flops=1000.0)
+    for step in range(1, 50):
+        progress = budget.progress(Spent(flops=20.0 * step))
+        assert config.lr_factor(step, step / progress) == pytest.approx(config.lr_factor(step, 50))
+    with pytest.raises(ValueError, match="flops and bytes are given, name one"):
+        BudgetConfig(flops=1.0, bytes=1.0)
+    with pytest.raises(ValueError, match=r"budget.seconds is 0, it must be above 0"):
+        BudgetConfig(seconds=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["flops", "bytes", "seconds"])
+def test_a_run_spends_its_budget_and_no_more(tmp_path, measure, capsys):
+    """And, killed on the way, all but time is the same to the last digit."""
+    study, _ = load(
+        [
+            study_of(
+                tmp_path,
+                languages=["en"],
+                match={"by": measure, "budget": 5 if measure == "seconds" else 3e9 if measure == "flops" else 3e4},
+            )
+        ]
+    )
+    sized = Sizer(study).sized(cells(study)[0])
+    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings))
+    assert main(["fit", "-c", "settings.yaml"]) == 0
+    logged = [json.loads(line)["metrics"] for line in (sized.folder / "metrics.jsonl").open()]
+    name = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_seconds"}[measure]
+    spent = [metrics[name] for metrics in logged if "train/bpb" in metrics]
+    assert spent == sorted(spent)
+    assert spent[-2] < study.match.budget
+    assert spent[-1] >= study.match.budget or measure == "seconds"  # the last step's own seconds are known after it
+    assert "val/bpb" in logged[-1] or "val/bpb" in logged[-2]
+    rates = [metrics["train/lr"] for metrics in logged if "train/lr" in metrics]
+    assert rates[-1] < 0.35 * max(rates)
+    capsys.readouterr()
+    assert main(["fit", "-c", "settings.yaml"]) == 0
+    assert "nothing was left to train" in capsys.readouterr().out
+    if measure == "flops":
+        predicted = sized.flops_per_byte
+        assert spent[-1] / logged[-1].get("bytes_seen", logged[-2].get("bytes_seen")) == pytest.approx(
+            predicted, rel=0.1
+        )
+
+
+def compare_process(*arguments):
+    command = [sys.executable, "-m", "aunet_lightning.cli.main", "compare", "-c", "grid.yaml", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def alive_in(folder):
+    """Processes whose working directory is `folder`."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                if Path(os.readlink(process / "cwd")) == folder:
+                    found.append(int(process.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_study_is_killed_continued_and_told(tmp_path):
+    broken = {"splitter": "whitespace", "trainer": {"devices": 3}}  # 8 rows for 3 devices
+    study_of(tmp_path, languages=["en"], splitters={"broken": broken}, jobs=2)
+    process, whitespace = compare_process(), tmp_path / "runs/tiny/cells/en-whitespace-2stages-seed1"
+    for _ in range(1200):
+        if (whitespace / "cell.json").exists():
+            break
+        time.sleep(0.1)
+        assert process.poll() is None, process.stdout.read()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(300):
+        if not alive_in(tmp_path):
+            break
+        time.sleep(0.1)
+    assert alive_in(tmp_path) == []  # cells end with their study
+    finished = (whitespace / "cell.json").stat().st_mtime_ns
+
+    again = compare_process()
+    told, _ = again.communicate(timeout=300)
+    assert again.returncode == 1, told
+    assert "3 of 4 cells are done, 1 failed" in told
+    assert "en-broken-2stages-seed1" in told
+    assert "must be a multiple of the devices (3)" in told
+    assert (whitespace / "cell.json").stat().st_mtime_ns == finished
+    for folder in (tmp_path / "runs/tiny/cells").iterdir():
+        if (folder / "cell.json").exists():
+            points = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+            seen = [(point["step"], key) for point in points for key in point["metrics"]]
+            assert len(seen) == len(set(seen))
+    page = (tmp_path / "runs/tiny/report.html").read_text()
+    assert "must be a multiple of the devices (3)" in page
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], "tags.study = 'tiny'")
+    cell_runs = [run for run in runs if "splitter" in run.data.tags]
+    assert {run.data.tags["splitter"] for run in cell_runs} >= {"whitespace", "router", "bpe"}
+    assert not any("mlflow.parentRunId" in run.data.tags for run in runs)  # flat: the UI hides nested ones
+    one = next(run for run in cell_runs if run.data.tags["splitter"] == "bpe")
+    assert {"language": "en", "stages": "1", "match": "flops 4e+08", "seed": "1"}.items() <= one.data.tags.items()
+    assert {"val/bpb", "best/val_bpb", "bytes_seen", "flops"} <= one.data.metrics.keys()
+    assert len(one.data.params) <= 20
+    summary = next(run for run in runs if run.data.tags.get("kind") == "summary")
+    assert {"report.html", "table.csv", "grid.yaml"} <= {
+        file.path for file in client.list_artifacts(summary.info.run_id)
+    }
+    assert "val/bpb" in experiment.tags["mlflow.note.content"]
+
+    study_of(tmp_path, languages=["en"], settings={"model": {"optimizer": {"lr": 0.5}}})
+    changed = compare_process("--dry_run")
+    told, _ = changed.communicate(timeout=300)
+    assert changed.returncode == 1
+    assert "model.optimizer.lr (there None, here 0.5)" in told
+    assert "another name" in told
+
+
+@pytest.mark.parametrize("path", sorted(COMPARE.glob("*.yaml")), ids=lambda path: path.stem)
+def test_ready_studies_are_understood(path, tmp_path):
+    """On the shipped text, in place of their own."""
+    text = {"train": str(UDHR / "{language}.jsonl"), "val": str(UDHR / "{language}.jsonl")}
+    Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}))
+    study, _ = load([path, Path("text.yaml")])
+    study.fit = [str(ROOT / file) for file in study.fit]
+    found = cells(study)
+    assert {"whitespace", "bpe"} <= {cell.splitter for cell in found}
+    sizer = Sizer(study)
+    first = {
+        cell.splitter: cell for cell in found if cell.seed == study.seeds[0] and cell.language == study_language(study)
+    }
+    for cell in first.values():
+        sized = sizer.sized(cell)
+        assert sized.flops_per_byte > 0
+        assert sized.steps is None or sized.steps > 50
+
+
+def study_language(study):
+    return next(iter(study.languages))

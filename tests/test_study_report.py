@@ -1,0 +1,458 @@
+"""The report of a study: its statistics, what it says and does not say, and its page."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from aunet_lightning.compare import figures, words
+from aunet_lightning.compare.report import as_csv, as_html, as_markdown, heatmap_png, write_report
+from aunet_lightning.compare.results import CellResult, Example, Point, StudyResult
+from aunet_lightning.compare.statistics import (
+    FALSE_ALARMS,
+    Arm,
+    Comparison,
+    Group,
+    mean_curve,
+    off_budget,
+    parallel,
+    told_apart,
+)
+from splitters import Stack
+from tests.conftest import UDHR
+
+RULES = {
+    "whitespace": "whitespace",
+    "script_aware": "script_aware",
+    "grapheme": "grapheme",
+    "every 4 bytes": "fixed",
+    "syllable": "syllable",
+    "sentence_end": "sentence_end",
+    "cjk_character": "cjk_character",
+    "bpe-8k": "spacelike",
+}
+LANGUAGES = ("en", "de", "ar", "th", "zh-Hans", "ja")
+
+
+def sentence(language):
+    return " ".join(json.loads((UDHR / f"{language}.jsonl").open().readlines()[1])["text"].split())[:110]
+
+
+def synthetic(splitters=RULES, languages=LANGUAGES, seeds=(1, 2), examples=True):
+    """A study with all there is: a failed cell, one off its budget, curves, parallel bits and real sentences."""
+    random, cells = np.random.default_rng(0), []
+    for i, (splitter, rule) in enumerate(dict(splitters).items()):
+        for j, language in enumerate(languages):
+            centre = 1.1 + 0.15 * j + 0.02 * ((3 * i + 5 * j) % 7)
+            text = sentence(language if (UDHR / f"{language}.jsonl").exists() else "en")
+            stack = Stack([rule, {"name": "every", "n": 2}])
+            for seed in seeds:
+                name = f"{splitter}-{language}-{seed}"
+                if (splitter, language, seed) == ("syllable", "ar", 2):
+                    error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB <GPU 0>"
+                    cells.append(CellResult(name, splitter, language, 3, seed, "failed", error, f"runs/study/{name}"))
+                    continue
+                bpb = centre + 0.008 * random.standard_normal()
+                flops = 2e15 * (1.04 if (splitter, language) == ("grapheme", "th") else 1 + 0.001 * random.random())
+                per_byte = 1e7 * (1 + 0.2 * i)
+                steps = np.linspace(0.02, 1, 25)
+                curve = [Point(int(100 * t), t * flops / per_byte, t * flops, bpb + 0.5 * (t**-0.5 - 1)) for t in steps]
+                cells.append(
+                    CellResult(
+                        name, splitter, language, 3, seed, "done", folder=f"runs/study/{name}", bpb=bpb,
+                        bpb_by_language={language: bpb}, curve=curve, bytes_per_unit=[2.1 + 0.9 * i, 4.2 + 1.8 * i],
+                        bytes_per_second=123456.0 / (i + 1), bytes_seen=flops / per_byte, flops=flops,
+                        flops_per_byte=per_byte, parameters=12_345_678,
+                        parallel_bits={f"udhr-{d}": 1000 * (1 + 0.1 * j) * bpb + d for d in range(30)},
+                        examples=[Example(text, stack.levels(text.encode()).tolist())] if examples else [],
+                    )
+                )  # fmt: skip
+    return StudyResult(
+        "Splitters of six scripts", "Which splitter is best for text without blanks?", cells, list(splitters), list(languages),
+        "flops", 2e15, "bytes", reference="bpe-8k" if "bpe-8k" in splitters else "",
+        equal=["Text: the same documents in the same order.", "Width 256 at stage 1, 512 at stage 2."],
+        command="aunet compare experiments/compare/six.yaml", commit="a28845d", hardware="1 × H100, torch 2.9",
+        date="2025-11-24", grid="study: six\nsplitters:\n  whitespace: {name: whitespace}\n",
+    )  # fmt: skip
+
+
+def cell(splitter="a", language="en", seed=1, bpb=1.0, status="done", **more):
+    return CellResult(
+        f"{splitter}-{language}-{seed}", splitter, language, more.pop("stages", 2), seed, status, bpb=bpb, **more
+    )
+
+
+def study(cells, **more):
+    splitters, languages = ({getattr(c, name): 0 for c in cells} for name in ("splitter", "language"))
+    settings = {"match_by": "flops", "budget": 1e15, "adjust": "bytes", **more}
+    return StudyResult("s", "", cells, list(splitters), list(languages), **settings)
+
+
+def group(*values):
+    return Group(Arm("a", 2), "en", [cell(seed=i, bpb=value) for i, value in enumerate(values)])
+
+
+class Balance(HTMLParser):
+    """Reads a page: what is open, what is wrong, which ids there are, and what is linked."""
+
+    VOID = ("meta", "br", "link", "img", "path", "use", "rect")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.ids, self.links, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attrs)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page():
+    return as_html(synthetic())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spread_is_that_of_the_plain_form(seed):
+    random = np.random.default_rng(seed)
+    a, b = random.normal(1, 0.01, size=3).tolist(), random.normal(1.01, 0.01, size=2).tolist()
+    limit = ((max(a) - min(a)) + (max(b) - min(b))) / 2
+    assert told_apart(group(*a), group(*b)) == (abs(sum(a) / 3 - sum(b) / 2) > limit)
+    assert group(*a).mean == pytest.approx(sum(a) / 3)
+    assert told_apart(group(*a), group(b[0])) is None
+
+
+def test_within_the_spread_includes_its_edge():
+    assert told_apart(group(1.0, 1.5), group(1.5, 2.0)) is False  # 0.5 apart, with ranges of 0.5 each
+    assert told_apart(group(1.0, 1.5), group(1.75, 2.0)) is True
+    assert told_apart(group(1.0, 1.0), group(1.0, 1.0)) is False
+
+
+@pytest.mark.parametrize("seeds", sorted(FALSE_ALARMS))
+def test_how_often_the_rule_errs(seeds):
+    a, b = np.random.default_rng(seeds).standard_normal((2, 400_000, seeds))
+    errs = np.abs(a.mean(1) - b.mean(1)) > (np.ptp(a, 1) + np.ptp(b, 1)) / 2
+    assert errs.mean() == pytest.approx(FALSE_ALARMS[seeds], abs=0.003)
+
+
+def test_marks_within_the_spread():
+    cells = [
+        cell(s, seed=i, bpb=b)
+        for s, two in {"a": (1.0, 1.02), "b": (1.01, 1.03), "c": (1.5, 1.51)}.items()
+        for i, b in enumerate(two)
+    ]
+    rows = {line.split(" | ")[0][2:]: line for line in as_markdown(study(cells)).splitlines() if line.startswith("| ")}
+    found = as_markdown(study(cells)).split("## BPB by")[1].split("## Parallel")[0]
+    rows = dict(re.findall(r"^\| (\w) \| (.*) \|$", found, re.MULTILINE))
+    assert rows == {
+        "a": "**1.010** · ±0.010 n=2 · best",
+        "b": "1.020 · ±0.010 n=2 · +0.99 % ≈",
+        "c": "1.505 · ±0.005 n=2 · +49.0 %",
+    }
+    text = words.in_language(Comparison(study(cells)), "en")
+    assert "b, is 0.99 % above it: not told apart" in text
+    assert "Nor is it" not in text
+    assert words.headline(Comparison(study(cells))) == "Lowest mean BPB: a in en (not told apart from the second)."
+
+
+def test_a_difference_beyond_the_spread_is_said_with_the_reference():
+    cells = [cell(s, seed=i, bpb=b + 0.001 * i) for s, b in {"a": 1.0, "bpe": 1.25, "c": 1.1}.items() for i in (0, 1)]
+    comparison = Comparison(study(cells, reference="bpe"))
+    assert words.headline(comparison) == "Lowest mean BPB: a in en (told apart from the second)."
+    text = words.in_language(comparison, "en")
+    assert "c, is 10.0 % above it: told apart" in text
+    assert "Against bpe: −20.0 %, told apart" in text
+    assert "in 33 % of pairs" in " ".join(words.rule(comparison))
+
+
+def test_one_seed_claims_nothing():
+    one = study([cell("a", bpb=1.0), cell("b", bpb=2.0), cell("bpe", bpb=3.0)], reference="bpe")
+    for text in (as_html(one), as_markdown(one)):
+        assert "With one seed per cell no spread is known" in text
+        assert not re.search(r"\d %( ref)? ≈", text)
+        assert "(not told apart" not in text
+        assert not re.search(r"(?<!not )(?<!would still be )told apart (\(|from)", text.split("Each cell:")[0])
+        assert "n=1" in text
+
+
+def test_the_best_may_be_the_reference_or_alone_or_none():
+    alone = Comparison(study([cell("bpe"), cell("b", bpb=None, status="failed")], reference="bpe"))
+    assert words.in_language(alone, "en") == "bpe, 1.000 BPB. It is the only one with a result. No result: b."
+    assert "nothing to compare" in words.headline(alone)
+    two = Comparison(study([cell("bpe"), cell("b", bpb=2.0)], reference="bpe"))
+    assert "It is the reference itself." in words.in_language(two, "en")
+    lost = Comparison(study([cell("b"), cell("c"), cell("bpe", bpb=math.nan)], reference="bpe"))
+    assert "No result of bpe to hold it against. No result: bpe." in words.in_language(lost, "en")
+    assert "no splitter has a result" in words.in_language(Comparison(study([cell(bpb=None, status="waiting")])), "en")
+
+
+def test_the_reference_has_as_many_stages_or_is_the_only_one():
+    cells = [cell("a", stages=2), cell("a", stages=3, bpb=1.1), cell("bpe", stages=1, bpb=2.0)]
+    comparison = Comparison(study(cells, reference="bpe"))
+    assert [comparison.label(arm) for arm in comparison.arms] == ["a · 2 stages", "a · 3 stages", "bpe"]
+    assert all(comparison.reference(g).arm == Arm("bpe", 1) for g in comparison.groups.values())
+    several = Comparison(study([*cells, cell("bpe", stages=3, bpb=3.0)], reference="bpe"))
+    assert several.reference(several.groups[Arm("a", 3), "en"]).mean == 3.0
+    assert several.reference(several.groups[Arm("a", 2), "en"]) is None
+
+
+def test_off_budget():
+    matched = study([], budget=100.0)
+    assert off_budget(cell(flops=103.0), matched) == pytest.approx(3)
+    assert off_budget(cell(bytes_seen=50.0), replace(matched, match_by="bytes")) == pytest.approx(-50)
+    assert off_budget(
+        cell(bytes_seen=900.0, bytes_per_second=10.0), replace(matched, match_by="seconds")
+    ) == pytest.approx(-10)
+    assert off_budget(cell(), matched) is None
+    far = study([cell(flops=103.0), cell("b", flops=101.0)], budget=100.0)
+    assert "**Warning:** More than 2 % off the budget: a in en (+3.0 %)." in as_markdown(far)
+
+
+def test_parallel_bits_are_of_common_documents():
+    cells = [
+        cell("a", "en", 1, parallel_bits={"x": 10.0, "y": 20.0, "only": 99.0}),
+        cell("a", "th", 1, parallel_bits={"y": 30.0, "x": 15.0, "other": 7.0}),
+        cell("a", "en", 2, parallel_bits={"x": 10.0}),
+        cell("a", "th", 2, parallel_bits={"x": 25.0}),
+        cell("b", "th", 1, parallel_bits={"x": 25.0}),
+    ]
+    (row,) = parallel(Comparison(study(cells)))
+    assert row.documents == [2, 1]
+    assert row.english == [30.0, 10.0]
+    assert row.ratios == {"en": [1.0, 1.0], "th": [1.5, 2.5]}
+    assert "2.000 · ±0.500 n=2" in as_markdown(study(cells))
+    assert "Not here, for they need" in as_markdown(study(cells[4:]))
+
+
+def test_mean_curves_are_over_common_steps():
+    a = [Point(1, 0, 10.0, 3.0), Point(2, 0, 20.0, 2.0), Point(3, 0, 30.0, math.nan)]
+    b = [Point(2, 0, 40.0, 4.0), Point(3, 0, 60.0, 1.0)]
+    assert mean_curve([a, b]) == [(30.0, 3.0)]
+    assert mean_curve([]) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_labels_are_spread(seed):
+    wanted = np.random.default_rng(seed).uniform(0, 2, size=12)
+    places = np.array(figures.spread(wanted, 2.0, 0.15))
+    assert (np.argsort(places) == np.argsort(wanted)).all()
+    assert np.diff(np.sort(places)).min() >= 0.15 - 1e-9
+    assert places.min() >= 0
+    assert places.max() <= 2 + 1e-9
+    assert figures.spread([0.2, 1.0, 1.8], 2.0, 0.15) == pytest.approx([0.2, 1.0, 1.8])
+
+
+def test_numbers_stand_out_from_their_colours():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return sum(
+            w * (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4)
+            for w, p in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+        )
+
+    shades = [figures.shade(d, 10.0) for d in np.linspace(0, 12, 200)]
+    for colour in [*shades, figures.NO_RESULT]:
+        low, high = sorted([luminance(colour), luminance(figures.ink(colour))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+    light = [luminance(colour) for colour in shades]
+    assert light == sorted(light, reverse=True)  # so the order survives grey print
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.00 %"), (-0.004, "0.00 %"), (0.5, "+0.50 %"), (-0.999, "−1.0 %"), (12.34, "+12.3 %"), (math.nan, "–")],
+)
+def test_percent(value, text):
+    assert words.percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.2e15, "1.20 PFLOPs"), (999.96, "1.00 kFLOPs"), (12.3, "12.3 FLOPs"), (None, "–"), (math.nan, "–")],
+)
+def test_number(value, text):
+    assert words.number(value, "FLOPs") == text
+
+
+def test_failed_and_missing_cells_are_shown():
+    cells = [
+        cell("a", seed=1), cell("a", seed=2, bpb=None, status="failed", error="CUDA <out> of memory"),
+        cell("b", bpb=None, status="waiting"), cell("c", bpb=math.inf), cell("a", "th"),
+    ]  # fmt: skip
+    some = study(cells)
+    some = replace(some, splitters=["a", "b", "c", "idle"])
+    html = as_html(some)
+    for text in (
+        "1 of 2 failed",
+        ">waiting<",
+        ">no BPB<",
+        ">not run<",
+        "CUDA &lt;out&gt; of memory",
+        "3 of 5 cells without",
+    ):
+        assert text in html
+    assert html.count(">not run<") >= 3  # b and c in th, idle in both
+    assert "CUDA &lt;out&gt; of memory" in as_markdown(some)
+    assert "CUDA <out> of memory" in as_csv(some)
+    assert heatmap_png(some).startswith(b"\x89PNG")
+
+
+def test_pages_are_well_formed_and_stand_alone(page):
+    read = Balance(page)
+    assert read.open == []
+    assert read.wrong == []
+    assert all(link.startswith("#") for link in read.links)
+    assert len(read.ids) == len(set(read.ids))
+    assert {link[1:] for link in read.links} <= set(read.ids)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert '<meta charset="utf-8">' in page
+    assert 'dir="auto" lang="ar"' in page
+    assert page.count("<svg ") == 2 * len(LANGUAGES)
+
+
+def test_balance_finds_what_is_wrong():
+    assert Balance("<p><b></p>").wrong
+    assert Balance("<p>").open == ["p"]
+
+
+def test_sentences_keep_their_text(page):
+    text = "".join(Balance(page).text)
+    for language in LANGUAGES:
+        assert text.count(sentence(language)) == len(RULES)
+    marked = as_markdown(synthetic()).replace("\\", "")
+    assert Stack(["whitespace"]).levels(sentence("en").encode()).any()
+    assert re.sub("[│║]", "", marked).count(sentence("th")) == len(RULES)
+
+
+def test_levels_that_do_not_fit_are_said():
+    assert "1 levels do not fit a text of 2 bytes" in as_html(study([cell(examples=[Example("ab", [0])])]))
+
+
+def test_markdown_and_csv_hold_the_same_numbers():
+    some = synthetic(examples=False)
+    rows = list(csv.DictReader(io.StringIO(as_csv(some))))
+    assert len(rows) == len(some.cells)
+    assert [float(row["bpb"]) if row["bpb"] else None for row in rows] == [one.bpb for one in some.cells]
+    heat = as_markdown(some).split("## BPB by")[1].split("## Parallel")[0]
+    html = as_html(some)
+    table = {
+        line.split(" | ")[0][2:]: line.strip("| ").split(" | ")[1:]
+        for line in heat.splitlines()
+        if line.startswith("| ")
+    }
+    for splitter in RULES:
+        for j, language in enumerate(LANGUAGES):
+            values = [
+                float(r["bpb"]) for r in rows if (r["splitter"], r["language"]) == (splitter, language) and r["bpb"]
+            ]
+            mean = f"{sum(values) / len(values):.3f}"
+            assert table[splitter][j].startswith((mean, f"**{mean}**"))
+            assert f">{mean}<" in html
+    assert float(rows[0]["off_budget_percent"]) == pytest.approx(100 * (float(rows[0]["flops"]) / 2e15 - 1))
+
+
+def test_names_are_escaped():
+    bad = "<b>&\"'|`*$x$"
+    odd = replace(
+        study([cell(bad, bad, error=bad, examples=[Example("<i>&", [0, 1, 0, 0])]), cell("b", bad, bpb=None, status="failed", error=bad)]),
+        name=bad, description=bad, equal=[bad], command=bad, grid="</pre>```" + bad, reference=bad,
+    )  # fmt: skip
+    html, markdown = as_html(odd), as_markdown(odd)
+    assert Balance(html).wrong == []
+    assert "<b>&" not in html
+    assert "<i>" not in html
+    outside = markdown.split("````")[0]
+    assert "<b>" not in outside
+    assert all(
+        line.count("|") - line.count("\\|") == markdown.splitlines()[i + 1].count("|")
+        for i, line in enumerate(markdown.splitlines())
+        if line.startswith("| splitter")
+    )
+    assert heatmap_png(odd).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        study([]),
+        study([cell(bpb=None, status="waiting")]),
+        study([cell("a"), cell("a"), cell("b", bpb=math.nan)], reference="not there", budget=0.0),
+        study([cell(bpb=0.0), cell("b", bpb=1.0)]),
+        study([cell(curve=[Point(1, 1.0, 1e12, math.nan), Point(2, 2.0, 2e12, 3.0)], bytes_per_unit=[math.nan], flops=math.nan)]),
+        study([cell(language="en+th", bpb_by_language={"en": 1.0, "th": 1.5})]),
+    ],
+    ids=["empty", "waiting", "repeated", "zero", "nan", "mix"],
+)  # fmt: skip
+def test_odd_studies_have_a_report(some, tmp_path):
+    write_report(some, tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "heatmap.png",
+        "report.html",
+        "report.md",
+        "table.csv",
+    ]
+    read = Balance((tmp_path / "new" / "report.html").read_text(encoding="utf-8"))
+    assert read.wrong == read.open == []
+
+
+def test_what_was_repeated_and_mixed_is_said():
+    assert "1 cells repeat" not in as_markdown(study([cell("a", seed=1), cell("a", seed=2)]))
+    assert "repeat the splitter" in as_markdown(study([cell("a"), cell("a")]))
+    assert "| a | 1.000 · n=1 | 1.500 · n=1 |" in as_markdown(
+        study([cell(language="mix", bpb_by_language={"en": 1.0, "th": 1.5})])
+    )
+
+
+@pytest.mark.slow
+def test_a_large_study():
+    large = synthetic(
+        {f"splitter-{i}": "whitespace" for i in range(30)}, [f"l{chr(97 + i)}" for i in range(20)], (1,), examples=False
+    )
+    read = Balance(as_html(large))
+    assert read.wrong == []
+    assert heatmap_png(large).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no chromium on PATH")
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_page_does_not_scroll_sideways_on_a_phone(page, tmp_path, wide):
+    """A window may not be as narrow as a phone, but a frame may: its document tells how wide it would like to be."""
+    body = page.replace("</body>", f"<p style='width:500px'>{'x' * 9}</p></body>") if wide else page
+    (tmp_path / "report.html").write_text(body, encoding="utf-8")
+    script = "const d = document.querySelector('iframe').contentDocument.documentElement; document.title = d.scrollWidth + ' of ' + d.clientWidth"
+    (tmp_path / "phone.html").write_text(
+        f'<!doctype html><title>-</title><body style="margin:0" onload="{script}">'
+        '<iframe src="report.html" style="border:0;width:390px;height:844px"></iframe>'
+    )
+    command = [shutil.which("chromium") or shutil.which("google-chrome"), "--headless", "--no-sandbox", "--disable-gpu",
+               "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]  # fmt: skip
+    done = subprocess.run([*command, (tmp_path / "phone.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r"<title>(\d+) of (\d+)</title>", done.stdout)
+    assert found, done.stderr[-500:]
+    assert (int(found[1]) > int(found[2])) is wide  # the second case proves that the first can fail

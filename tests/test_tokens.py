@@ -1,0 +1,149 @@
+"""The BPE baseline: its tokens spell the text out, and their bits are those of the same bytes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
+from aunet_lightning.data.bpe import train_bpe
+from aunet_lightning.data.tokens import Tokenizer, vocabulary_size
+from aunet_lightning.generation import generate
+from aunet_lightning.training.metrics import BitsPerByte
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
+from splitters import Stack
+from splitters.edge_texts import short_texts
+from tests.conftest import UDHR
+
+FILES = [UDHR / "en.jsonl", UDHR / "zh-Hans.jsonl", UDHR / "th.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = [json.loads(line)["text"].encode() for path in FILES for line in path.open()]
+    return Tokenizer(train_bpe(texts, 600))
+
+
+def data_of(tmp_path, **options):
+    made = ByteDataModule(
+        [str(path) for path in FILES], holdout_every=10, splitter=None, row_bytes=256, batch_rows=4, workers=0,
+        cache_dir=str(tmp_path), **options,
+    )  # fmt: skip
+    made.prepare_data()
+    made.setup()
+    return made
+
+
+@settings(max_examples=200)
+@given(text=st.text())
+def test_tokens_spell_out_any_text(tokenizer, text):
+    ids = tokenizer.encode([text.encode()])[0]
+    assert tokenizer.decode(ids) == text.encode()
+    assert int(tokenizer.sizes[ids].sum()) == len(text.encode())
+    assert int(tokenizer.levels(text.encode()).sum()) == len(ids)
+
+
+def test_ids_are_bytes_bos_and_eos_first(tokenizer):
+    assert [tokenizer.bytes[i] for i in range(256)] == [bytes([i]) for i in range(256)]
+    assert tokenizer.sizes[[BOS, EOS]].tolist() == [0, 0]
+    assert tokenizer.size == 600 - 256 + VOCABULARY == vocabulary_size({"vocab_size": 600})
+    assert min(map(len, tokenizer.bytes[VOCABULARY:])) > 1
+    for data in short_texts().values():
+        if b"\x80" > data[:1]:
+            assert (tokenizer.encode([data.decode("utf-8", "ignore").encode()])[0] != BOS).all()
+
+
+def test_every_byte_of_text_is_predicted_once(tmp_path):
+    by_bytes, by_tokens = data_of(tmp_path), data_of(tmp_path, tokenizer={"vocab_size": 600})
+    for part in ("train", "val"):
+        batches = by_tokens.batches(part)
+        found = [batches[0, k] for k in range(len(batches))]
+        expected = int(by_bytes.corpora[part].lengths[by_bytes.documents[part]].sum())
+        assert sum(int(batch["sizes"].sum()) for batch in found) == expected
+        read = {}
+        for row in (batches.row(0, r) for r in range(batches.n_rows)):
+            for document, target, size in zip(row["documents"], row["targets"], row["sizes"], strict=True):
+                if size:
+                    read[document] = read.get(document, b"") + by_tokens.tokenizer.bytes[target]
+        if part == "val":  # whose documents are in order, so that rows join up
+            assert read == {d: by_bytes.corpora[part].text(d).tobytes() for d in by_bytes.documents[part]}
+
+
+def test_rows_hold_about_as_many_bytes_as_those_of_byte_models(tmp_path):
+    data = data_of(tmp_path, tokenizer={"vocab_size": 600})
+    batches = data.batches("train")
+    sizes = [int(batches.row(0, r)["sizes"].sum()) for r in range(batches.n_rows - 1)]
+    assert np.mean(sizes) == pytest.approx(256, rel=0.1)
+
+
+def test_bpb_is_all_bits_of_the_text_over_its_bytes(tmp_path, tokenizer):
+    """Against a document scored alone, token by token."""
+    torch.manual_seed(0)
+    net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}], vocabulary=tokenizer.size)).eval()
+    text = "All human beings 人人生而自由。".encode()
+    ids = [BOS, *tokenizer.encode([text])[0], EOS]
+    with torch.no_grad():
+        log_p = net(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1)
+    bits = -sum(float(log_p[t, ids[t + 1]]) for t in range(len(ids) - 2)) / math.log(2)  # EOS is no text
+    targets = torch.tensor([ids[1:]])
+    sizes = torch.from_numpy(tokenizer.sizes)[targets]
+    nats = F.cross_entropy(log_p, targets[0], reduction="none")[None]
+    metric = BitsPerByte(["x"])
+    metric.update(nats, targets, torch.zeros_like(targets), sizes)
+    metric.update(nats, torch.full_like(targets, IGNORE), torch.zeros_like(targets) - 1, torch.zeros_like(sizes))
+    assert metric.compute()[0].item() == pytest.approx(bits / len(text), rel=1e-6)
+    assert metric.bytes_per_token() == pytest.approx(len(text) / (len(ids) - 2))
+
+
+def test_the_same_text_trains_the_same_vocabulary_once(tmp_path):
+    one = data_of(tmp_path, tokenizer={"vocab_size": 500}).tokenizer
+    kept = list(tmp_path.glob("bpe-500-*.json"))
+    assert len(kept) == 1
+    before = kept[0].stat().st_mtime_ns
+    assert data_of(tmp_path, tokenizer={"vocab_size": 500}).tokenizer.digest == one.digest
+    assert kept[0].stat().st_mtime_ns == before
+    assert data_of(tmp_path, tokenizer=str(kept[0])).tokenizer.digest == one.digest
+    assert data_of(tmp_path, tokenizer={"vocab_size": 500}, languages=["th"]).tokenizer.digest != one.digest
+
+
+def test_it_goes_on_with_a_text(tokenizer):
+    torch.manual_seed(0)
+    net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}], vocabulary=tokenizer.size + 7)).eval()
+    prompts = [b"", "人人生而".encode(), b"All human beings are born"]
+    first = generate(net, Stack([]), prompts, 30, 1.0, 3, tokenizer)
+    assert all(text.startswith(prompt) for text, prompt in zip(first, prompts, strict=True))
+    assert all(len(text) <= len(prompt) + 30 for text, prompt in zip(first, prompts, strict=True))
+    assert first == generate(net, Stack([]), prompts, 30, 1.0, 3, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokenizer": {"vocab_size": 100}}, "257 or more"),
+        ({"tokenizer": {"size": 1000}}, "is not understood"),
+        ({"tokenizer": "nowhere.json"}, "there is no file 'nowhere.json'"),
+        ({"tokenizer": {"vocab_size": 600}, "splitter": "whitespace"}, "splitter must be null"),
+    ],
+)
+def test_what_is_wrong_is_said(options, words):
+    with pytest.raises(ValueError, match=words):
+        ByteDataModule(["x.jsonl"], **{"splitter": None, **options})
+
+
+def test_a_vocabulary_that_loses_text_is_refused(tmp_path):
+    fields = json.loads(train_bpe([b"some text"], 260))
+    fields["normalizer"] = {"type": "Lowercase"}
+    tokenizer = Tokenizer(json.dumps(fields))
+    tokenizer.encode([b"lower"])
+    with pytest.raises(ValueError, match=r"loses text .*'Upper'"):
+        tokenizer.encode([b"Upper"])
+
+
+def test_tokens_are_read_by_one_stage():
+    with pytest.raises(ValueError, match="read by a model of one"):
+        AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}] * 2, vocabulary=1000)
