@@ -3,7 +3,7 @@
     python benchmarks/learned_splitters.py --corpora ../shared/corpora/bench --out /tmp/learned
 
 Every cell is an `aunet fit` of experiments/learned/bench.yaml; a cell that is there is not run again. Work per step
-is counted by PyTorch's FLOP counter without padding: that of bytes, and that of each unit. `fixed` gets as many
+is counted without padding: that of bytes, and that of each unit. `fixed` gets as many
 steps as spend what the router's run of the same rate, language and seed has spent.
 """
 
@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import torch
 import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
-from aunet_lightning import AUNet, AUNetConfig
+from aunet_lightning import AUNetConfig
+from aunet_lightning.costs import Cost
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "experiments" / "learned" / "bench.yaml"
@@ -72,20 +72,12 @@ def cells() -> list[Cell]:
     return found
 
 
-def work(splitter: str, conv: bool = True) -> tuple[float, float]:
+def work(splitter: str) -> tuple[float, float]:
     """Returns FLOPs of a training step on all bytes of a batch, and on each unit (of 6 bytes, in a row)."""
-    stages = [NET["stages"][0] | ({} if conv else {"conv": None}), NET["stages"][1]]
-    net = AUNet(AUNetConfig(**NET | {"stages": stages}), [splitter] if splitter == "router" else [])
-    ids = torch.randint(0, 256, (ROWS, ROW))
-    counts = {}
-    for n in (4, 8):
-        levels = (torch.arange(ROW) % n == 0).long().expand(ROWS, -1)
-        with FlopCounterMode(display=False) as counter:
-            net(ids, levels, pool_at={0: levels > 0}).logits.sum().backward()
-        counts[ROWS * ROW / n] = counter.get_total_flops()
-    (many, most), (few, least) = counts.items()
-    per_unit = (most - least) / (many - few)
-    return most - per_unit * many, per_unit
+    cost = Cost.of(AUNetConfig(**NET), [splitter] if splitter == "router" else [])
+    many, few = (float(cost.row_flops(torch.tensor([ROW, ROW / n]))) for n in (4, 8))
+    per_unit = (many - few) / (ROW / 4 - ROW / 8)
+    return ROWS * (many - per_unit * ROW / 4), per_unit
 
 
 def trained_units(folder: Path) -> float:

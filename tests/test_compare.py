@@ -112,11 +112,15 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
     ids=str,
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path, change, words):
-    with pytest.raises(UserError, match=words):
-        study, _ = load([study_of(tmp_path, **change)])
+    path = study_of(tmp_path, **change)
+
+    def sized():
+        study, _ = load([path])
         sizer = Sizer(study)
-        for cell in cells(study):
-            sizer.sized(cell)
+        return [sizer.sized(cell) for cell in cells(study)]
+
+    with pytest.raises(UserError, match=words):
+        sized()
 
 
 @pytest.mark.parametrize("adjust", ["trunk_layers", "trunk_dim"])

@@ -96,13 +96,13 @@ SMALL = AUNetConfig([StageConfig(16, 1, 8, 40), StageConfig(32, 2, 8)])
 
 
 def test_wrong_coefficients_are_found_by_that():
-    """Attention backward by another kernel (8 and not 10), and a decoder forgotten."""
+    """Attention with the scores computed again (10 backward and not 8), and a decoder forgotten."""
     counted, _, positions = run(SMALL)
     cost, batch = Cost.of(SMALL), torch.tensor([positions] * 2)
     assert float(cost.step_flops(batch)) == pytest.approx(counted, rel=1e-9)
     table = cost._table(batch.device)
     kept = table[1].clone()
-    table[1] *= 12 / 14
+    table[1] *= 14 / 12
     assert float(cost.step_flops(batch)) != pytest.approx(counted, rel=0.02)
     table[1] = kept
     table[0, 0] *= 0.6
@@ -119,17 +119,37 @@ def test_attention_counts_what_the_kernels_compute(window, masked):
     assert found == counted
 
 
-def test_pytorchs_own_counter_takes_attention_of_cpus_for_free():
+def test_pytorchs_own_counter_takes_the_flash_kernel_of_cpus_for_free():
+    """And counts the plain one (`SDPBackend.MATH`) as `counter` counts both."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     query = torch.randn(1, 1, 64, 16, requires_grad=True)
-    totals = []
-    for mode in (FlopCounterMode(display=False), counter()):
+
+    def counted(mode):
         with mode:
             F.scaled_dot_product_attention(query, query, query, is_causal=True).sum().backward()
-        totals.append(mode.get_total_flops())
-    assert totals[1] == 14 * 64 * 64 * 16
-    assert totals[0] in (0, totals[1])  # once PyTorch counts it, `counter` may go
+        return mode.get_total_flops()
+
+    assert counted(counter()) == 12 * 64 * 64 * 16
+    assert counted(FlopCounterMode(display=False)) in (0, 12 * 64 * 64 * 16, 14 * 64 * 64 * 16)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert counted(FlopCounterMode(display=False)) == counted(counter()) == 12 * 64 * 64 * 16
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_flops_are_those_of_pytorchs_own_counter_with_plain_attention(masked):
+    """The stock counter, and nothing of ours, on a window in blocks, a trunk and document masking."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = AUNetConfig([StageConfig(32, 1, 8, 40), StageConfig(48, 2, 16)], document_masking=masked)
+    net, ids = AUNet(config), torch.randint(0, 256, (2, 160))
+    levels = (torch.arange(160) % 5 == 0).long().expand(2, -1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+        net(ids, levels).logits.sum().backward()
+    found = Cost(net).row_flops(torch.tensor([[160.0, 32.0]] * 2)).sum()  # 32 units, no padding
+    assert float(found) == pytest.approx(mode.get_total_flops(), rel=0.02)
 
 
 def test_rows_are_counted_one_by_one():

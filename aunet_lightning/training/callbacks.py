@@ -126,8 +126,9 @@ class Report(Callback):
         precision: Precision = "bf16-mixed" if "16-mixed" in str(trainer.precision) else "32-true"
         held = memory(module.config, row.positions, rows, module.splitters, precision)
         _print(
-            f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters {held.parameters / 1e6:,.0f}, "
-            f"optimizer {held.optimizer / 1e6:,.0f}, activations {held.activations / 1e6:,.0f}"
+            f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters "
+            f"{held.parameters / 1e6:,.0f}, optimizer {held.optimizer / 1e6:,.0f}, "
+            f"activations {held.activations / 1e6:,.0f}"
         )
         measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
         measured |= {f"cost/{name}_bytes": getattr(held, name) for name in ("optimizer", "activations", "total")}

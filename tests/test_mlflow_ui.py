@@ -1,0 +1,187 @@
+"""A study as a user sees it: the real MLflow server on its store, in a real browser."""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from aunet_lightning.compare.tracking import begin, finish
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
+from aunet_lightning.tracking.run_folder import RunFolder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STUDY = "seen"
+SPLITTERS, LANGUAGES, SEEDS = ("whitespace", "router", "bpe"), ("th", "en"), (1, 2)
+CELLS = len(SPLITTERS) * len(LANGUAGES) * len(SEEDS)
+PATIENCE = 60_000  # ms, on a busy machine
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)"),
+]
+
+
+def make_study(folder: str) -> str:
+    """Logs the cells of a study as runs do; returns the link that `aunet compare` prints."""
+    root, uri = Path(folder), f"sqlite:///{folder}/mlflow.db"
+    where = begin(uri, STUDY, "flops 1e+12")
+    for splitter, language, seed in itertools.product(SPLITTERS, LANGUAGES, SEEDS):
+        name = f"{language}-{splitter}-seed{seed}"
+        tags = {"study": STUDY, "splitter": splitter, "language": language, "stages": "2", "match": "flops 1e+12"}
+        run = RunFolder(root / "cells" / name)
+        run.checkpoints.mkdir(parents=True)
+        logger = MLflowRunLogger(run, STUDY, name, uri, {"splitter": splitter, "lr": 0.1}, tags | {"seed": str(seed)})
+        logger.start()
+        for step in range(1, 6):
+            bpb = 2 + len(splitter) / 10 + seed / 100 + 3 / step
+            logger.log_metrics({"val/bpb": bpb, "bytes_seen": step * 1e6, "flops": step * 2e11}, step)
+        logger.finalize("success")
+    for name in ("report.md", "table.csv", "heatmap.png", "grid.yaml"):
+        (root / name).write_text(name)
+    (root / "report.html").write_text("<!doctype html><title>x</title><h1>The report of a study</h1>")
+    finish(uri, STUDY, folder, True)
+    return where
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory):
+    """The printed link, on a server that `make ui` would start."""
+    folder = tmp_path_factory.mktemp("study")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # what MLflow opens stays there
+        printed = pool.submit(make_study, str(folder)).result()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port)]
+    server = subprocess.Popen(
+        [*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            time.sleep(0.1)
+        yield printed.partition("open ")[2].replace(":5000", f":{port}")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture
+def page():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1700, "height": 1000})
+        opened.set_default_timeout(PATIENCE)
+        yield opened
+        browser.close()
+
+
+def matching(page, n):
+    page.get_by_text(re.compile(rf"^{n} matching runs?$")).wait_for()
+
+
+def listed(page):
+    """Names of cells in the list of runs."""
+    return names_in("\n".join(page.locator("[role=gridcell], [role=row]").all_inner_texts()))
+
+
+def names_in(text):
+    return set(re.findall(rf"(?:{'|'.join(LANGUAGES)})-(?:{'|'.join(SPLITTERS)})-seed\d", text))
+
+
+def card_of(page, metric="best/val_bpb"):
+    return page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=metric).first
+
+
+def test_charts_are_there_without_a_click(link, page):
+    page.goto(link)
+    matching(page, CELLS + 1)  # and the summary
+    card = card_of(page)
+    lines = card.locator(".scatterlayer .trace")
+    lines.nth(CELLS - 1).wait_for(state="attached")
+    assert lines.count() >= CELLS
+    assert len(listed(page)) == CELLS
+    assert page.get_by_text("What to compare").count() == 1
+
+
+@pytest.mark.parametrize(("tag", "value"), [("splitter", "router"), ("language", "th")])
+def test_runs_are_filtered_by_what_they_are(link, page, tag, value):
+    page.goto(link)
+    matching(page, CELLS + 1)
+    page.get_by_test_id("search-box").fill(f'tags.{tag} = "{value}"')
+    page.get_by_test_id("search-box").press("Enter")
+    expected = {name for name in listed(page) if value in name.split("-")}
+    matching(page, len(expected))
+    card = card_of(page)
+    for _ in range(100):  # until the chart has followed the list
+        if names_in(card.inner_text()) == expected:
+            break
+        page.wait_for_timeout(100)
+    assert names_in(card.inner_text()) == expected
+    assert 0 < len(expected) < CELLS
+    assert listed(page) == expected
+
+
+@pytest.mark.parametrize(("tag", "values"), [("splitter", SPLITTERS), ("language", LANGUAGES)])
+def test_runs_are_grouped_by_what_they_are(link, page, tag, values):
+    page.goto(link)
+    matching(page, CELLS + 1)
+    page.get_by_role("button", name="Group by").click()
+    page.get_by_role("menuitemcheckbox", name=tag, exact=True).first.click()  # tags stand before parameters
+    page.keyboard.press("Escape")
+    expected = {(value, str(CELLS // len(values))) for value in values}
+    for _ in range(100):
+        rows = "\n".join(page.get_by_role("row").all_inner_texts())
+        if set(re.findall(r"Group: (\S+)\s+(\d+)", rows)) == expected:
+            break
+        page.wait_for_timeout(100)
+    assert set(re.findall(r"Group: (\S+)\s+(\d+)", rows)) == expected
+
+
+def test_runs_are_compared(link, page):
+    page.goto(link)
+    matching(page, CELLS + 1)
+    for name in ("th-bpe-seed1", "th-router-seed1", "th-whitespace-seed2"):
+        row = page.get_by_role("row").filter(has_text=name).first
+        row.get_by_role("checkbox", name="toggle row selection").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text("Comparing 3 Runs").wait_for()
+    page.locator(".js-plotly-plot svg .trace, .js-plotly-plot svg .parcoords").first.wait_for(state="attached")
+
+
+def test_the_report_opens(link, page):
+    page.goto(link)
+    page.get_by_role("link", name="summary").first.click()
+    page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
+    page.get_by_text("report.html").first.click()
+    page.frame_locator("iframe").get_by_role("heading", name="The report of a study").wait_for()
+
+
+def test_flops_can_be_the_axis(link, page):
+    page.goto(link)
+    matching(page, CELLS + 1)
+    card = card_of(page)
+    card.get_by_test_id("experiment-view-compare-runs-card-menu").click()
+    page.get_by_text("Configure").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("radio", name="Metric").or_(dialog.get_by_text("Metric", exact=True)).first.click()
+    dialog.get_by_role("combobox").first.click(force=True)
+    page.locator(".du-bois-light-select-item-option").filter(has_text=re.compile("^flops$")).click()
+    dialog.get_by_role("button", name="Save changes").click()
+    card.locator(".xtitle").filter(has_text="flops").wait_for(state="attached")
