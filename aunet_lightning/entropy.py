@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aunet_lightning.vocabulary import BOS, EOS
+from aunet_lightning.vocabulary import BOS, EOS, VOCABULARY
 from splitters.contract import Splitter, Stepper
 
 if TYPE_CHECKING:  # at run time torch loads with the first model: `splitters.available()` loads this module
@@ -255,6 +255,8 @@ def _load(path: str, mtime_ns: int, size: int) -> ByteModel:
             f"entropy: {path} cannot be read as a checkpoint of aunet fit ({kind}{error}): {REMEDY}"
         ) from None
     stages = net.config.stages
+    if net.config.vocabulary > VOCABULARY:
+        raise ValueError(f"entropy: the model of {path} reads tokens, it must read bytes: {REMEDY}")
     if len(stages) > 1:
         raise ValueError(f"entropy: the model of {path} has {len(stages)} stages, it must have one: {REMEDY}")
     if stages[0].window is None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
+from aunet_lightning.cli.main import main
 from aunet_lightning.data.bpe import train_bpe
 from aunet_lightning.data.tokens import Tokenizer, vocabulary_size
 from aunet_lightning.generation import generate
@@ -147,3 +148,33 @@ def test_a_vocabulary_that_loses_text_is_refused(tmp_path):
 def test_tokens_are_read_by_one_stage():
     with pytest.raises(ValueError, match="read by a model of one"):
         AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}] * 2, vocabulary=1000)
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    stages = '[{"dim": 16, "layers": 1, "head_dim": 8}]'
+    settings = [
+        "--splitter=null", "--tokenizer={vocab_size: 400}", f"--data.train_files=[{FILES[0]}]", "--data.holdout_every=10",
+        "--data.row_bytes=128", "--data.workers=0", f"--model.net.stages={stages}", "--run.folder=run",
+    ]  # fmt: skip
+    once = ["--trainer.max_steps=5", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", *settings, *once]) == 0
+    shown = capsys.readouterr().out
+    assert "training FLOPs per byte of text: stage1/linear" in shown
+    assert "memory of a device in training" in shown
+    checkpoint = "run/checkpoints/last.ckpt"
+    assert main(["generate", checkpoint, "--prompt", "All ", "--bytes", "5"]) == 0
+    assert capsys.readouterr().out.startswith("All ")
+    assert main(["split", "All human beings", "--checkpoint", checkpoint]) == 0
+    assert "│" in capsys.readouterr().out
+    assert main(["predict", *settings, f"--ckpt_path={checkpoint}"]) == 0
+    lines = [json.loads(line) for line in open("run/predictions.jsonl")]
+    held_out = [json.loads(line)["text"].encode() for line in FILES[0].open()][9::10]
+    assert [line["bytes"] for line in lines] == [len(text) for text in held_out]
+    with pytest.raises(ValueError, match="reads tokens, it must read bytes"):
+        Stack([{"name": "entropy", "checkpoint": checkpoint, "threshold": 1.0}]).levels(b"text")
+    other = [option.replace("400", "401") for option in settings]
+    assert main(["predict", *other, f"--ckpt_path={checkpoint}"]) == 1
+    assert "ckpt_path: the checkpoint's network differs in vocabulary" in capsys.readouterr().err

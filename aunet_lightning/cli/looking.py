@@ -153,16 +153,16 @@ def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
 def _trained(checkpoints: list[str]) -> dict[str, Levels]:
     if not checkpoints:
         return {}
-    from aunet_lightning.cli.checkpoint import load_net
+    from aunet_lightning.cli.checkpoint import load_generator
     from aunet_lightning.model.reading import ModelStack
 
     found: dict[str, Levels] = {}
     for path in checkpoints:
-        net, stack = load_net(path)
-        if not stack.depth:
+        net, stack, tokenizer = load_generator(path)
+        if not stack.depth and tokenizer is None:
             raise ValueError(f"{path} is a model of one stage, which has no units")
         name = Path(path).resolve().parent.parent.name
-        found[name if name and name not in found else path] = ModelStack(net, stack)
+        found[name if name and name not in found else path] = tokenizer or ModelStack(net, stack)
     return found
 
 

@@ -122,16 +122,20 @@ class Report(Callback):
             f"{per_byte:,.0f} training FLOPs per byte of text: {shown}",
             *([f"bytes per unit, by stage: {units}{expected}"] if units else []),
         )
-        rows = -(-data.batch_rows // trainer.world_size)
-        precision: Precision = "bf16-mixed" if "16-mixed" in str(trainer.precision) else "32-true"
-        held = memory(module.config, row.positions, rows, module.splitters, precision)
-        _print(
-            f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters "
-            f"{held.parameters / 1e6:,.0f}, optimizer {held.optimizer / 1e6:,.0f}, "
-            f"activations {held.activations / 1e6:,.0f}"
-        )
         measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
-        measured |= {f"cost/{name}_bytes": getattr(held, name) for name in ("optimizer", "activations", "total")}
+        precision: Precision = "bf16-mixed" if "16-mixed" in str(trainer.precision) else "32-true"
+        rows = -(-data.batch_rows // trainer.world_size)
+        try:
+            held = memory(module.config, row.positions, rows, module.splitters, precision)
+        except Exception as error:  # a predictor of one's own may need data where there is none
+            _print(f"memory in training: not known ({type(error).__name__}: {str(error).splitlines()[0][:100]})")
+        else:
+            _print(
+                f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters "
+                f"{held.parameters / 1e6:,.0f}, optimizer {held.optimizer / 1e6:,.0f}, "
+                f"activations {held.activations / 1e6:,.0f}"
+            )
+            measured |= {f"cost/{name}_bytes": getattr(held, name) for name in ("optimizer", "activations", "total")}
         if trainer.logger is not None:
             trainer.logger.log_metrics(measured, step=0)
 
