@@ -100,7 +100,7 @@ def points(folder):
         point = json.loads(line)
         for key, value in point["metrics"].items():
             assert (point["step"], key) not in found
-            if not key.startswith("perf/"):
+            if not key.startswith(("perf/", "cost/")):  # of this machine, of each device
                 found[point["step"], key] = value
     return found
 
@@ -134,7 +134,8 @@ def test_mlflow_has_the_run(finished, place):
     assert run.data.params["stages"] == "3"
     assert 10 <= len(run.data.params) <= 16
     by_stage = {f"val_stage{s}" for s in (2, 3)}
-    assert {key.split("/")[0] for key in run.data.metrics} == {"train", "val", "perf", "best", "data", *by_stage}
+    sections = {"train", "val", "perf", "best", "data", "cost", "bytes_seen", "flops", *by_stage}
+    assert {key.split("/")[0] for key in run.data.metrics} == sections
     history = [(m.step, m.value) for m in client.get_metric_history(known["run_id"], "train/bpb")]
     assert history == [(s, v) for (s, key), v in points(folder).items() if key == "train/bpb"]
     artifacts = {artifact.path for artifact in client.list_artifacts(known["run_id"])}
@@ -291,7 +292,7 @@ def test_epochs_read_every_byte_once_each(place):
     logged = points(place / "epochs")
     texts = [json.loads(line)["text"] for name in ("en", "th") for line in (UDHR / f"{name}.jsonl").open()]
     trained = sum(len(text.encode()) for i, text in enumerate(texts) if i % 31 % 10 != 9)
-    seen = [value for (_, key), value in logged.items() if key == "train/bytes_seen"]
+    seen = [value for (_, key), value in logged.items() if key == "bytes_seen"]
     assert seen[-1] == 3 * trained
 
 

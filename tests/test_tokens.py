@@ -154,6 +154,7 @@ def test_tokens_are_read_by_one_stage():
 @pytest.mark.slow
 def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # a store is kept open by its name
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     stages = '[{"dim": 16, "layers": 1, "head_dim": 8}]'
     settings = [

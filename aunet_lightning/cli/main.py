@@ -18,7 +18,7 @@ Autoregressive U-Nets on raw bytes: train them, and see which splitter serves wh
   test        the same on the test files
   predict     bits of every test document, to predictions.jsonl in the run's folder
   compare     a grid of runs at equal cost, and its report: aunet compare -c experiments/compare/nonspace-short.yaml
-  plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --stages 3
+  plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
