@@ -105,6 +105,7 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"text": {"test": "x"}}, "text holds train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
         ({"jobs": 0}, "jobs is 0"),
+        ({"splitters": {"a/b": {"splitter": "whitespace"}}}, "'a/b' names folders too"),
         ({"stages": {3: {}}}, "model.net.stages has 2 stages"),
         ({"splitters": {"x": {"splitter": "whitespac"}}}, "Did you mean 'whitespace'"),
         ({"splitters": {"x": {"splitter": "whitespace", "tokenizer": {"vocab_size": 300}}}}, "splitter must be null"),

@@ -6,6 +6,7 @@ its seed, in this order: mappings are merged, lists replaced.
 
 import copy
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from aunet_lightning.errors import UserError
 
 Settings = dict[str, Any]
+NAME = re.compile(r"\w[\w .+-]*")
 Measure = Literal["flops", "bytes", "seconds"]
 Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
 
@@ -163,6 +165,9 @@ def _study(read: Settings) -> Study:
     for name in ("splitters", "languages", "seeds", "stages"):
         if not getattr(study, name):
             raise UserError(f"{name} is empty: name at least one")
+    for key in ("splitters", "languages"):
+        if wrong := [name for name in getattr(study, key) if not NAME.fullmatch(name)]:
+            raise UserError(f"{key}: {wrong[0]!r} names folders too: take letters, digits, blanks and . _ + - only")
     if "train" not in study.text or "val" not in study.text or study.text.keys() - {"train", "val", "parallel"}:
         raise UserError(
             f"text holds {', '.join(study.text) or 'nothing'}: it needs train and val, and may have parallel, paths in "

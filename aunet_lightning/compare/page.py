@@ -250,7 +250,7 @@ _STYLE = """
  th[scope=rowgroup] { background: #f1f1f1; }
  small { display: block; font-size: .86em; line-height: 1.3; font-weight: 400; }
  .heat td, .heat thead th + th { text-align: center; } .heat td { border: 1px solid #fff; min-width: 5.2rem; }
- .heat td.best { box-shadow: inset 0 0 0 2px #000; } .heat b { font-size: 1.05rem; }
+ .heat td.best { box-shadow: inset 0 0 0 2px #000; } .heat b { font-size: 1.15em; }
  .wordy td, .wordy th { white-space: normal; text-align: left; } .wordy td:nth-child(7) { min-width: 14rem; }
  td.missing { background: #e6e6e6; color: #333; font-style: italic; }
  .key span { display: inline-block; padding: .1rem .6rem; }
