@@ -105,6 +105,15 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"text": {"test": "x"}}, "text holds train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
         ({"jobs": 0}, "jobs is 0"),
+        ({"gpus_per_cell": 2}, "on one GPU"),
+        ({"languages": [False]}, "False is no name"),
+        (
+            {
+                "languages": {"en": ["en"], "en-x": ["th"]},
+                "splitters": {"x-a": {"splitter": "whitespace"}, "a": {"splitter": "fixed"}},
+            },
+            "rename one",
+        ),
         ({"splitters": {"a/b": {"splitter": "whitespace"}}}, "'a/b' names folders too"),
         ({"stages": {3: {}}}, "model.net.stages has 2 stages"),
         ({"splitters": {"x": {"splitter": "whitespac"}}}, "Did you mean 'whitespace'"),
@@ -217,6 +226,32 @@ def alive_in(folder):
             except OSError:
                 continue
     return found
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypatch):
+    """The checkpoint of the last step comes after it, so that the step and it are done again."""
+    from aunet_lightning.training.module import AUNetModule
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    study, _ = load([study_of(tmp_path, languages=["en"], settings={"run": {"checkpoint_every": 1}})])
+    sized = Sizer(study).sized(cells(study)[0])
+    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings))
+    measure = AUNetModule._finish
+
+    def killed(self, part):
+        if self.budget.progress(self.spent) >= 1:
+            raise KeyboardInterrupt
+        measure(self, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AUNetModule, "_finish", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            main(["fit", "-c", "settings.yaml"])
+    assert main(["fit", "-c", "settings.yaml"]) == 0
+    points = [json.loads(line) for line in (sized.folder / "metrics.jsonl").open()]
+    trained = max(point["step"] for point in points if "train/bpb" in point["metrics"])
+    assert max(point["step"] for point in points if "val/bpb" in point["metrics"]) >= trained
 
 
 @pytest.mark.slow

@@ -297,7 +297,7 @@ class AUNetCLI(LightningCLI):
         common: dict[str, Any] = {
             "dirpath": self.folder.checkpoints, "auto_insert_metric_name": False, "enable_version_counter": False
         }  # fmt: skip
-        last = ModelCheckpoint(filename="last", every_n_train_steps=run.checkpoint_every, **common)
+        last = _CheckpointOnTheWay(filename="last", every_n_train_steps=run.checkpoint_every, **common)
         best = ModelCheckpoint(filename="best", monitor="val/bpb", mode="min", **common)
         return [last, best, _SaveAtEnd(self.folder.last)]
 
@@ -346,6 +346,16 @@ class AUNetCLI(LightningCLI):
             command = "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
             lines += [f"See it in MLflow: {command}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
+
+
+class _CheckpointOnTheWay(ModelCheckpoint):
+    """Leaves the last step to _SaveAtEnd: were it saved before the last validation, a run killed in between would
+    never have that."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *arguments: Any) -> None:
+        spent = (pl_module.budget.progress(pl_module.spent) or 0.0) >= 1
+        if not spent and trainer.global_step != trainer.max_steps:
+            super().on_train_batch_end(trainer, pl_module, *arguments)
 
 
 class _SaveAtEnd(pl.Callback):

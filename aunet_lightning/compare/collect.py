@@ -12,7 +12,7 @@ import torch
 
 from aunet_lightning.compare.grid import Match, Study
 from aunet_lightning.compare.results import CellResult, Example, Point, StudyResult
-from aunet_lightning.compare.running import is_done, last_error
+from aunet_lightning.compare.running import DONE, FAILED, is_done, last_error
 from aunet_lightning.compare.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
 
@@ -33,7 +33,7 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         reference=study.reference or "",
         equal=_equal(study, study.match),
         command=command,
-        commit=commit(),
+        commit=", ".join(sorted({_commit(one) for one in sized if is_done(one)})) or commit(),
         hardware=hardware(),
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
@@ -47,8 +47,9 @@ def _cell(sized: Sized) -> CellResult:
         "seed": cell.seed, "folder": str(folder), "parameters": sized.parameters,
     }  # fmt: skip
     if not is_done(sized):
-        failed = (folder / "log.txt").exists()
-        return CellResult(**known, status="failed" if failed else "waiting", error=last_error(folder) if failed else "")
+        if (folder / FAILED).exists():
+            return CellResult(**known, status="failed", error=last_error(folder))
+        return CellResult(**known, status="stopped" if (folder / "metrics.jsonl").exists() else "waiting")
     last: dict[str, float] = {}
     curve = []
     for step, metrics in _points(folder / "metrics.jsonl"):
@@ -74,6 +75,10 @@ def _cell(sized: Sized) -> CellResult:
     )
 
 
+def _commit(sized: Sized) -> str:
+    return str(json.loads((sized.folder / DONE).read_text()).get("commit", "unknown"))
+
+
 def _points(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
     for line in path.read_text().splitlines():
         point = json.loads(line)
@@ -94,7 +99,7 @@ def _equal(study: Study, match: Match) -> list[str]:
     spent = {
         "flops": f"{match.budget:.3g} training FLOPs, forward and backward, of the units that there really were",
         "bytes": f"{match.budget:.3g} bytes of training text",
-        "seconds": f"{match.budget:g} seconds of training (start-up and validation left out)",
+        "seconds": f"{match.budget:g} seconds of training (reading and splitting too, start-up and validation not)",
     }[match.by]
     made_up = {
         "bytes": "Splitters whose units cost more per byte read less text, and the other way round."
@@ -108,8 +113,10 @@ def _equal(study: Study, match: Match) -> list[str]:
     return [
         f"Every cell spends {spent}.",
         made_up,
-        f"Of one language, all cells read the same documents, those of a seed in the same order; "
-        f"seeds are {', '.join(map(str, study.seeds))}.",
+        f"Of one language, all cells read from the same documents, those of a seed in the same order, and each as "
+        f"far as its budget goes; seeds are {', '.join(map(str, study.seeds))}.",
+        "Learning rate, warm-up steps and rows per batch are the same for all cells unless the grid says otherwise; "
+        "parameters and numbers of steps are not.",
         "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), and "
         "leaves the end of document out, of BPE too.",
     ]

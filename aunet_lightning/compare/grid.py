@@ -83,7 +83,7 @@ class Study:
     threads: int | None = None
     """threads of each; null: the cores divided by jobs"""
     gpus_per_cell: int = 0
-    """0: on the CPU; n: each job has n GPUs of its own"""
+    """0: on the CPU; 1: each job has a GPU of its own"""
     tracking_uri: str | None = None
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
 
@@ -149,6 +149,8 @@ def _study(read: Settings) -> Study:
         raise UserError(f"{missing[0]} is missing in the study: see experiments/compare/nonspace-short.yaml")
     read = dict(read)
     languages = read["languages"]
+    if odd := [name for name in languages if not isinstance(name, str)]:
+        raise UserError(f"languages: {odd[0]!r} is no name; put quotes around it (YAML takes no for false)")
     if isinstance(languages, list):
         languages = {str(name): [str(name)] for name in languages}
     read["languages"] = {str(name): [name] if of in (None, {}) else list(of) for name, of in languages.items()}
@@ -175,6 +177,11 @@ def _study(read: Settings) -> Study:
         )
     if study.reference is not None and study.reference not in study.splitters:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
+    if study.gpus_per_cell not in (0, 1):
+        raise UserError(
+            f"gpus_per_cell is {study.gpus_per_cell}: a cell runs on the CPU (0) or on one GPU (1). A cell for several is "
+            "run by hand: aunet fit -c runs/STUDY/cells/NAME/settings.yaml"
+        )
     for name in ("jobs", "validations"):
         if getattr(study, name) < 1:
             raise UserError(f"{name} is {getattr(study, name)}, it must be 1 or more")
@@ -211,14 +218,17 @@ def cells(study: Study) -> list[Cell]:
         data = {"train_files": files["train"], "val_files": files["val"]}
         settings = merge(settings, {"seed_everything": seed, "data": data})
         parallel = files.get("parallel", [])
-        found.setdefault(
-            name, Cell(name, splitter, language, stages, seed, settings, parallel[0] if parallel else None)
-        )
+        cell = Cell(name, splitter, language, stages, seed, settings, parallel[0] if parallel else None)
+        other = found.setdefault(name, cell)  # a model of one stage is met once for each stage count
+        if (other.splitter, other.language) != (splitter, language):
+            raise UserError(
+                f"{other.splitter} of {other.language} and {splitter} of {language} are both {name}: rename one"
+            )
     return list(found.values())
 
 
 def _files(study: Study, part: str, language: str) -> list[str]:
-    paths = [study.text[part].format(language=one) for one in study.languages[language]]
+    paths = [study.text[part].replace("{language}", one) for one in study.languages[language]]
     there = [path for path in paths if Path(path).expanduser().exists()]
     if part != "parallel" and len(there) < len(paths):
         lost = next(path for path in paths if path not in there)

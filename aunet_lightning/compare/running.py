@@ -23,10 +23,12 @@ import yaml
 from tqdm import tqdm
 
 from aunet_lightning.compare.sizing import Sized
+from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.run_folder import RunFolder, defining
 
 SETTINGS = "settings.yaml"  # of a cell, as `aunet fit -c` takes them
-DONE = "cell.json"  # in the folder of a cell that is finished: how long it took
+DONE = "cell.json"  # in the folder of a cell that is finished: how long it took, and with which code
+FAILED = "failed"  # in that of one that ended otherwise by itself
 GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells
 SERVER = ["aunet_lightning.cli.training", "aunet_lightning.compare.running"]  # what its processes have imported
@@ -59,11 +61,13 @@ def run_cells(
     free, running, done = list(range(jobs)), list[_Running](), len(sized) - len(waiting)
     mininterval = 0 if sys.stderr.isatty() else 60  # a log file gets a line now and then
     bar = tqdm(total=len(sized), initial=done, bar_format=_FORMAT, mininterval=mininterval, leave=False)
+    gpus_there = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(jobs)))).split(",")
     try:
         while waiting or running:
             while waiting and free:
                 cell, slot = waiting.pop(0), free.pop(0)
-                gpus = ",".join(str(slot * gpus_per_cell + i) for i in range(gpus_per_cell)) if gpus_per_cell else None
+                gpus = gpus_there[slot] if gpus_per_cell else ""
+                (cell.folder / FAILED).unlink(missing_ok=True)
                 process = context.Process(target=_cell_process, args=(cell.settings, cell.cell.parallel, threads, gpus))
                 process.start()
                 running.append(_Running(process, cell, slot))
@@ -72,6 +76,8 @@ def run_cells(
                 running.remove(one)
                 free.append(one.slot)
                 done += 1
+                if one.process.exitcode != 0:
+                    (one.cell.folder / FAILED).touch()
                 say(_told(one.cell, one.process.exitcode == 0))
             now = done + sum(one.cell.progress(last_metrics(one.cell.folder)) for one in running)
             bar.set_postfix_str(", ".join(one.cell.cell.name for one in running), refresh=False)
@@ -79,8 +85,11 @@ def run_cells(
     finally:
         for one in running:
             one.process.terminate()
+        deadline = time.monotonic() + GRACE
         for one in running:
-            one.process.join(GRACE)
+            one.process.join(max(deadline - time.monotonic(), 0))
+            if one.process.exitcode is None:
+                one.process.kill()
         bar.close()
 
 
@@ -126,7 +135,7 @@ def _told(cell: Sized, finished: bool) -> str:
     return f"{cell.cell.name} FAILED: {last_error(cell.folder)}  (log: {log_of(cell.folder)})"
 
 
-def _cell_process(settings: dict[str, Any], parallel: str | None, threads: int, gpus: str | None) -> None:
+def _cell_process(settings: dict[str, Any], parallel: str | None, threads: int, gpus: str) -> None:
     """One cell, in its own process: fit, and predict on parallel text."""
     folder = Path(settings["run"]["folder"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +145,7 @@ def _cell_process(settings: dict[str, Any], parallel: str | None, threads: int, 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's, which ends its cells
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     import torch
 
     torch.set_num_threads(threads)
@@ -162,7 +170,7 @@ def _run(folder: Path, settings: dict[str, Any], parallel: str | None) -> int:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0:
         part = folder / f"{DONE}.part"
-        part.write_text(json.dumps({"seconds": time.time() - begin}))
+        part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}))
         part.replace(folder / DONE)
     return code
 

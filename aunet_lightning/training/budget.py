@@ -9,7 +9,7 @@ class Spent:
 
     flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs)
     bytes: float = 0.0  # of text
-    seconds: float = 0.0  # of training steps, validation left out
+    seconds: float = 0.0  # of training, reading and splitting too; start-up and validation left out
 
 
 @dataclass

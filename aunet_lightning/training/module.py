@@ -92,7 +92,7 @@ class AUNetModule(LightningModule):
         self._stop_when_spent()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        self._since = time.perf_counter()
+        self._since = self._since or time.perf_counter()
         if self.global_step == 0 and batch_index == 0:
             self.learning.calibrate(batch, self._gather)
 
@@ -134,8 +134,12 @@ class AUNetModule(LightningModule):
         self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        self._seconds = time.perf_counter() - self._since
+        now = time.perf_counter()
+        self._seconds, self._since = now - self._since, now  # reading and splitting the next batch counts
         self._stop_when_spent()
+
+    def on_validation_end(self) -> None:
+        self._since = 0.0  # begins with the next batch
 
     def _stop_when_spent(self) -> None:
         if (self.budget.progress(self.spent) or 0.0) >= 1:
