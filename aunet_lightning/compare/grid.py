@@ -179,8 +179,8 @@ def _study(read: Settings) -> Study:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
     if study.gpus_per_cell not in (0, 1):
         raise UserError(
-            f"gpus_per_cell is {study.gpus_per_cell}: a cell runs on the CPU (0) or on one GPU (1). A cell for several is "
-            "run by hand: aunet fit -c runs/STUDY/cells/NAME/settings.yaml"
+            f"gpus_per_cell is {study.gpus_per_cell}: a cell runs on the CPU (0) or on one GPU (1). A cell for several "
+            "is run by hand: aunet fit -c runs/STUDY/cells/NAME/settings.yaml"
         )
     for name in ("jobs", "validations"):
         if getattr(study, name) < 1:
