@@ -24,7 +24,8 @@ from aunet_lightning.tracking.run_folder import RunFolder
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = "seen"
 SPLITTERS, LANGUAGES, SEEDS = ("whitespace", "router", "bpe"), ("th", "en"), (1, 2)
-CELLS = len(SPLITTERS) * len(LANGUAGES) * len(SEEDS)
+CELLS = {f"{lang}-{rule}-seed{seed}" for rule, lang, seed in itertools.product(SPLITTERS, LANGUAGES, SEEDS)}
+assert len(CELLS) > 10  # as many as MLflow draws unasked
 PATIENCE = 60_000  # ms, on a busy machine
 
 pytestmark = [
@@ -37,16 +38,16 @@ def make_study(folder: str) -> str:
     """Logs the cells of a study as runs do; returns the link that `aunet compare` prints."""
     root, uri = Path(folder), f"sqlite:///{folder}/mlflow.db"
     where = begin(uri, STUDY, "flops 1e+12")
-    for splitter, language, seed in itertools.product(SPLITTERS, LANGUAGES, SEEDS):
-        name = f"{language}-{splitter}-seed{seed}"
+    for name in sorted(CELLS):
+        language, splitter, seed = name.replace("seed", "").split("-")
         tags = {"study": STUDY, "splitter": splitter, "language": language, "stages": "2", "match": "flops 1e+12"}
         run = RunFolder(root / "cells" / name)
         run.checkpoints.mkdir(parents=True)
-        logger = MLflowRunLogger(run, STUDY, name, uri, {"splitter": splitter, "lr": 0.1}, tags | {"seed": str(seed)})
+        logger = MLflowRunLogger(run, STUDY, name, uri, {"splitter": splitter, "lr": 0.1}, tags | {"seed": seed})
         logger.start()
         for step in range(1, 6):
-            bpb = 2 + len(splitter) / 10 + seed / 100 + 3 / step
-            logger.log_metrics({"val/bpb": bpb, "bytes_seen": step * 1e6, "flops": step * 2e11}, step)
+            bpb = 2 + len(splitter) / 10 + int(seed) / 100 + 3 / step
+            logger.log_metrics({"val/bpb": bpb, "bytes_seen": step * 1e6, "flops": step * 2e11 + int(seed) * 1e9}, step)
         logger.finalize("success")
     for name in ("report.md", "table.csv", "heatmap.png", "grid.yaml"):
         (root / name).write_text(name)
@@ -98,65 +99,91 @@ def matching(page, n):
 
 def listed(page):
     """Names of cells in the list of runs."""
-    return names_in("\n".join(page.locator("[role=gridcell], [role=row]").all_inner_texts()))
+    return names_in("\n".join(page.get_by_role("row").all_inner_texts()))
 
 
 def names_in(text):
     return set(re.findall(rf"(?:{'|'.join(LANGUAGES)})-(?:{'|'.join(SPLITTERS)})-seed\d", text))
 
 
-def card_of(page, metric="best/val_bpb"):
+def card_of(page, metric):
     return page.get_by_test_id("experiment-view-compare-runs-card").filter(has_text=metric).first
 
 
-def test_charts_are_there_without_a_click(link, page):
+def drawn(card, points=5):
+    """How many lines have as many points as were logged."""
+    return card.locator(".scatterlayer .trace").evaluate_all(
+        f"lines => lines.filter(line => line.querySelectorAll('.point').length == {points}).length"
+    )
+
+
+def eventually(page, seen, expected):
+    for _ in range(PATIENCE // 100):
+        if seen() == expected:
+            break
+        page.wait_for_timeout(100)
+    assert seen() == expected
+
+
+def groups(page):
+    rows = "\n".join(page.get_by_role("row").all_inner_texts())
+    return set(re.findall(r"Group: (.+)\s*\n\s*(\d+)", rows))
+
+
+@pytest.mark.parametrize("metric", ["best/val_bpb", "val/bpb"])
+def test_all_runs_are_in_charts_without_a_click(link, page, metric):
     page.goto(link)
-    matching(page, CELLS + 1)  # and the summary
-    card = card_of(page)
-    lines = card.locator(".scatterlayer .trace")
-    lines.nth(CELLS - 1).wait_for(state="attached")
-    assert lines.count() >= CELLS
-    assert len(listed(page)) == CELLS
-    assert page.get_by_text("What to compare").count() == 1
+    matching(page, len(CELLS))  # the summary is not among them
+    card = card_of(page, metric)
+    card.scroll_into_view_if_needed()
+    eventually(page, lambda: drawn(card), len(CELLS))
+    assert names_in(card.inner_text()) == listed(page) == CELLS
+    assert card.locator(".xtitle").text_content() == "flops"
+    assert page.get_by_text("No charts").count() <= 1  # of system metrics
 
 
 @pytest.mark.parametrize(("tag", "value"), [("splitter", "router"), ("language", "th")])
 def test_runs_are_filtered_by_what_they_are(link, page, tag, value):
     page.goto(link)
-    matching(page, CELLS + 1)
+    matching(page, len(CELLS))
     page.get_by_test_id("search-box").fill(f'tags.{tag} = "{value}"')
     page.get_by_test_id("search-box").press("Enter")
-    expected = {name for name in listed(page) if value in name.split("-")}
+    expected = {name for name in CELLS if value in name.split("-")}
+    assert 0 < len(expected) < len(CELLS)
     matching(page, len(expected))
-    card = card_of(page)
-    for _ in range(100):  # until the chart has followed the list
-        if names_in(card.inner_text()) == expected:
-            break
-        page.wait_for_timeout(100)
-    assert names_in(card.inner_text()) == expected
-    assert 0 < len(expected) < CELLS
+    card = card_of(page, "best/val_bpb")
+    eventually(page, lambda: names_in(card.inner_text()), expected)
+    eventually(page, lambda: drawn(card), len(expected))
     assert listed(page) == expected
 
 
 @pytest.mark.parametrize(("tag", "values"), [("splitter", SPLITTERS), ("language", LANGUAGES)])
 def test_runs_are_grouped_by_what_they_are(link, page, tag, values):
     page.goto(link)
-    matching(page, CELLS + 1)
+    matching(page, len(CELLS))
     page.get_by_role("button", name="Group by").click()
     page.get_by_role("menuitemcheckbox", name=tag, exact=True).first.click()  # tags stand before parameters
     page.keyboard.press("Escape")
-    expected = {(value, str(CELLS // len(values))) for value in values}
-    for _ in range(100):
-        rows = "\n".join(page.get_by_role("row").all_inner_texts())
-        if set(re.findall(r"Group: (\S+)\s+(\d+)", rows)) == expected:
-            break
-        page.wait_for_timeout(100)
-    assert set(re.findall(r"Group: (\S+)\s+(\d+)", rows)) == expected
+    eventually(page, lambda: groups(page), {(value, str(len(CELLS) // len(values))) for value in values})
+
+
+def test_means_over_seeds_are_a_link_away(link, page):
+    page.goto(link)
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="means over seeds").click()
+    means = opened.value
+    means.set_default_timeout(PATIENCE)
+    matching(means, len(CELLS))
+    same = {f"splitter: {rule}, language: {lang}, stages: 2" for rule in SPLITTERS for lang in LANGUAGES}
+    eventually(means, lambda: groups(means), {(group, str(len(SEEDS))) for group in same})
+    card = card_of(means, "best/val_bpb")
+    eventually(means, lambda: drawn(card), len(same))
+    assert all(group in card.inner_text() for group in same)
 
 
 def test_runs_are_compared(link, page):
     page.goto(link)
-    matching(page, CELLS + 1)
+    matching(page, len(CELLS))
     for name in ("th-bpe-seed1", "th-router-seed1", "th-whitespace-seed2"):
         row = page.get_by_role("row").filter(has_text=name).first
         row.get_by_role("checkbox", name="toggle row selection").click()
@@ -165,23 +192,36 @@ def test_runs_are_compared(link, page):
     page.locator(".js-plotly-plot svg .trace, .js-plotly-plot svg .parcoords").first.wait_for(state="attached")
 
 
-def test_the_report_opens(link, page):
+def test_the_report_is_a_link_away(link, page):
     page.goto(link)
-    page.get_by_role("link", name="summary").first.click()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="report", exact=True).click()
+    opened.value.set_default_timeout(PATIENCE)
+    opened.value.frame_locator("iframe").get_by_role("heading", name="The report of a study").wait_for()
+
+
+def test_the_report_is_in_the_summary(link, page):
+    page.goto(link)
+    matching(page, len(CELLS))
+    page.get_by_test_id("search-box").fill("")
+    page.get_by_test_id("search-box").press("Enter")
+    matching(page, len(CELLS) + 1)
+    page.get_by_role("link", name="summary", exact=True).first.click()
     page.get_by_role("tab", name="Artifacts").or_(page.get_by_text("Artifacts", exact=True)).first.click()
     page.get_by_text("report.html").first.click()
     page.frame_locator("iframe").get_by_role("heading", name="The report of a study").wait_for()
 
 
-def test_flops_can_be_the_axis(link, page):
+def test_bytes_can_be_the_axis(link, page):
     page.goto(link)
-    matching(page, CELLS + 1)
-    card = card_of(page)
+    matching(page, len(CELLS))
+    card = card_of(page, "best/val_bpb")
     card.get_by_test_id("experiment-view-compare-runs-card-menu").click()
     page.get_by_text("Configure").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("radio", name="Metric").or_(dialog.get_by_text("Metric", exact=True)).first.click()
     dialog.get_by_role("combobox").first.click(force=True)
-    page.locator(".du-bois-light-select-item-option").filter(has_text=re.compile("^flops$")).click()
+    page.locator(".du-bois-light-select-item-option").filter(has_text=re.compile("^bytes_seen$")).click()
     dialog.get_by_role("button", name="Save changes").click()
-    card.locator(".xtitle").filter(has_text="flops").wait_for(state="attached")
+    card.locator(".xtitle").filter(has_text="bytes_seen").wait_for(state="attached")
+    eventually(page, lambda: drawn(card), len(CELLS))

@@ -1,27 +1,34 @@
 """A study in MLflow: flat runs in one experiment, what to look at, and a run that holds the report."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, commit, experiment_id, open_store, ui_path
 
-NOTE = """**Study {study}.** Every run is one cell, tagged `study`, `splitter`, `language`, `stages`, `match`, `seed`.
+NOTE = """**Study {study}:** {links}
 
-- **What to compare:** `val/bpb` (bits per byte of the validation text, lower is better) within one language; cells have
-  spent the same ({match}).
-- **Charts:** group by `splitter` (tag), filter with `tags.language = "…"`. As x-axis take `flops` or `bytes_seen`
-  in place of the step.
+- Every run is one cell, tagged `study`, `splitter`, `language`, `stages`, `match`, `seed`.
+- **What to compare:** `val/bpb` (bits per byte of the validation text, lower is better) within one language: filter
+  with `tags.language = "…"`. Cells have spent the same ({match}).
 - **The report** (heat map with the seeds' spread, curves, examples) is in the artifacts of the run `summary`.
 """
 ARTIFACTS = ("report.html", "report.md", "table.csv", "heatmap.png", "grid.yaml")
+
+
+MEASURED = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_seconds"}  # match.by -> the x-axis
+SAME = ("splitter", "language", "stages")  # tags of runs that differ by their seed
 
 
 def begin(uri: str, study: str, match: str) -> str:
     """Makes the store and the study's experiment, so that cells find them; returns where its charts are."""
     client = open_store(uri)
     experiment = experiment_id(client, uri, study)
-    client.set_experiment_tag(experiment, "mlflow.note.content", NOTE.format(study=study, match=match))
-    page = ui_path(experiment)
+    client.set_experiment_tag(experiment, "match", match)
+    for name, view in _views(match).items():  # plain JSON under this tag is what MLflow's "share" link opens
+        client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{name}", json.dumps(view))
+    _describe(client, experiment, study)
+    page = _view_path(experiment, "runs")
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}{page}"
     command = "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
@@ -32,10 +39,36 @@ def finish(uri: str, study: str, folder: str, whole: bool) -> None:
     """Puts the report into the study's summary run, which is made once."""
     client = open_store(uri)
     experiment = experiment_id(client, uri, study)
-    found = client.search_runs([experiment], "tags.kind = 'summary'")
     tags = {"study": study, "kind": "summary", "commit": commit()}
-    run: Any = found[0] if found else client.create_run(experiment, run_name="summary", tags=tags)
+    run = _summary(client, experiment) or client.create_run(experiment, run_name="summary", tags=tags)
     for name in ARTIFACTS:
         client.log_artifact(run.info.run_id, str(Path(folder) / name))
     client.set_tag(run.info.run_id, "commit", commit())
     client.set_terminated(run.info.run_id, "FINISHED" if whole else "KILLED")
+    _describe(client, experiment, study)
+
+
+def _views(match: str) -> dict[str, dict[str, Any]]:
+    """Returns what the charts show. By itself MLflow draws the newest ten runs over steps, the summary among them."""
+    axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": MEASURED[match.split()[0]], "lineSmoothness": 0}
+    cells = {"searchFilter": 'tags.splitter != ""', "runsHiddenMode": "SHOWALL"}
+    groups = [{"mode": "tag", "groupByData": tag} for tag in SAME]
+    means = {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}}  # over steps: MLflow has no others
+    return {"runs": cells | {"globalLineChartConfig": axis}, "means": cells | means}
+
+
+def _describe(client: Any, experiment: str, study: str) -> None:
+    match, summary = client.get_experiment(experiment).tags["match"], _summary(client, experiment)
+    links = {"runs": _view_path(experiment, "runs"), "means over seeds": _view_path(experiment, "means")}
+    if summary:
+        links["report"] = f"/#/experiments/{experiment}/runs/{summary.info.run_id}/artifacts/report.html"
+    shown = " · ".join(f"[{name}]({path.removeprefix('/')})" for name, path in links.items())
+    client.set_experiment_tag(experiment, "mlflow.note.content", NOTE.format(study=study, links=shown, match=match))
+
+
+def _view_path(experiment: str, view: str) -> str:
+    return f"{ui_path(experiment)}&viewStateShareKey={view}"
+
+
+def _summary(client: Any, experiment: str) -> Any:
+    return next(iter(client.search_runs([experiment], "tags.kind = 'summary'")), None)
