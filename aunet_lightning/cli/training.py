@@ -25,7 +25,7 @@ from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import StageConfig
-from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, MLflowRunLogger, tracking_uri, ui_path
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.callbacks import (
@@ -343,8 +343,7 @@ class AUNetCLI(LightningCLI):
             uri, page = self.run_logger.uri, ui_path(self.run_logger.experiment_id)
             if uri.startswith("http"):
                 return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
-            command = "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
-            lines += [f"See it in MLflow: {command}, then open", f"  http://127.0.0.1:5000{page}"]
+            lines += [f"See it in MLflow: {ui_command(uri)}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
 
 

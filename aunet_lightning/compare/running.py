@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from aunet_lightning.compare.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
-from aunet_lightning.tracking.run_folder import RunFolder, defining
+from aunet_lightning.tracking.run_folder import RunFolder, differences
 
 SETTINGS = "settings.yaml"  # of a cell, as `aunet fit -c` takes them
 DONE = "cell.json"  # in the folder of a cell that is finished: how long it took, and with which code
@@ -45,9 +45,7 @@ def changed(cell: Sized) -> str | None:
     kept = cell.folder / SETTINGS
     if not kept.exists():
         return None
-    there, here = defining(yaml.safe_load(kept.read_text(encoding="utf-8"))), defining(cell.settings)
-    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-    return "; ".join(f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names[:3]) or None
+    return "; ".join(differences(yaml.safe_load(kept.read_text(encoding="utf-8")), cell.settings)[:3]) or None
 
 
 def run_cells(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aunet_lightning.tracking.mlflow_logger import DEFAULT_STORE, commit, experiment_id, open_store, ui_path
+from aunet_lightning.tracking.mlflow_logger import commit, experiment_id, open_store, ui_command, ui_path
 
 NOTE = """**Study {study}:** {links}
 
@@ -31,8 +31,7 @@ def begin(uri: str, study: str, match: str) -> str:
     page = _view_path(experiment, "runs")
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}{page}"
-    command = "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
-    return f"{command}, then open http://127.0.0.1:5000{page}"
+    return f"{ui_command(uri)}, then open http://127.0.0.1:5000{page}"
 
 
 def finish(uri: str, study: str, folder: str, whole: bool) -> None:

@@ -126,7 +126,6 @@ class TokenCorpus(Corpus):
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
         self.__dict__ |= corpus.__dict__
         self._texts, self.tokenizer = {}, tokenizer
-        self.n_bytes = corpus.lengths
         lengths = [
             np.load(prepare_tokens(folder, tokenizer) / f"tokens-{tokenizer.digest}.npy") for folder in self.folders
         ]

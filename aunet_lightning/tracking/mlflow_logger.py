@@ -235,6 +235,11 @@ def ui_path(experiment_id: str) -> str:
     return f"/#/experiments/{experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 
 
+def ui_command(uri: str) -> str:
+    """Returns the command that opens the UI of a store that is no server."""
+    return "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
+
+
 def commit() -> str:
     """Returns the commit of the code that runs, with `-dirty` where files differ from it, or `unknown`."""
     here = Path(__file__).parent

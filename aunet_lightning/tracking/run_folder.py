@@ -59,6 +59,13 @@ def defining(config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> dict[
     return {key: value for key, value in _flat(config) if under(key, keys) and not under(key, NOT_DEFINING)}
 
 
+def differences(kept: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> list[str]:
+    """Returns the settings under `keys` in which `config` differs from the `kept` one."""
+    there, here = defining(kept, keys), defining(config, keys)
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    return [f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names]
+
+
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -136,6 +143,4 @@ class RunFolder:
 
     def differences(self, config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
         """Returns the settings under `keys` in which `config` differs from the run that is kept here."""
-        there, here = defining(yaml.safe_load(self.config.read_text()), keys), defining(config, keys)
-        names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-        return [f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names]
+        return differences(yaml.safe_load(self.config.read_text()), config, keys)
