@@ -26,7 +26,11 @@ class Predictor(nn.Module, ABC):
     smooths = False  # whether they are mixed with those of the units before
     calibrates = True  # whether the first batch sets the bias
 
-    bias: Tensor  # [1], a parameter or a buffer
+    bias: Tensor  # [1], a buffer: what no gradient moves is the same on all devices, and is never sharded
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.zeros(1))
 
     @abstractmethod
     def evidence(self, h: Tensor, before: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def init_weights(self) -> None:
-        """Draws every parameter anew."""
+        """Draws every parameter anew, and sets the bias to 0."""
 
     def forward(self, h: Tensor, before: Tensor) -> Tensor:
         """h and before [B, N, D] → log-odds of a boundary [B, N], float32 or better, whatever autocast says."""
@@ -94,7 +98,6 @@ class Router(Predictor):
         calibrates: bool,
     ) -> None:
         super().__init__()
-        self.register_buffer("bias", torch.zeros(1))
         self.control = control
         self.query, self.key = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         self.bytes_per_unit, self.alpha, self.calibrates = bytes_per_unit, alpha, calibrates
@@ -155,10 +158,9 @@ class Student(Predictor):
 
     def __init__(self, dim: int, alpha: float, balance: float, detach: bool) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1))
         self.norm = nn.RMSNorm(dim)
         self.hidden = nn.Linear(2 * dim, dim, bias=False)
-        self.out = nn.Linear(dim, 1, bias=False)
+        self.out = nn.Linear(dim, 1)
         self.alpha, self.balance, self.detach = alpha, balance, detach
         self.init_weights()
 
@@ -167,6 +169,7 @@ class Student(Predictor):
         nn.init.ones_(self.norm.weight)
         for linear in (self.hidden, self.out):
             nn.init.trunc_normal_(linear.weight, std=linear.in_features**-0.5)
+        nn.init.zeros_(self.out.bias)
         nn.init.zeros_(self.bias)
 
     def evidence(self, h: Tensor, before: Tensor) -> Tensor:

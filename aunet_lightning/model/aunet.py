@@ -21,13 +21,15 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.boundaries import Transition, deferred, select_in_rows, select_in_stream
 from aunet_lightning.model.config import AUNetConfig, StageConfig
+from aunet_lightning.model.initial import draw, ones, seed_of
 from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, Place, RMSNorm, Rotation
 from aunet_lightning.model.state import OpenUnit, StageCache, State
-from aunet_lightning.model.transitions import UPSAMPLINGS, MultiLinear, Pooling, Units, take
+from aunet_lightning.model.transitions import UPSAMPLINGS, Pooling, Units, take
 from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
 from splitters.predictors import Predictor
 from splitters.registry import Spec
@@ -44,6 +46,9 @@ class Output:
     dropped: Tensor  # [B, depth] boundaries that a cap left out
     levels: Tensor  # uint8 [B, L] of each byte, as used
     transitions: tuple[Transition, ...]  # what was decided, from bytes up; fewer where a step begins no unit
+
+
+pytree.register_dataclass(Output)  # FSDP looks for tensors in what modules give
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ class AUNet(nn.Module):
                 raise ValueError(
                     f"{name}.predictor returned a {type(predictor).__name__}, not a splitters.predictors.Predictor"
                 )
+            if "bias" not in dict(predictor.named_buffers()):
+                raise ValueError(f"the bias of {type(predictor).__name__} is no buffer: leave it to Predictor.__init__")
         self.predictors = nn.ModuleDict(learned)
         self.trunk = blocks(stages[-1])
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)
@@ -115,6 +122,7 @@ class AUNet(nn.Module):
         levels: Tensor | None = None,
         state: State | None = None,
         pool_at: Mapping[int, Tensor] | None = None,
+        calibration: Calibration | None = None,
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
 
@@ -122,9 +130,10 @@ class AUNet(nn.Module):
         the highest level whatever `levels` says. `levels` may be left out where there is one stage, where the
         first splitter is learned, or where the state has the splitters' steppers.
         pool_at: by transition (0: from bytes), bool [B, L] boundaries to pool at in place of a learned splitter's.
+        calibration: sets the biases of learned splitters by this batch, from the lowest up (see `calibrate`).
         Raises ValueError for shapes that do not match, or levels missing.
         """
-        return self._read(ids, levels, state, pool_at or {}, None)
+        return self._read(ids, levels, state, pool_at or {}, calibration)
 
     @torch.no_grad()
     def calibrate(
@@ -132,7 +141,7 @@ class AUNet(nn.Module):
     ) -> None:
         """Sets the biases of learned splitters by a batch, from the lowest up, so that training begins near the
         wanted rate. taught: by transition, bool [B, L] boundaries of its teacher; gather: joins [M] of all devices."""
-        self._read(ids, levels, None, {}, Calibration(taught, gather))
+        self(ids, levels, calibration=Calibration(taught, gather))
 
     def _read(
         self,
@@ -203,8 +212,9 @@ class AUNet(nn.Module):
             if taught is not None:
                 taught = gather(deferred(taught, stream.at, stream.valid)[open_])
             forced, n_bytes = (gather(count.sum()[None]).sum() for count in (stream.forced, call.ids != EOS))
+            bias = cast(Predictor, predictor).bias.clone()
             cast(Predictor, predictor).calibrate(gather(log_odds[open_]), taught, forced, float(n_bytes))
-            log_odds = predictor(h, before)
+            log_odds = log_odds + (cast(Predictor, predictor).bias - bias)
         return log_odds
 
     def back(
@@ -303,34 +313,38 @@ class AUNet(nn.Module):
             )
         return State.initial(len(self.config.stages), batch, self.head.weight.device, stack)
 
-    @torch.no_grad()
-    def init_weights(self) -> None:
+    def init_weights(self, seed: int | None = None) -> None:
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).
 
         What a block adds to its residual stream is scaled down by the stage's depth, as usual. Predictors know how
-        they begin.
+        they begin. Each value is a function of the seed (None: drawn) and of its place alone, so that it is the same
+        on any number of devices. Weights without memory (on the meta device) are left so.
         """
-        for predictor in self.predictors.values():
-            cast(Predictor, predictor).init_weights()
-        theirs = set(self.predictors.modules())
-        for module in self.modules():
-            if module in theirs:
-                continue
-            if isinstance(module, RMSNorm):
-                nn.init.ones_(module.weight)
-            elif isinstance(module, nn.Linear):
-                _truncated_normal(module.weight, module.in_features**-0.5)
-            elif isinstance(module, nn.Embedding):
-                _truncated_normal(module.weight, module.embedding_dim**-0.5)
-            elif isinstance(module, CausalConv):
-                _truncated_normal(module.weight, len(module.weight) ** -0.5)
-            elif isinstance(module, MultiLinear):
-                _truncated_normal(module.by_offset, module.by_offset.shape[-1] ** -0.5)
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        self.init_predictors(seed)
+        scales = {}  # of the last layers of blocks
         for stage in (*self.encoders, self.trunk, *self.decoders):
             for block in stage:
-                for last in (block.attention.out, block.ffn.down, block.conv):
-                    if last is not None:
-                        last.weight.mul_((2 * len(stage)) ** -0.5)
+                lasts = (block.attention.out, block.ffn.down, block.conv)
+                scales |= {last: (2 * len(stage)) ** -0.5 for last in lasts if last is not None}
+        theirs = set(self.predictors.modules())
+        for name, module in self.named_modules():
+            for key, parameter in module.named_parameters(recurse=False):
+                if module in theirs or parameter.is_meta:
+                    continue
+                if isinstance(module, RMSNorm):
+                    ones(parameter)
+                else:
+                    inputs = len(parameter) if isinstance(module, CausalConv) else parameter.shape[-1]
+                    draw(parameter, inputs**-0.5, scales.get(module, 1.0), f"{seed}/{name}.{key}")
+
+    def init_predictors(self, seed: int) -> None:
+        """Draws the parameters of learned splitters anew, which is to be done before they are sharded."""
+        for s, predictor in self.predictors.items():
+            if not any(parameter.is_meta for parameter in predictor.parameters()):
+                with torch.random.fork_rng(devices=[]), torch.no_grad():
+                    torch.manual_seed(seed_of(f"{seed}/predictors.{s}"))
+                    cast(Predictor, predictor).init_weights()
 
 
 class _Call:
@@ -454,7 +468,3 @@ def _run(blocks: nn.Module, x: Tensor, place: Place, past: tuple[Memory, ...]) -
         x, new = block(x, place, past[i] if past else None)
         memories.append(new)
     return x, memories
-
-
-def _truncated_normal(weight: Tensor, std: float) -> None:
-    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

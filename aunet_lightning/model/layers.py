@@ -6,11 +6,12 @@ Shapes: B rows, N positions, D width, H heads, K head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import Visibility
 
@@ -139,6 +140,8 @@ class CausalConv(nn.Module):
 class Block(nn.Module):
     """x + convolution (where there is one), x + attention, then x + feed-forward, each on the normed vector."""
 
+    recompute = False  # whether the backward computes it again, so that nothing of it but x is kept until then
+
     def __init__(
         self,
         dim: int,
@@ -157,6 +160,14 @@ class Block(nn.Module):
         self.ffn = SwiGLU(dim, ffn_multiple_of, ffn_multiplier)
 
     def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
+        if self.recompute and torch.is_grad_enabled():
+            return cast(
+                tuple[Tensor, Memory],
+                checkpoint(self._through, x, place, past, use_reentrant=False, preserve_rng_state=False),
+            )
+        return self._through(x, place, past)
+
+    def _through(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
         recent = None
         if self.conv is not None and self.conv_norm is not None and place.neighbours is not None:
             convolved, recent = self.conv(self.conv_norm(x), place.neighbours, past.recent if past else None)

@@ -1,0 +1,51 @@
+"""Weights as they begin: a function of the seed and of their place alone, however they are sharded.
+
+A parameter is drawn in pieces of whole rows, each with a generator of its own, and a device that holds some
+rows draws the pieces that they lie in.
+"""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PIECE = 1 << 20  # numbers, about
+
+
+def seed_of(name: str) -> int:
+    """Returns a seed that the name stands for."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@torch.no_grad()
+def draw(parameter: Tensor, std: float, scale: float, name: str) -> None:
+    """Fills a parameter, whole or sharded by rows, with normals of deviation `std`, cut at three, times `scale`."""
+    local, first = _held(parameter)
+    n_rows, shape = parameter.shape[0], parameter.shape[1:]
+    rows = max(PIECE // max(shape.numel(), 1), 1)
+    for piece in range(first // rows, -(-(first + len(local)) // rows)):
+        generator = torch.Generator("cpu").manual_seed(seed_of(f"{name}/{piece}"))
+        begin, end = piece * rows, min((piece + 1) * rows, n_rows)
+        drawn = torch.empty(end - begin, *shape, dtype=torch.float32, device="cpu")
+        nn.init.trunc_normal_(drawn, std=std, a=-3 * std, b=3 * std, generator=generator)
+        begins, ends = max(begin, first), min(end, first + len(local))
+        local[begins - first : ends - first] = (drawn * scale)[begins - begin : ends - begin].to(local)
+
+
+@torch.no_grad()
+def ones(parameter: Tensor) -> None:
+    """Fills a parameter, whole or sharded, with ones."""
+    _held(parameter)[0].fill_(1.0)
+
+
+def _held(parameter: Any) -> tuple[Tensor, int]:
+    """Returns the rows of a parameter that are here, and which is the first."""
+    if not hasattr(parameter, "to_local"):
+        return parameter, 0
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    local = parameter.to_local()
+    shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    assert tuple(local.shape) == tuple(shape), (local.shape, shape)
+    return local, offset[0]
