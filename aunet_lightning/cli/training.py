@@ -14,14 +14,15 @@ from typing import Any, NoReturn, cast
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from aunet_lightning.cli.checkpoint import check_whole
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
+from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
+from aunet_lightning.distributed.checkpoints import AnyForm, check_whole
+from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import StageConfig
@@ -36,6 +37,7 @@ from aunet_lightning.training.callbacks import (
     ReportConfig,
     Throughput,
 )
+from aunet_lightning.training.checkpointing import Checkpointing, Stopped
 from aunet_lightning.training.module import AUNetModule
 from splitters import DEFAULT
 
@@ -59,6 +61,9 @@ def run(arguments: list[str]) -> int:
     except UserError as error:
         print(f"aunet {arguments[0]}: error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        _say(f"aunet {arguments[0]}: {stopped}")
+        return stopped.exit_code
     return 0
 
 
@@ -174,7 +179,9 @@ class AUNetCLI(LightningCLI):
         if not trainer["fast_dev_run"]:
             name = config["run"].name or self._run_name()
             self.folder = RunFolder.of(config["run"], name, self.settings())
-            callbacks += self._checkpoint_callbacks(config["run"])
+            callbacks.append(Watchdog(config["run"].rank_timeout))
+            if self.subcommand == "fit" and trainer["enable_checkpointing"] is not False:
+                callbacks.append(Checkpointing(self.folder, config["run"]))
             if self.subcommand == "predict":
                 callbacks.append(PredictionWriter(self.folder.path / "predictions.jsonl"))
             if trainer["logger"] in (None, True):
@@ -184,6 +191,8 @@ class AUNetCLI(LightningCLI):
                 )  # fmt: skip
         if self.subcommand == "predict" or trainer["fast_dev_run"]:
             trainer["logger"] = False
+        plugins = trainer["plugins"] or []
+        trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AnyForm()]
         trainer["callbacks"] = [*(trainer["callbacks"] or []), *callbacks]
         if trainer["enable_checkpointing"] is None:
             trainer["enable_checkpointing"] = self.subcommand == "fit" and self.folder is not None
@@ -208,12 +217,13 @@ class AUNetCLI(LightningCLI):
         rank_zero_only(self.folder.begin)(self.settings(), self.dump())
         options = self.config_init["fit"]
         options["weights_only"] = True  # a checkpoint is data, and loads as nothing else
-        if options["ckpt_path"] is None and self.folder.last.exists():
-            rank_zero_info(f"Going on from {self.folder.last}")
-            options["ckpt_path"] = str(self.folder.last)
+        newest = self.folder.newest()
+        if options["ckpt_path"] is None and newest is not None:
+            rank_zero_info(f"Going on from {newest}")
+            options["ckpt_path"] = str(newest)
         if self.run_logger is not None:
             self.run_logger.start()
-            self.run_logger.log_text(self.folder.config.read_text(), "config.yaml")
+            self.run_logger.log_text(self.dump(), "config.yaml")
 
     def before_validate(self) -> None:
         self._find_checkpoint()
@@ -225,6 +235,10 @@ class AUNetCLI(LightningCLI):
         self._find_checkpoint()
 
     def after_fit(self) -> None:
+        if self.model.failure is not None:
+            if self.run_logger is not None:
+                self.run_logger.finalize("failed")
+            raise UserError(self.model.failure)
         if self.folder is None:
             return
         if self.model.steps_trained and self.model.steps_trained == self.trainer.global_step:
@@ -291,16 +305,6 @@ class AUNetCLI(LightningCLI):
             "seed": config["seed_everything"],
         }
 
-    def _checkpoint_callbacks(self, run: RunConfig) -> list[pl.Callback]:
-        if self.subcommand != "fit" or self.folder is None:
-            return []
-        common: dict[str, Any] = {
-            "dirpath": self.folder.checkpoints, "auto_insert_metric_name": False, "enable_version_counter": False
-        }  # fmt: skip
-        last = _CheckpointOnTheWay(filename="last", every_n_train_steps=run.checkpoint_every, **common)
-        best = ModelCheckpoint(filename="best", monitor="val/bpb", mode="min", **common)
-        return [last, best, _SaveAtEnd(self.folder.last)]
-
     def _find_checkpoint(self) -> None:
         """Takes the best checkpoint of the run where none is named."""
         options = self.config_init[self.subcommand]
@@ -345,26 +349,6 @@ class AUNetCLI(LightningCLI):
                 return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
             lines += [f"See it in MLflow: {ui_command(uri)}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
-
-
-class _CheckpointOnTheWay(ModelCheckpoint):
-    """Leaves the last step to _SaveAtEnd: were it saved before the last validation, a run killed in between would
-    never have that."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *arguments: Any) -> None:
-        spent = (pl_module.budget.progress(pl_module.spent) or 0.0) >= 1
-        if not spent and trainer.global_step != trainer.max_steps:
-            super().on_train_batch_end(trainer, pl_module, *arguments)
-
-
-class _SaveAtEnd(pl.Callback):
-    """Saves the last step, whatever the interval between checkpoints."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
 
 
 def _splitters(splitter: Rule | None, upper_splitters: list[Rule]) -> list[Rule]:

@@ -317,12 +317,16 @@ class AUNet(nn.Module):
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).
 
         What a block adds to its residual stream is scaled down by the stage's depth, as usual. Predictors know how
-        they begin. Each value is a function of the seed (None: drawn) and of its place alone, so that it is the same
-        on any number of devices. Weights without memory (on the meta device) are left so.
+        they begin. Each value is a function of the seed (None: one is drawn) and of its place alone. Weights on the
+        meta device are left there.
         """
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         self.init_predictors(seed)
-        scales = {}  # of the last layers of blocks
+        self.init_weights_drawn(seed)
+
+    def init_weights_drawn(self, seed: int) -> None:
+        """The same for all but learned splitters; the network may be sharded."""
+        scales: dict[nn.Module, float] = {}  # of the last layers of blocks
         for stage in (*self.encoders, self.trunk, *self.decoders):
             for block in stage:
                 lasts = (block.attention.out, block.ffn.down, block.conv)

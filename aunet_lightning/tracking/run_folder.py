@@ -30,10 +30,22 @@ class RunConfig:
     """further MLflow tags"""
     checkpoint_every: int = 100
     """steps between checkpoints that a killed run continues from"""
+    checkpoint_minutes: float | None = None
+    """minutes between further ones; null: none"""
+    keep_last: int = 1
+    """how many of the latest checkpoints are kept"""
+    keep_best: int = 1
+    """how many are kept besides for their val/bpb"""
+    rank_timeout: float = 60.0
+    """seconds without a sign of life from another process of the run after which this one ends, and says so"""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every < 1:
-            raise ValueError(f"run.checkpoint_every is {self.checkpoint_every}, it must be 1 or more")
+        for name, least in (("checkpoint_every", 1), ("keep_last", 1), ("keep_best", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"run.{name} is {getattr(self, name)}, it must be {least} or more")
+        for name in ("checkpoint_minutes", "rank_timeout"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"run.{name} is {value}, it must be above 0")
 
 
 # What makes a run this run and not another: all that its numbers depend on. The rest (on what machine,
@@ -44,19 +56,29 @@ DEFINING = (
     "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches", "trainer.overfit_batches",
     "trainer.limit_train_batches",
 )  # fmt: skip
-NOT_DEFINING = ("data.workers", "data.cache_dir", "model.compile")
+NOT_DEFINING = ("data.workers", "data.cache_dir", "model.compile", "model.parallel")
 # Another length is another run too, as the learning rate ends elsewhere; but a named folder may be gone on with.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+# What may change while a run goes on, and what that means.
+MEANING = (
+    (LENGTH, "the learning rate ends elsewhere, so numbers from here on are those of no run of one length"),
+    (("model.parallel.param_dtype", "model.parallel.reduce_dtype"), "other rounding from here on"),
+    (
+        ("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator", "model.compile",
+         "model.parallel"),
+        "the same batches; sums are made in another order, so numbers differ in their last digits",
+    ),
+    (("trainer.val_check_interval", "trainer.limit_val_batches", "trainer.check_val_every_n_epoch"),
+     "validations at other steps, or on other text: val/… before and after are not of one kind"),
+    (("trainer", "run", "report", "data.workers", "data.cache_dir"), "no number of the training changes"),
+)  # fmt: skip
 LONGEST_OPTION = 30  # characters of an option in a name; the digest tells runs apart
 
 
 def defining(config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> dict[str, Any]:
     """Returns the settings under `keys`, flat: {'model.net.upsampling': 'repeat', …}."""
 
-    def under(key: str, roots: Sequence[str]) -> bool:
-        return any(key == root or key.startswith((root + ".", root + "[")) for root in roots)
-
-    return {key: value for key, value in _flat(config) if under(key, keys) and not under(key, NOT_DEFINING)}
+    return {key: value for key, value in _flat(config) if _under(key, keys) and not _under(key, NOT_DEFINING)}
 
 
 def differences(kept: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str] = DEFINING) -> list[str]:
@@ -64,6 +86,21 @@ def differences(kept: Mapping[str, Any], config: Mapping[str, Any], keys: Sequen
     there, here = defining(kept, keys), defining(config, keys)
     names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     return [f"{name} (there {there.get(name)!r}, here {here.get(name)!r})" for name in names]
+
+
+def changes(kept: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Returns what differs between the settings of a run and those it goes on with, each kind with its meaning."""
+    there, here = dict(_flat(kept)), dict(_flat(config))
+    told: dict[str, list[str]] = {}
+    for key in sorted(there.keys() | here.keys()):
+        meaning = next((meaning for roots, meaning in MEANING if _under(key, roots)), None)
+        if there.get(key) != here.get(key) and meaning is not None:
+            told.setdefault(meaning, []).append(f"{key} (there {there.get(key)!r}, here {here.get(key)!r})")
+    return [f"{'; '.join(keys)}: {meaning}" for meaning, keys in told.items()]
+
+
+def _under(key: str, roots: Sequence[str]) -> bool:
+    return any(key == root or key.startswith((root + ".", root + "[")) for root in roots)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,6 +159,21 @@ class RunFolder:
         """Returns the folder that a checkpoint lies in."""
         return cls(checkpoint.resolve().parent.parent)
 
+    def step(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.checkpoints / f"step-{step:08}.ckpt"
+
+    def saved(self) -> dict[int, Path]:
+        """Returns the checkpoints that are there, by step; each is whole."""
+        there = self.checkpoints.glob("step-*.ckpt") if self.checkpoints.is_dir() else ()
+        return {int(path.stem.removeprefix("step-")): path for path in there}
+
+    def newest(self) -> Path | None:
+        """Returns the checkpoint that a run goes on from."""
+        if there := self.saved():
+            return there[max(there)]
+        return self.last if self.last.exists() else None
+
     def begin(self, config: Mapping[str, Any], text: str) -> None:
         """Makes the folder and keeps the configuration.
 
@@ -133,8 +185,8 @@ class RunFolder:
                     f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
                     "Choose another run.folder, or leave it out to have one made"
                 )
-            if differences := self.differences(config, LENGTH):
-                rank_zero_warn(f"{self.path} goes on with another length, and learning rate: {'; '.join(differences)}")
+            for told in changes(yaml.safe_load(self.config.read_text()), config):
+                rank_zero_warn(f"{self.path} goes on with changed settings: {told}")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.config.write_text(text)

@@ -13,15 +13,20 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.costs import Cost
+from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.packing import Batch
+from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.errors import UserError, check_boundaries
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.initial import seed_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named
+from aunet_lightning.training.steps import Step, Votes, tell_not_finite
 from aunet_lightning.vocabulary import IGNORE, VOCABULARY
+from splitters import Stack
 from splitters.registry import Spec
 
 
@@ -34,7 +39,8 @@ class AUNetModule(LightningModule):
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
         budget: what the run may spend: it ends there, and so does the learning rate's cosine (trainer.max_steps, where
             it is set as well, ends the run at the latest)
-        compile: whether to compile the network (torch.compile, in place)
+        compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
+        parallel: what is traded for memory on one device, and how the network is cut among many (fsdp2)
     """
 
     net: AUNet
@@ -46,6 +52,7 @@ class AUNetModule(LightningModule):
         splitters: Sequence[Spec] = (),
         budget: BudgetConfig = BudgetConfig(),  # noqa: B008
         compile: bool = False,
+        parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
         # Checkpoints hold plain data, so that they load with weights_only and without this class.
@@ -54,13 +61,20 @@ class AUNetModule(LightningModule):
         self.optimizer_config.of_stages(len(self.config.stages))  # said now, and not once the data is read
         self.splitters = splitters
         self.budget = BudgetConfig(**budget) if isinstance(budget, dict) else budget
+        self.parallel = ParallelConfig(**parallel) if isinstance(parallel, dict) else parallel
+        for name in ("activation_checkpointing", "wrap", "reshard_after_forward", "param_dtype"):
+            self.parallel.of_stages(name, len(self.config.stages))
         plain = {"net": asdict(self.config), "optimizer": asdict(self.optimizer_config), "compile": compile}
-        plain |= {"budget": asdict(self.budget)}
+        plain |= {"budget": asdict(self.budget), "parallel": asdict(self.parallel)}
         self.save_hyperparameters(plain, logger=False)
         self.compile_net = compile
         self.spent = Spent()
         self._since, self._seconds = 0.0, 0.0  # when this step began, and what the last one took on this device
         self.told_of_cap = False
+        self.step = Step()
+        self.votes = Votes()
+        self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
+        self.failure: str | None = None  # why the run stops before its end
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.metrics: dict[str, BitsPerByte] = {}
         self.units: dict[str, UnitStatistics] = {}
@@ -69,11 +83,12 @@ class AUNetModule(LightningModule):
         """Builds the network, once."""
         if "net" in self._modules:
             return
-        self.net = AUNet(self.config, self.splitters)
+        devices = self._device_mesh["data_parallel"] if self._device_mesh is not None else None
+        precision = str(self.trainer.precision) if self._trainer is not None else "32-true"
+        seed = torch.initial_seed() >> 1
+        self.net = build(self.config, self.splitters, seed, self.parallel, devices, precision, self.compile_net)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
-        if self.compile_net:
-            self.net.compile()
 
     def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None) -> Output:
         """As `AUNet.forward`."""
@@ -93,6 +108,7 @@ class AUNetModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self._since = self._since or time.perf_counter()
+        self._reseed(batch_index)
         if self.global_step == 0 and batch_index == 0:
             self.learning.calibrate(batch, self._gather)
 
@@ -105,38 +121,48 @@ class AUNetModule(LightningModule):
             batch["sizes"].sum(),
             nats.detach()[text].sum() / math.log(2),
             nats.detach().sum(),
-        ]
-        sums += [
+            (batch["documents"] >= 0).sum(),
             self.cost.row_flops(positions(batch, output)).sum(),
             text.new_tensor(self._seconds, dtype=torch.double),
+            *text.new_tensor(self.votes.mine(), dtype=torch.double),
         ]
-        counts = [*output.units.sum(0), *output.dropped.sum(0), (batch["documents"] >= 0).sum()]
+        counts = [*output.units.sum(0), *output.dropped.sum(0)]
         decisions = self.learning.sums(batch, output)
         of_decisions = [value for part in decisions.values() for value in part]
         totals = [value.detach().double() for value in (*sums, *counts, *of_decisions)]
         # Over the whole batch: devices have different numbers of targets.
-        n_targets, n_bytes, bits, all_nats, flops, seconds, *counted = self._reduce(torch.stack(totals)).tolist()
-        counted, n_read, decided = counted[: len(counts) - 1], counted[len(counts) - 1], counted[len(counts) :]
+        found = self._reduce(torch.stack(totals)).tolist()
+        here, (flops, seconds, *votes), found = found[:5], found[5 : 7 + len(Votes.NAMES)], found[len(sums) :]
+        counted, decided = found[: len(counts)], found[len(counts) :]
 
+        if self.step.ended:
+            self.step = Step()
+        step, n_targets, n_bytes = self.step, here[0], here[1]
+        step.add(here, counted, batch)
+        self.votes.count(votes)
         before, seconds = self.spent, seconds / self.trainer.world_size
         self.spent = Spent(before.flops + flops, before.bytes + n_bytes, before.seconds + seconds)
-        self.log("train/bpb", bits / max(n_bytes, 1), prog_bar=True)
-        self.log("train/loss", all_nats / max(n_targets, 1))
+        self.log("train/bpb", step.bits / max(step.bytes, 1), prog_bar=True)
+        self.log("train/loss", step.nats / max(step.targets, 1))
         self._log_spent()
-        self._log_units(counted, n_read)
+        self._log_units(step)
         learned = self.learning.loss(decisions, decided, n_bytes)
         for name, value in self.learning.logged.items():
             self.log(f"train/{name}", value)
-        # Gradients are averaged over devices, so that this sums to the mean over all targets.
-        return nats.sum() * (self.trainer.world_size / max(n_targets, 1)) + learned * self.trainer.world_size
+        # Gradients are averaged over devices, so that this sums to the mean over all targets: of this batch as they
+        # are, of a step of several by `step.scale`, which is known once all are read.
+        share = self.trainer.world_size / step.first
+        return nats.sum() * share + learned * (share * max(n_targets, 1))
 
     def on_after_backward(self) -> None:
-        self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
+        if self.step.finite:
+            self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         now = time.perf_counter()
         self._seconds, self._since = now - self._since, now  # reading and splitting the next batch counts
-        self._stop_when_spent()
+        if self.step.ended:
+            self._stop_when_spent()
 
     def on_validation_end(self) -> None:
         self._since = 0.0  # begins with the next batch
@@ -165,11 +191,17 @@ class AUNetModule(LightningModule):
             return local
         return cast(Tensor, self.trainer.strategy.reduce(local, reduce_op="sum"))
 
-    def _log_units(self, counted: list[float], n_read: float) -> None:
+    def _reseed(self, batch_index: int) -> None:
+        """What is drawn in a batch is a function of the seed, of where training stands and of the device."""
+        data = cast(Any, self.trainer).datamodule
+        at = f"{getattr(data, 'seed', 0)}/{self.trainer.current_epoch}/{batch_index}/{self.trainer.global_rank}"
+        torch.manual_seed(seed_of(at))
+
+    def _log_units(self, step: Step) -> None:
         """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
         depth = self.config.depth
-        for s, (begun, dropped) in enumerate(zip(counted[:depth], counted[depth:], strict=True)):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", n_read / max(begun, 1))
+        for s, (begun, dropped) in enumerate(zip(step.counts[:depth], step.counts[depth:], strict=True)):
+            self.log(f"train/bytes_per_unit_stage{s + 2}", step.read / max(begun, 1))
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
                 self.log(f"train/dropped_stage{s + 2}", dropped)
@@ -193,12 +225,43 @@ class AUNetModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the trainer says, and logs the norm before."""
+        """Clips as the trainer says, and logs the norm before; skips a step that is not finite."""
+        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        if self.step.batches > 1:
+            torch._foreach_mul_(gradients, self.step.scale(self.trainer.accumulate_grad_batches))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        total = float(whole(norm))
+        self.log("train/grad_norm", total)
+        self.step.ended = True
+        self._check_finite(optimizer, total)
+        self.log("train/skipped_steps", self.skipped)
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-            self.log("train/grad_norm", norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _check_finite(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
+        """Leaves out a step whose loss or gradient is not finite: no parameter and no moment changes."""
+        if self.step.finite and math.isfinite(norm):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        limit = self.optimizer_config.max_skipped
+        corpus: Corpus = cast(Any, self.trainer).datamodule.corpora["train"]
+        told = tell_not_finite(self.step, self.global_step, norm, corpus)
+        optimizer.zero_grad()
+        if self.skipped_in_a_row <= limit:
+            rank_zero_warn(
+                f"{told}. The step is skipped ({self.skipped_in_a_row} in a row; at {limit + 1} the run stops)"
+            )
+        else:
+            self.failure = (
+                f"{told}. It is number {self.skipped_in_a_row} in a row, so the run stops; its weights are as before "
+                "the first, and kept. Lower optimizer.lr or trainer.gradient_clip_val, lengthen "
+                "optimizer.warmup_steps, look at those documents, or raise optimizer.max_skipped"
+            )
+            self.trainer.should_stop = True
 
     def on_validation_epoch_start(self) -> None:
         self._start("val")
@@ -233,14 +296,25 @@ class AUNetModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean nothing without: the splitters, and how much was read."""
-        checkpoint["spent"] = asdict(self.spent)
+        checkpoint["spent"], checkpoint["skipped"] = asdict(self.spent), self.skipped
         data = cast(Any, self.trainer).datamodule
         checkpoint["splitters"] = data.rules
         checkpoint["boundaries"] = data.stack.fingerprint()
         checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
+        if self._device_mesh is None:  # that strategy has names by itself
+            states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
+            pairs = zip(states, optimizers, strict=False)
+            checkpoint["optimizer_states"] = [named(state, self.net, optimizer) for state, optimizer in pairs]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError where the checkpoint's network is another one."""
+        """Takes what the checkpoint says beside weights. Raises UserError where its network is another one."""
+        if self._device_mesh is None:  # else it is checked before weights are loaded
+            self.check_checkpoint(checkpoint)
+        self.spent, self.skipped = Spent(**checkpoint.get("spent", {})), checkpoint.get("skipped", 0)
+        self.steps_trained = checkpoint.get("global_step", 0)
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raises UserError where a checkpoint does not fit: another network, other boundaries or vocabulary."""
         there, here = asdict(AUNetConfig(**checkpoint["hyper_parameters"]["net"])), asdict(self.config)
         if different := [key for key in here if there[key] != here[key]]:
             shown = "; ".join(f"{key} (there {there[key]}, here {here[key]})" for key in different)
@@ -249,8 +323,7 @@ class AUNetModule(LightningModule):
             )
         data = cast(Any, self.trainer).datamodule
         trained, used = checkpoint["splitters"], data.rules
-        names = (*checkpoint["state_dict"], *self.state_dict())
-        if trained != used and any(".predictors." in name for name in names):
+        if trained != used and (self.net.predictors or Stack(trained).learned):
             raise UserError(
                 f"ckpt_path: the checkpoint was trained with splitters {trained}, not {used}, and a learned splitter "
                 "is part of the network. Use the config.yaml of its run folder"
@@ -264,8 +337,6 @@ class AUNetModule(LightningModule):
                 "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
                 "train on the same data.train_files"
             )
-        self.spent = Spent(**checkpoint.get("spent", {}))
-        self.steps_trained = checkpoint.get("global_step", 0)
 
     def _total_steps(self, step: int = 0) -> float:
         """The steps of the whole run; under a budget, as many as it buys at the price of those so far.

@@ -1,10 +1,13 @@
 """AdamW with a learning rate per stage, weight decay on matrices only, linear warm-up and a cosine."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 
 
@@ -28,6 +31,8 @@ class OptimizerConfig:
     """multiples of lr, one per stage from bytes up; null: 1 for all"""
     splitter_lr: float = 1.0
     """multiple of their stage's learning rate for learned splitters"""
+    max_skipped: int = 10
+    """steps in a row whose loss or gradient is not finite that are skipped; at the next the run stops"""
 
     def __post_init__(self) -> None:
         self.betas = (self.betas[0], self.betas[1])
@@ -35,6 +40,8 @@ class OptimizerConfig:
             raise ValueError(f"optimizer: lr is {self.lr}, it must be above 0")
         if min([self.splitter_lr, *(self.stage_lr or [])]) < 0:
             raise ValueError("optimizer: stage_lr and splitter_lr must be 0 or more")
+        if self.max_skipped < 0:
+            raise ValueError(f"optimizer: max_skipped is {self.max_skipped}, it must be 0 or more")
         if self.warmup_steps < 0:
             raise ValueError(f"optimizer: warmup_steps is {self.warmup_steps}, it must be 0 or more")
 
@@ -62,7 +69,7 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
     for name, parameter in net.named_parameters():
         learned = name.startswith("predictors.")
         groups.setdefault((stage_of(name, n_stages), learned, parameter.ndim >= 2), []).append(parameter)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {
                 "params": parameters,
@@ -74,6 +81,32 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
         ],
         lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
     )  # fmt: skip
+    names = {parameter: f"net.{name}" for name, parameter in net.named_parameters()}
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: numbered(state, order))
+    return optimizer
+
+
+def named(state: Mapping[str, Any], net: AUNet, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns an optimizer's state with parameters by name in place of number: the form that fits any number of
+    devices, and in which no two groups can be mixed up. (`numbered` takes it back.)"""
+    names = {parameter: f"net.{name}" for name, parameter in net.named_parameters()}
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    groups = [group | {"params": [order[i] for i in group["params"]]} for group in state["param_groups"]]
+    return {"state": {order[i]: one for i, one in state["state"].items()}, "param_groups": groups}
+
+
+def numbered(state: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """Returns an optimizer's state with parameters by their place in `order`, if it has them by name. Raises UserError
+    where it is that of other groups."""
+    there = [name for group in state["param_groups"] for name in group["params"]]
+    if not all(isinstance(name, str) for name in there):
+        return state
+    if there != [*order]:
+        raise UserError("ckpt_path: the optimizer's groups of parameters are others than in this version: start anew")
+    place = {name: i for i, name in enumerate(order)}
+    groups = [group | {"params": [place[name] for name in group["params"]]} for group in state["param_groups"]]
+    return {"state": {place[name]: one for name, one in state["state"].items()}, "param_groups": groups}
 
 
 def stage_of(name: str, n_stages: int) -> int:

@@ -1,0 +1,1 @@
+"""Many devices: how a network is cut among them, what their checkpoints are, and who notices that one is gone."""

@@ -1,0 +1,151 @@
+"""How a network is built and, over several devices, cut among them: FSDP2 (`fully_shard`), by block or by stage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from aunet_lightning.errors import UserError
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.config import AUNetConfig
+from splitters.registry import Spec
+
+Kind = Literal["float32", "bfloat16"]
+Wrap = Literal["block", "stage"]
+
+
+@dataclass
+class ParallelConfig:
+    """How memory and communication are traded for time; lists have one entry per stage, from bytes up. All but
+    activation_checkpointing is for trainer.strategy fsdp2."""
+
+    activation_checkpointing: bool | list[bool] = False
+    """keep only the inputs of blocks for the backward, which computes the rest again (on one device too)"""
+    wrap: Wrap | list[Wrap] = "block"
+    """what is gathered at once: each block, or all blocks of a stage's encoder, decoder or trunk"""
+    reshard_after_forward: bool | list[bool] = True
+    """free gathered weights after the forward, and gather them again in the backward; false: keep them until then"""
+    param_dtype: Kind | list[Kind] | None = None
+    """what weights are gathered and multiplied in; null: as trainer.precision says (bf16-mixed: bfloat16). Named
+    ones are for trainer.precision 32-true, and norms and the residual stream are in it too"""
+    reduce_dtype: Kind = "float32"
+    """what gradients are summed in"""
+    cpu_offload: bool = False
+    """keep weights, gradients and moments in the host's memory, and step there"""
+    shard_size: int | None = None
+    """devices that weights are divided among, for example those of a node; groups of so many hold copies; null: all"""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("wrap", get_args(Wrap)),
+            ("param_dtype", get_args(Kind)),
+            ("reduce_dtype", get_args(Kind)),
+        ):
+            value = getattr(self, name)
+            for one in value if isinstance(value, list) else [value]:
+                if one not in allowed and not (name == "param_dtype" and value is None):
+                    raise ValueError(f"parallel.{name} has {one!r}: choose one of {', '.join(allowed)}")
+
+    def of_stages(self, name: str, n_stages: int) -> list[Any]:
+        """Returns a setting for each stage. Raises ValueError where a list has another length."""
+        value = getattr(self, name)
+        values = value if isinstance(value, list) else [value] * n_stages
+        if len(values) != n_stages:
+            raise ValueError(f"parallel.{name} has {len(values)} entries, the model has {n_stages} stages")
+        return values
+
+
+def build(
+    config: AUNetConfig,
+    splitters: Sequence[Spec],
+    seed: int,
+    parallel: ParallelConfig,
+    devices: DeviceMesh | None = None,
+    precision: str = "32-true",
+    compile: bool = False,
+) -> AUNet:
+    """Returns a network with its weights drawn, cut among `devices` if there are any; each device holds no more of
+    it at any time than its part. Raises UserError where the settings contradict each other.
+
+    seed: the same on all devices; the same weights come of it on any number of them.
+    """
+    n_stages = len(config.stages)
+    with torch.device("meta"):
+        net = AUNet(config, splitters)
+    if net.stack is not None:  # small, and perhaps somebody else's: built as they are
+        for s, rule in net.stack.learned.items():
+            with torch.device("cpu"):
+                net.predictors[str(s)] = rule.predictor(config.stages[s].dim)
+    net.init_predictors(seed)
+    for s, recompute in enumerate(parallel.of_stages("activation_checkpointing", n_stages)):
+        for block in blocks(net, s):
+            block.recompute = recompute
+    device = torch.get_default_device()
+    if devices is not None:
+        if compile:  # what gathers weights between them is no part of it
+            for s in range(n_stages):
+                for block in blocks(net, s):
+                    block.compile()
+        shard(net, parallel, devices, precision)
+        device = torch.device("cpu" if parallel.cpu_offload else devices.device_type)
+    net._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+    net.init_weights_drawn(seed)
+    if compile and devices is None:
+        net.compile()
+    return net
+
+
+def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: str) -> None:
+    """Cuts each block (or each stage's blocks), what leads between stages, learned splitters, and then the rest."""
+    n_stages, world = len(net.config.stages), devices.size()
+    mesh = devices
+    if parallel.shard_size is not None and parallel.shard_size != world:
+        if parallel.shard_size < 1 or world % parallel.shard_size:
+            raise UserError(f"model.parallel.shard_size is {parallel.shard_size}, it must divide the devices ({world})")
+        shape = (world // parallel.shard_size, parallel.shard_size)
+        mesh = init_device_mesh(devices.device_type, shape, mesh_dim_names=("copies", "parts"))
+    named = parallel.of_stages("param_dtype", n_stages)
+    if parallel.param_dtype is not None and precision != "32-true":
+        raise UserError(
+            f"model.parallel.param_dtype is {parallel.param_dtype} with trainer.precision {precision}: name one of the "
+            "two (trainer.precision 32-true, or param_dtype null)"
+        )
+    autocast = torch.bfloat16 if precision == "bf16-mixed" else None
+    kinds = [autocast if kind is None else getattr(torch, kind) for kind in named]
+    again = parallel.of_stages("reshard_after_forward", n_stages)
+    wraps = parallel.of_stages("wrap", n_stages)
+    offload = CPUOffloadPolicy(pin_memory=devices.device_type != "cpu") if parallel.cpu_offload else OffloadPolicy()
+
+    def cut(modules: nn.Module | list[nn.Module], s: int, kind: torch.dtype | None, **options: Any) -> None:
+        # Under autocast inputs keep their type, so that the residual stream is what it is on one device.
+        policy = MixedPrecisionPolicy(kind, getattr(torch, parallel.reduce_dtype), cast_forward_inputs=autocast is None)
+        fully_shard(modules, mesh=mesh, mp_policy=policy, offload_policy=offload, **options)
+
+    for s in range(n_stages):
+        options = {"reshard_after_forward": again[s]}
+        groups = [net.trunk] if s == net.config.depth else [net.encoders[s], net.decoders[s]]
+        for group in groups:
+            for modules in [[*group.children()]] if wraps[s] == "stage" else [[block] for block in group.children()]:
+                cut(modules if len(modules) > 1 else modules[0], s, kinds[s], **options)
+        if s < net.config.depth:
+            for between in (net.poolings[s], net.upsamplings[s]):
+                cut(between, s, kinds[s], **options)
+        if str(s) in net.predictors:
+            cut(net.predictors[str(s)], s, None, **options)
+    cut(net, 0, kinds[0])
+
+
+def blocks(net: AUNet, s: int) -> list[nn.Module]:
+    """Returns all blocks of a stage."""
+    if s == net.config.depth:
+        return [*net.trunk.children()]
+    return [*net.encoders[s].children(), *net.decoders[s].children()]
+
+
+def whole(value: Tensor) -> Tensor:
+    """Returns a tensor that may be divided among devices, whole. (All of them have to call it.)"""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value

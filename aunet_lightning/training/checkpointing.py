@@ -1,0 +1,166 @@
+"""When a run is saved, what is kept of it, and how it ends when it is told to.
+
+Checkpoints are `step-NNNNNNNN.ckpt`, each whole or not there; `last.ckpt` and `best.ckpt` point at two of them.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from aunet_lightning.distributed.checkpoints import PART, point, remove
+from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
+from aunet_lightning.training.module import AUNetModule
+
+MONITOR = "val/bpb"
+
+
+class Stopped(Exception):
+    """A run that was told to stop, and is saved."""
+
+    def __init__(self, by: signal.Signals, step: int) -> None:
+        super().__init__(f"stopped by {by.name} after step {step}, which is saved: the same command goes on from there")
+        self.exit_code = 128 + by
+
+
+class Checkpointing(Checkpoint):
+    """Saves every so many steps and minutes, what is best in validation, at the end, and on SIGTERM and SIGUSR1.
+
+    A signal to any device is heard by all in the same step. Both end the run once it is saved; under SLURM SIGUSR1
+    (sbatch --signal=USR1@120) puts the job back into the queue.
+    """
+
+    def __init__(self, folder: RunFolder, run: RunConfig) -> None:
+        self.folder, self.run = folder, run
+        self.scores: dict[int, float] = {}  # step → BPB
+        self.pending: Path | None = None  # being written
+        self.saved = -1  # the last step that was
+        self.next_time = 0.0
+        self.handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scores": dict(self.scores)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scores = dict(state_dict["scores"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.next_time = time.monotonic() + 60 * (self.run.checkpoint_minutes or 0)
+        if trainer.is_global_zero:
+            for left in self.folder.checkpoints.glob(f"*{PART}"):  # by a run that was killed
+                remove(left)
+        module = cast(AUNetModule, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            # In place of Lightning's, which save or speak with other devices in the middle of a step.
+            for number, vote in ((signal.SIGTERM, "stop"), (signal.SIGUSR1, "requeue")):
+                self.handlers[number] = signal.signal(number, lambda *_, vote=vote: module.votes.asked.add(vote))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._settle(trainer)
+        module = cast(AUNetModule, pl_module)
+        if not module.step.ended:  # gradients are being accumulated
+            return
+        if self.run.checkpoint_minutes and trainer.is_global_zero and time.monotonic() >= self.next_time:
+            module.votes.asked.add("save")  # heard in the next step
+            self.next_time = time.monotonic() + 60 * self.run.checkpoint_minutes
+        agreed, module.votes.agreed = module.votes.agreed, set()
+        step = trainer.global_step
+        told = agreed & {"stop", "requeue"}
+        # Where a validation follows it is waited for: a run that goes on from here would not make it up.
+        # So with the last step, which is saved at the end.
+        if told or ((step % self.run.checkpoint_every == 0 or "save" in agreed) and not self._more_follows(trainer)):
+            cast(Any, trainer)._logger_connector.update_train_step_metrics()  # or a kill from here on would lose them
+            self._save(trainer)
+        if told:
+            self._stop(trainer, signal.SIGUSR1 if "requeue" in told else signal.SIGTERM)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        score = trainer.callback_metrics.get(MONITOR)
+        if trainer.state.fn != "fit" or trainer.sanity_checking or score is None:
+            return
+        step = trainer.global_step
+        self.scores[step] = float(score)
+        if step in self._best() or step % self.run.checkpoint_every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+        self._settle(trainer, wait=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _more_follows(self, trainer: Trainer) -> bool:
+        """Whether this step is followed by a validation, or is the last."""
+        loop: Any = trainer.fit_loop
+        last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        return last or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+    def _save(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        if step == self.saved:
+            return
+        self._settle(trainer, wait=True)
+        self.pending, self.saved = self.folder.step(step), step
+        trainer.save_checkpoint(self.pending)
+        self._settle(trainer)
+
+    def _settle(self, trainer: Trainer, wait: bool = False) -> None:
+        """Where a checkpoint is written: points at it, and removes what is no longer kept."""
+        strategy: Any = trainer.strategy
+        if self.pending is None or (getattr(strategy, "saving", False) and not wait):
+            return
+        if wait and hasattr(strategy, "wait"):
+            strategy.wait()
+        path, self.pending = self.pending, None
+        if not trainer.is_global_zero:
+            return
+        failed = getattr(strategy, "failed", None) or getattr(strategy.checkpoint_io, "failed", None)
+        if failed or not path.exists():
+            rank_zero_warn(
+                f"the checkpoint {path} could not be written ({failed}): the run goes on, and tries again later"
+            )
+            return
+        try:
+            self._keep()
+        except OSError as error:
+            rank_zero_warn(f"{self.folder.checkpoints} could not be tidied ({error}): older checkpoints stay")
+
+    def _best(self) -> list[int]:
+        """The steps with the lowest BPB, best first."""
+        return sorted(self.scores, key=lambda step: (self.scores[step], step))[: self.run.keep_best]
+
+    def _keep(self) -> None:
+        there = self.folder.saved()  # by step, whole ones
+        best = [step for step in self._best() if step in there]
+        kept = {*sorted(there)[-self.run.keep_last :], *best}
+        point(self.folder.last, there[max(there)])
+        if best:
+            point(self.folder.best, there[best[0]])
+        for step in there.keys() - kept:
+            remove(there[step])
+
+    def _stop(self, trainer: Trainer, by: signal.Signals) -> None:
+        self._settle(trainer, wait=True)
+        job = os.environ.get("SLURM_JOB_ID")
+        if by == signal.SIGUSR1 and job and trainer.is_global_zero:
+            array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+            job = f"{array}_{task}" if array and task else job
+            if not re.fullmatch(r"[0-9_]+", job):
+                rank_zero_warn(f"SLURM_JOB_ID is {job!r}, no number: the job is not put back into the queue")
+            else:
+                done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+                rank_zero_info(f"scontrol requeue {job}: {done.stderr.strip() or 'done'}")
+        raise Stopped(by, trainer.global_step)

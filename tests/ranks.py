@@ -1,0 +1,82 @@
+"""Runs of several processes on this machine, as torchrun starts them; from a server that has imported everything."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import torch
+
+
+class Ranks:
+    """`aunet` with some arguments in so many processes. Their output is in out-RANK.txt of the folder they run in."""
+
+    def __init__(self, n, place, *arguments, env=None):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["aunet_lightning.cli.training", "tests.ranks", "mlflow.tracking"])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.place = Path(place)
+        found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
+        common = {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "AUNET_CACHE": str(self.place / "cache")}
+        arguments = [str(argument) for argument in arguments]
+        if n > 1 and arguments[0] != "generate":
+            arguments += ["--trainer.devices", str(n)]
+        self.processes = []
+        for rank in range(n):
+            own = {} if n == 1 else found | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own |= {"AUNET_CACHE": common["AUNET_CACHE"]} | (env or {})
+            process = context.Process(target=_one, args=(rank, self.place, own, arguments))
+            process.start()
+            self.processes.append(process)
+
+    def wait(self, timeout=120):
+        """Returns the exit codes."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(max(deadline - time.monotonic(), 0.1))
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+        return codes
+
+    def output(self, rank=0):
+        return (self.place / f"out-{rank}.txt").read_text(errors="replace")
+
+    def kill(self, rank, number=signal.SIGKILL):
+        os.kill(self.processes[rank].pid, number)
+
+    def kill_all(self):
+        for rank in range(len(self.processes)):
+            self.kill(rank)
+        self.wait(10)
+
+
+def ranks(n, place, *arguments, code=0, timeout=120, env=None):
+    """Runs `aunet` in n processes to the end; returns what rank 0 printed."""
+    run = Ranks(n, place, *arguments, env=env)
+    codes = run.wait(timeout)
+    shown = "\n".join(run.output(rank) for rank in range(n))
+    assert codes == [code] * n, f"{codes}\n{shown[-6000:]}"
+    return run.output()
+
+
+def _one(rank, place, env, arguments):
+    log = (place / f"out-{rank}.txt").open("w", buffering=1)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    os.chdir(place)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    from aunet_lightning.cli.main import main
+
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = error.code
+    raise SystemExit(code)
