@@ -2,8 +2,11 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -66,13 +69,18 @@ def ranks(n, place, *arguments, code=0, timeout=120, env=None):
 
 def _one(rank, place, env, arguments):
     log = (place / f"out-{rank}.txt").open("w", buffering=1)
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
+    shown = log.fileno()
+    if "AUNET_TEST_LIMIT" in env:  # which is no limit to what is shown
+        shown = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log).stdin.fileno()
+    os.dup2(shown, 1)
+    os.dup2(shown, 2)
     os.chdir(place)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
     os.environ.update(env)
     torch.set_num_threads(1)
+    if limit := env.get("AUNET_TEST_LIMIT"):
+        threading.Thread(target=_fill_disk, args=limit.split(), daemon=True).start()
     from aunet_lightning.cli.main import main
 
     try:
@@ -80,3 +88,11 @@ def _one(rank, place, env, arguments):
     except SystemExit as error:
         code = error.code
     raise SystemExit(code)
+
+
+def _fill_disk(metrics, step, most):
+    """Once this step is logged, lets no file of this process grow past so many bytes."""
+    path = Path(metrics)
+    while not (path.exists() and f'"step": {step},' in path.read_text()):
+        time.sleep(0.01)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))

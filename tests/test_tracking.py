@@ -71,13 +71,16 @@ def test_points_wait_for_a_server_that_went_away(tmp_path, uri, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(ours._client, "log_batch", gone)
-        patch.setattr(ours, "_next_send", 0.0)
+        patch.setattr(ours._client, "log_text", gone)
+        ours.log_metrics({"train/bpb": 2.0}, 1)
         with pytest.warns(UserWarning, match="does not answer"):
-            ours.log_metrics({"train/bpb": 2.0}, 1)
+            assert not ours.send()
         for step in range(2, 6):
             ours.log_metrics({"train/bpb": 3.0}, step)
+        ours.log_text("hello", "note.md")
         assert not ours.send()
     assert ours.send()
+    assert [p.read_text() for p in (tmp_path / "store" / "mlartifacts").rglob("note.md")] == ["hello"]
     assert [step for step, _ in history(uri, ours.run_id, "train/bpb")] == list(range(6))
 
 
@@ -100,6 +103,7 @@ def test_points_unsent_when_a_run_dies_are_sent_by_the_next(tmp_path, uri):
 def test_an_experiment_keeps_its_artifacts_beside_the_store(tmp_path, uri):
     ours = logger(tmp_path, uri)
     ours.log_text("hello", "note.md")
+    assert ours.send()
     assert (tmp_path / "run" / "note.md").read_text() == "hello"
     assert [p.read_text() for p in (tmp_path / "store" / "mlartifacts").rglob("note.md")] == ["hello"]
 

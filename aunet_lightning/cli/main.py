@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -19,6 +20,7 @@ Autoregressive U-Nets on raw bytes: train them, and see which splitter serves wh
   predict     bits of every test document, to predictions.jsonl in the run's folder
   compare     a grid of runs at equal cost, and its report: aunet compare -c experiments/compare/nonspace-short.yaml
   plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
+  export      a checkpoint's weights as one safetensors file: aunet export CKPT --out model.safetensors
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     light: dict[str, Callable[[list[str]], int]] = {
         "generate": _generate,
+        "export": _export,
         "split": looking.split,
         "splitters": looking.splitters,
         "vocabulary": looking.vocabulary,
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _generate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("aunet generate", description="Generate text from a checkpoint.")
-    parser.add_argument("checkpoint", help="a .ckpt file of a run")
+    parser.add_argument("checkpoint", help="a checkpoint of a run (file or folder), or what aunet export wrote")
     parser.add_argument("--prompt", action="append", help="beginning of the text; may be given several times")
     parser.add_argument("--bytes", type=int, default=200, help="how many bytes to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
@@ -91,6 +94,19 @@ def _generate(arguments: list[str]) -> int:
     prompts = [prompt.encode() for prompt in options.prompt or [""]]
     for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed, tokenizer):
         print(text.decode("utf-8", "replace"))
+    return 0
+
+
+def _export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("aunet export", description="Write a checkpoint's weights to one file.")
+    parser.add_argument("checkpoint", help="a checkpoint of a run, a file or a folder")
+    parser.add_argument("--out", help="the file (default: MODEL.safetensors beside the run's config.yaml)")
+    options = parser.parse_args(arguments)
+    from aunet_lightning.distributed.checkpoints import export
+
+    checkpoint = Path(options.checkpoint)
+    out = Path(options.out) if options.out else checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
+    print(f"{export(checkpoint, out):,} parameters: {out}")
     return 0
 
 

@@ -376,7 +376,7 @@ def _quieten() -> None:
     """Leaves out lines that tell the user of this program nothing: advertisement, and a store that is made."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).addFilter(lambda record: not re.search("Tip:|weights_only", record.getMessage()))
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the logger says it in a line
 
 
 @rank_zero_only

@@ -14,6 +14,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,12 @@ class MLflowRunLogger(Logger):
         self._last: dict[str, int] = {}
         self._lowest: dict[str, float] = {}
         self._next_send = 0.0
-        self._told = False
+        self._told: set[str] = set()  # what has been warned of, since it last worked
+        self._unwritten: list[str] = []  # lines that are not in the file yet
+        self._texts: dict[str, str] = {}  # artifacts that are not in MLflow yet
+        self._sender = ThreadPoolExecutor(1, "mlflow")  # a server that hangs holds up nobody
+        self._sending: Future[bool] | None = None
+        self.ends_as: str | None = None  # the status of a run that ends before it is done; None: FAILED
 
     @property
     def name(self) -> str:
@@ -123,11 +129,27 @@ class MLflowRunLogger(Logger):
         if not fresh:
             return
         point = {"step": step, "time": int(time.time() * 1000), "metrics": fresh}
-        with self.folder.metrics.open("a") as file:
-            file.write(json.dumps(point) + "\n")
+        self._unwritten.append(json.dumps(point) + "\n")
+        self._write()
         self._remember(point)
-        if time.monotonic() >= self._next_send:
-            self.send()
+        if time.monotonic() >= self._next_send and (self._sending is None or self._sending.done()):
+            self._sending = self._sender.submit(self._send)
+
+    def _write(self) -> None:
+        """Writes what is not in the file yet, all of it or nothing."""
+        begin = 0
+        try:
+            with self.folder.metrics.open("ab", buffering=0) as file:
+                begin = file.tell()
+                written = file.write(text := "".join(self._unwritten).encode())
+                if written != len(text):
+                    file.truncate(begin)
+                    raise OSError("no space left")
+        except OSError as error:
+            self._warn("file", f"{self.folder.metrics} cannot be written ({_short(error)}): its points wait in memory")
+        else:
+            self._told.discard("file")
+            self._unwritten.clear()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: a run's parameters are chosen ones, logged at its start; all settings are in config.yaml."""
@@ -136,13 +158,20 @@ class MLflowRunLogger(Logger):
     def log_text(self, text: str, artifact: str) -> None:
         """Keeps a text beside the run and as an artifact of it."""
         path = self.folder.path / artifact
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        self._try(lambda: self._client.log_text(self.run_id, text, artifact))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            self._warn("file", f"{path} cannot be written ({_short(error)})")
+        self._texts[artifact] = text
 
     @rank_zero_only
     def send(self) -> bool:
-        """Sends what is not yet sent. Returns whether all of it arrived; a failure is told once and tried later."""
+        """Sends what is not yet sent, and waits. Returns whether all of it arrived."""
+        return self._sender.submit(self._send).result()
+
+    def _send(self) -> bool:
+        """In the sender's thread: a failure is told once and tried later."""
         from mlflow.entities import Metric
 
         self._next_send = time.monotonic() + SEND_EVERY
@@ -156,31 +185,45 @@ class MLflowRunLogger(Logger):
                 return False
             self._sent = end
             self._keep_state()
+        for artifact, text in [*self._texts.items()]:
+            if not self._try(lambda text=text, name=artifact: self._client.log_text(self.run_id, text, name)):
+                return False
+            if self._texts.get(artifact) is text:
+                del self._texts[artifact]
         return True
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self.run_id is None:
             return
+        if self._unwritten:
+            self._write()
         if not self.send():
             rank_zero_warn(
-                f"{len(self._points) - self._sent} points did not reach MLflow; they are in {self.folder.metrics}, "
-                "and the same command sends them"
+                f"{len(self._points) - self._sent} points and {len(self._texts)} artifacts did not reach MLflow; they "
+                f"are in {self.folder.path}, and the same command sends the points"
             )
-        self._try(lambda: self._client.set_terminated(self.run_id, {"success": "FINISHED"}.get(status, "FAILED")))
+        ended = "FINISHED" if status == "success" else self.ends_as or "FAILED"
+        self._try(lambda: self._client.set_terminated(self.run_id, ended))
 
     def _try(self, call: Any) -> bool:
         try:
             call()
         except Exception as error:  # whatever the store raises, the run goes on
-            if not self._told:
-                rank_zero_warn(
-                    f"MLflow at {self.uri} does not answer ({_short(error)}); metrics wait in {self.folder.metrics}"
-                )
-            self._told, self._next_send = True, time.monotonic() + 3 * SEND_EVERY
+            self._warn(
+                "mlflow",
+                f"MLflow at {self.uri} does not answer ({_short(error)}); metrics wait in {self.folder.metrics}",
+            )
+            self._next_send = time.monotonic() + 3 * SEND_EVERY
             return False
-        self._told = False
+        self._told.discard("mlflow")
         return True
+
+    def _warn(self, what: str, text: str) -> None:
+        """Warns once, until it has worked again."""
+        if what not in self._told:
+            self._told.add(what)
+            rank_zero_warn(text)
 
     def _keep_state(self) -> None:
         state = {
@@ -190,8 +233,11 @@ class MLflowRunLogger(Logger):
             "sent": self._sent,
         }
         part = self.folder.mlflow.with_suffix(".part")
-        part.write_text(json.dumps(state))
-        part.replace(self.folder.mlflow)
+        try:
+            part.write_text(json.dumps(state))
+            part.replace(self.folder.mlflow)
+        except OSError as error:
+            self._warn("file", f"{self.folder.mlflow} cannot be written ({_short(error)})")
 
 
 def open_store(uri: str) -> Any:

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from aunet_lightning.distributed.checkpoints import PART, point, remove
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.module import AUNetModule
 
@@ -43,6 +44,7 @@ class Checkpointing(Checkpoint):
         self.scores: dict[int, float] = {}  # step → BPB
         self.pending: Path | None = None  # being written
         self.saved = -1  # the last step that was
+        self.unvalidated = False  # whether a validation is due after this step
         self.next_time = 0.0
         self.handlers: dict[int, Any] = {}
 
@@ -74,24 +76,46 @@ class Checkpointing(Checkpoint):
             module.votes.asked.add("save")  # heard in the next step
             self.next_time = time.monotonic() + 60 * self.run.checkpoint_minutes
         agreed, module.votes.agreed = module.votes.agreed, set()
-        step = trainer.global_step
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            return  # it is saved at the end, after the last validation
+        loop: Any = trainer.fit_loop
+        self.unvalidated = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
         told = agreed & {"stop", "requeue"}
-        # Where a validation follows it is waited for: a run that goes on from here would not make it up.
-        # So with the last step, which is saved at the end.
-        if told or ((step % self.run.checkpoint_every == 0 or "save" in agreed) and not self._more_follows(trainer)):
+        if agreed or trainer.global_step % self.run.checkpoint_every == 0:
             cast(Any, trainer)._logger_connector.update_train_step_metrics()  # or a kill from here on would lose them
             self._save(trainer)
         if told:
-            self._stop(trainer, signal.SIGUSR1 if "requeue" in told else signal.SIGTERM)
+            self._stop(trainer, told)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        votes = cast(AUNetModule, pl_module).votes
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            told = {
+                name for name in ("stop", "requeue")
+                if trainer.strategy.reduce_boolean_decision(name in votes.asked, all=False)
+            }  # fmt: skip
+            if told and trainer.global_step != trainer.max_steps:
+                self._save(trainer)
+                self._stop(trainer, told)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Where a validation is due after this step: lets Lightning make it up, as one that was begun."""
+        if self.unvalidated:
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress = {"total": dict(begun), "current": dict(begun), "is_last_batch": False}
+            loops = checkpoint["loops"]["fit_loop"]
+            loops["epoch_loop.val_loop.batch_progress"] = progress
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # counted after a validation
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         score = trainer.callback_metrics.get(MONITOR)
         if trainer.state.fn != "fit" or trainer.sanity_checking or score is None:
             return
-        step = trainer.global_step
-        self.scores[step] = float(score)
-        if step in self._best() or step % self.run.checkpoint_every == 0:
+        self.unvalidated = False
+        self.scores[trainer.global_step] = float(score)
+        if trainer.global_step in self._best():
             self._save(trainer)
+            self._settle(trainer, tidy=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -102,12 +126,6 @@ class Checkpointing(Checkpoint):
             signal.signal(number, handler)
         self.handlers = {}
 
-    def _more_follows(self, trainer: Trainer) -> bool:
-        """Whether this step is followed by a validation, or is the last."""
-        loop: Any = trainer.fit_loop
-        last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        return last or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step
         if step == self.saved:
@@ -117,9 +135,11 @@ class Checkpointing(Checkpoint):
         trainer.save_checkpoint(self.pending)
         self._settle(trainer)
 
-    def _settle(self, trainer: Trainer, wait: bool = False) -> None:
-        """Where a checkpoint is written: points at it, and removes what is no longer kept."""
+    def _settle(self, trainer: Trainer, wait: bool = False, tidy: bool = False) -> None:
+        """Where a checkpoint is written (or to `tidy`): points at it, and removes what is no longer kept."""
         strategy: Any = trainer.strategy
+        if self.pending is None and tidy and trainer.is_global_zero and self.folder.saved():
+            self._keep()
         if self.pending is None or (getattr(strategy, "saving", False) and not wait):
             return
         if wait and hasattr(strategy, "wait"):
@@ -129,20 +149,24 @@ class Checkpointing(Checkpoint):
             return
         failed = getattr(strategy, "failed", None) or getattr(strategy.checkpoint_io, "failed", None)
         if failed or not path.exists():
+            remove(path.with_name(path.name + PART))
             rank_zero_warn(
                 f"the checkpoint {path} could not be written ({failed}): the run goes on, and tries again later"
             )
             return
-        try:
-            self._keep()
-        except OSError as error:
-            rank_zero_warn(f"{self.folder.checkpoints} could not be tidied ({error}): older checkpoints stay")
+        self._keep()
 
     def _best(self) -> list[int]:
         """The steps with the lowest BPB, best first."""
         return sorted(self.scores, key=lambda step: (self.scores[step], step))[: self.run.keep_best]
 
     def _keep(self) -> None:
+        try:
+            self._tidy()
+        except OSError as error:
+            rank_zero_warn(f"{self.folder.checkpoints} could not be tidied ({error}): older checkpoints stay")
+
+    def _tidy(self) -> None:
         there = self.folder.saved()  # by step, whole ones
         best = [step for step in self._best() if step in there]
         kept = {*sorted(there)[-self.run.keep_last :], *best}
@@ -152,8 +176,9 @@ class Checkpointing(Checkpoint):
         for step in there.keys() - kept:
             remove(there[step])
 
-    def _stop(self, trainer: Trainer, by: signal.Signals) -> None:
+    def _stop(self, trainer: Trainer, told: set[str]) -> None:
         self._settle(trainer, wait=True)
+        by = signal.SIGUSR1 if "requeue" in told else signal.SIGTERM
         job = os.environ.get("SLURM_JOB_ID")
         if by == signal.SIGUSR1 and job and trainer.is_global_zero:
             array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -163,4 +188,7 @@ class Checkpointing(Checkpoint):
             else:
                 done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
                 rank_zero_info(f"scontrol requeue {job}: {done.stderr.strip() or 'done'}")
+        for logger in trainer.loggers:
+            if isinstance(logger, MLflowRunLogger):
+                logger.ends_as = "KILLED"
         raise Stopped(by, trainer.global_step)

@@ -1,0 +1,238 @@
+"""Several processes: the same numbers as one, and nothing lost when some of them die."""
+
+import json
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+
+from aunet_lightning.cli.main import main
+from aunet_lightning.distributed.checkpoints import PART, read
+from tests.ranks import Ranks, ranks
+from tests.test_runs import SETTINGS, points
+
+pytestmark = pytest.mark.slow
+STEPS = 20
+SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_check_interval", 10, "--report.ngrams", "[]",
+         "--run.checkpoint_every", 5]  # fmt: skip
+KINDS = {
+    "rule": [],
+    "router": ["--splitter", "{name: router, bytes_per_unit: 4}"],
+    "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
+}
+TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
+          "--model.parallel.reshard_after_forward", "[true, false, true]", "--model.parallel.cpu_offload", "true",
+          "--model.parallel.shard_size", "2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
+
+
+@pytest.fixture(scope="module")
+def one(place):
+    """Folders of runs of one process, made when asked for."""
+    made = {}
+
+    def of(kind):
+        if kind not in made:
+            ranks(1, place, *SHORT, *KINDS[kind], "--run.folder", f"{kind}-one", "--run.keep_last", 9)
+            made[kind] = place / f"{kind}-one"
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def four(place):
+    """The folder of a run of four processes with every checkpoint, sharded."""
+    ranks(4, place, *SHORT, "--trainer.strategy", "fsdp2", "--run.folder", "four", "--run.keep_last", 9)
+    return place / "four"
+
+
+def assert_equal(expected, got, since=0, rel=1e-5):
+    expected, got = ({key: v for key, v in points(f).items() if key[0] >= since} for f in (expected, got))
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        assert got[key] == pytest.approx(value, rel=rel, abs=1e-9), key
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "strategy", "options"),
+    [
+        ("rule", 2, "fsdp2", []),
+        ("rule", 4, "fsdp2", TRADED),
+        ("rule", 4, "ddp", []),
+        ("router", 4, "fsdp2", []),
+        ("router", 2, "ddp", []),
+        ("accumulated", 2, "fsdp2", ["--model.parallel.activation_checkpointing", "[true, false, true]"]),
+        ("accumulated", 4, "ddp", []),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_many_processes_learn_what_one_does(kind, n, strategy, options, one, place):
+    folder = f"{kind}-{strategy}-{n}"
+    ranks(n, place, *SHORT, *KINDS[kind], *options, "--trainer.strategy", strategy, "--run.folder", folder)
+    assert_equal(one(kind), place / folder)
+
+
+def test_four_processes_learn_what_one_does(one, four):
+    assert_equal(one("rule"), four)
+    names = sorted(path.name for path in (four / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", *(f"step-{step:08}.ckpt" for step in (5, 10, 15, 20))]
+    assert (four / "checkpoints" / "last.ckpt").resolve().name == "step-00000020.ckpt"
+    shards = {path.name for path in (four / "checkpoints" / "last.ckpt").iterdir()}
+    assert shards == {".metadata", "meta.pt", *(f"__{rank}_0.distcp" for rank in range(4))}
+
+
+def begun(source, target, step=10):
+    """A run folder that holds a run up to a step."""
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "checkpoints").mkdir(parents=True)
+    shutil.copy(source / "config.yaml", target)
+    checkpoint = source / "checkpoints" / f"step-{step:08}.ckpt"
+    (shutil.copytree if checkpoint.is_dir() else shutil.copy)(checkpoint, target / "checkpoints" / checkpoint.name)
+    return target
+
+
+@pytest.mark.parametrize(("n", "strategy"), [(8, "fsdp2"), (2, "fsdp2"), (1, "fsdp2"), (1, "auto"), (2, "ddp")])
+def test_a_sharded_checkpoint_goes_on_anywhere(n, strategy, four, place):
+    folder = begun(four, place / f"on-{strategy}-{n}")
+    shown = ranks(n, place, *SHORT, "--trainer.strategy", strategy, "--run.folder", folder)
+    assert "sums are made in another order" in shown
+    assert_equal(four, folder, since=10)
+
+
+def test_a_single_file_goes_on_sharded(one, place):
+    folder = begun(one("router"), place / "from-one")
+    options = ["--trainer.strategy", "fsdp2", "--run.folder", folder]
+    ranks(2, place, *SHORT, *KINDS["router"], *options)
+    assert_equal(one("router"), folder, since=10)
+
+
+def test_one_file_from_sharded_training(one, place):
+    strategy = "{class_path: aunet_lightning.distributed.strategy.FSDP2Strategy, init_args: {save_distributed_checkpoint: false}}"
+    ranks(2, place, *SHORT, "--trainer.strategy", strategy, "--run.folder", "one-file", "--run.keep_last", 9)
+    mine, theirs = (read(f / "checkpoints" / "last.ckpt") for f in (place / "one-file", one("rule")))
+    assert mine["state_dict"].keys() == theirs["state_dict"].keys()
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.allclose(mine["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
+    state, same = mine["optimizer_states"][0], theirs["optimizer_states"][0]
+    assert [group["params"] for group in state["param_groups"]] == [group["params"] for group in same["param_groups"]]
+    folder = begun(place / "one-file", place / "from-one-file")
+    ranks(1, place, *SHORT, "--run.folder", folder)
+    assert_equal(one("rule"), folder, since=10)
+
+
+def test_all_forms_of_a_checkpoint_do(four, place, capsys):
+    folder = four / "checkpoints" / "best.ckpt"
+    best = min(value for (_, key), value in points(four).items() if key == "val/bpb")
+    assert main(["export", str(folder), "--out", "best.safetensors"]) == 0
+    assert "parameters" in capsys.readouterr().out
+    texts = set()
+    for checkpoint in (folder, "best.safetensors"):
+        assert main(["generate", str(checkpoint), "--prompt", "All ", "--bytes", "20", "--temperature", "0"]) == 0
+        texts.add(capsys.readouterr().out)
+        assert main(["validate", "-c", str(four / "config.yaml"), "--trainer.devices", "1", "--trainer.strategy", "auto",
+                     "--ckpt_path", str(checkpoint)]) == 0  # fmt: skip
+        assert f"{best:.3f}" in capsys.readouterr().out
+    assert len(texts) == 1
+    options = ["--trainer.strategy", "fsdp2", "--ckpt_path", "best.safetensors"]
+    assert f"{best:.3f}" in ranks(2, place, "validate", "-c", four / "config.yaml", *options)
+
+
+def until(seen, run, deadline=90):
+    end = time.monotonic() + deadline
+    while not seen():
+        assert all(process.exitcode is None for process in run.processes), run.output()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def logged(folder, step):
+    return lambda: (folder / "metrics.jsonl").exists() and f'"step": {step},' in (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "ddp"])
+def test_a_run_whose_processes_are_killed_loses_nothing(strategy, place):
+    command = [*SHORT, "--trainer.strategy", strategy, "--run.rank_timeout", "3"]
+    straight, killed = place / f"straight-{strategy}", place / f"killed-{strategy}"
+    ranks(2, place, *command, "--run.folder", straight)
+    moments = [
+        logged(killed, 3),  # before any checkpoint
+        lambda: list((killed / "checkpoints").glob(f"step-00000005.ckpt{PART}")),  # while it is written
+        lambda: list((killed / "checkpoints").glob(f"step-00000010.ckpt{PART}")),
+        logged(killed, 16),
+    ]
+    for i, moment in enumerate(moments):
+        run = Ranks(2, place, *command, "--run.folder", killed)
+        until(moment, run)
+        if i % 2:
+            run.kill_all()
+        else:
+            run.kill(i // 2)
+            assert any(code == 1 for code in run.wait(40)), "the other process waits for the dead one"
+            assert f"rank {i // 2}" in run.output(1 - i // 2).rpartition("aunet: error:")[2]
+    ranks(2, place, *command, "--run.folder", killed)
+    assert_equal(straight, killed, rel=0)
+    a, b = (read(f / "checkpoints" / "last.ckpt")["state_dict"] for f in (straight, killed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not list((killed / "checkpoints").glob(f"*{PART}"))
+
+
+def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
+    """As SLURM does it: its variables, a signal some time before the end, and back into the queue."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "4711", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    folder = place / "signals"
+    command = [*SHORT, "--trainer.strategy", "fsdp2", "--run.folder", folder]
+    for step, number, rank in ((3, signal.SIGTERM, 1), (8, signal.SIGUSR1, 0)):
+        run = Ranks(2, place, *command, env=slurm)
+        until(logged(folder, step), run)
+        run.kill(rank, number)
+        assert run.wait(60) == [128 + number] * 2, run.output()
+        assert f"stopped by {number.name} after step" in run.output()
+        newest = max((folder / "checkpoints").glob("step-*.ckpt"))
+        assert int(newest.stem[5:]) > step
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    ranks(2, place, *command)
+    assert_equal(one("rule"), folder)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "ddp"])
+def test_a_full_disk_costs_checkpoints_and_not_the_run(strategy, one, place):
+    folder = place / f"full-{strategy}"
+    command = [*SHORT, "--trainer.strategy", strategy, "--run.folder", folder]
+    ranks(2, place, *command, env={"AUNET_TEST_LIMIT": f"{folder}/metrics.jsonl 7 20000"})
+    out = (place / "out-0.txt").read_text()
+    assert re.search(r"the checkpoint \S+step-00000010.ckpt could not be written \(.*\): the run goes on", out)
+    assert [path.name for path in (folder / "checkpoints").iterdir()].count("step-00000005.ckpt") == 1
+    assert not list((folder / "checkpoints").glob(f"*{PART}"))
+    # What could be written of the metrics is right, and the next run writes the rest.
+    ranks(2, place, *command)
+    assert_equal(one("rule"), folder)
+
+
+def test_mlflow_has_one_run_of_it(four, place):
+    from mlflow.tracking import MlflowClient
+
+    known = json.loads((four / "mlflow.json").read_text())
+    client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+    assert client.get_run(known["run_id"]).info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(known["run_id"], "train/bpb")]
+    assert steps == list(range(STEPS))

@@ -1,0 +1,198 @@
+"""Steps that are not finite, and what a run says when it goes on otherwise than it began."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from aunet_lightning.cli.main import main
+from aunet_lightning.distributed.checkpoints import export, read
+from aunet_lightning.distributed.sharding import ParallelConfig, blocks, build
+from aunet_lightning.errors import UserError
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.tracking.run_folder import changes
+from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named, numbered
+from splitters import Stack
+from tests.conftest import tiny
+from tests.test_runs import SETTINGS, points
+
+RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | {"data": SETTINGS["data"] | {"workers": 0}}))
+
+
+def spoil(monkeypatch, steps, gradient=False):
+    """Makes the loss (or only its gradient) of some steps infinite in one row."""
+    usual = AUNetModule.nll
+
+    def nll(self, batch, pool_at=None):
+        nats, output = usual(self, batch, pool_at)
+        if self.trainer.training and self.global_step in steps:
+            zero = nats[:1] * 0
+            bad = (zero.sqrt() if gradient else zero / zero.detach()).sum()  # the root of 0: slope infinite
+            nats = nats + bad * (batch["sizes"] > 0)
+        return nats, output
+
+    monkeypatch.setattr(AUNetModule, "nll", nll)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_told(gradient, tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, {4, 5}, gradient)
+    with pytest.warns(UserWarning, match="is not finite") as told:
+        assert main([*RUN, "--run.folder", "spoilt", "--run.checkpoint_every", "1", "--run.keep_last", "99"]) == 0
+    messages = [str(one.message) for one in told if "is not finite" in str(one.message)]
+    assert len(messages) == 2
+    what = "the gradient" if gradient else "the loss"
+    assert messages[0].startswith(f"step 4: {what} is not finite")
+    for word in ("it read", "en ", "th ", "udhr", "skipped (1 in a row"):
+        assert word in messages[0] or word == "udhr"
+    logged = points(tmp_path / "spoilt")
+    assert [logged[step, "train/skipped_steps"] for step in range(12)] == [0, 0, 0, 0, 1] + [2] * 7
+    before, after = (read(tmp_path / "spoilt" / "checkpoints" / f"step-0000000{step}.ckpt") for step in (4, 6))
+    assert all(torch.equal(before["state_dict"][name], tensor) for name, tensor in after["state_dict"].items())
+    assert math.isfinite(logged[11, "val/bpb"]) if (11, "val/bpb") in logged else True
+    assert math.isfinite(logged[11, "train/loss"])
+
+
+@pytest.mark.slow
+def test_too_many_such_steps_end_the_run_with_a_checkpoint(tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, set(range(5, 99)))
+    with pytest.warns(UserWarning, match="is not finite"):
+        assert main([*RUN, "--run.folder", "ended", "--model.optimizer.max_skipped", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "step 7: the loss is not finite" in error
+    assert "number 3 in a row, so the run stops" in error
+    last = read(tmp_path / "ended" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 8
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert main([*RUN, "--run.folder", "ended", "--model.optimizer.max_skipped", "2"]) == 0
+    assert (11, "train/bpb") in points(tmp_path / "ended")
+
+
+def test_a_run_that_goes_on_otherwise_says_what_changed_and_what_it_means():
+    kept = {"trainer": {"devices": 4, "max_steps": 9, "precision": "32-true"}, "run": {"keep_last": 1}, "seed": 1}
+    here = {"trainer": {"devices": 2, "max_steps": 12, "precision": "32-true"}, "run": {"keep_last": 3}, "seed": 1}
+    assert changes(kept, kept) == []
+    told = "\n".join(changes(kept, here))
+    assert "trainer.devices (there 4, here 2): the same batches; sums are made in another order" in told
+    assert "trainer.max_steps (there 9, here 12): the learning rate ends elsewhere" in told
+    assert "run.keep_last (there 1, here 3): no number of the training changes" in told
+
+
+@pytest.fixture
+def fake_world():
+    """Makes this process a rank of a world whose other ranks only seem to be there."""
+
+    def of(rank, world):
+        torch.distributed.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
+        return init_device_mesh("cpu", (world,), mesh_dim_names=("data_parallel",))
+
+    yield of
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_shards_are_parts_of_the_same_weights(world, fake_world):
+    rules = ["router", {"name": "distilled", "teacher": "whitespace"}]
+    config = tiny(3)
+    whole = dict(build(config, rules, 5, ParallelConfig()).named_parameters())
+    for rank in (0, world - 1):
+        net = build(config, rules, 5, ParallelConfig(), fake_world(rank, world))
+        for name, parameter in net.named_parameters():
+            expected = whole[name].chunk(world)
+            expected = expected[rank] if rank < len(expected) else whole[name][:0]
+            assert torch.equal(parameter.to_local(), expected), name
+            with torch.no_grad():
+                parameter.to_local().fill_(torch.nan)
+        assert not any(buffer.isnan().any() for buffer in net.buffers())
+        net.init_weights_drawn(5)
+        left = [name for name, p in net.named_parameters() if p.to_local().isnan().any()]
+        assert all(name.startswith("predictors.") for name in left)  # theirs are drawn before they are cut
+        if rank == 0:
+            torch.distributed.destroy_process_group()
+
+
+def test_the_weights_are_not_the_same_in_every_part(fake_world):
+    net = build(tiny(2), ["whitespace"], 5, ParallelConfig(), fake_world(0, 2))
+    part, whole = net.head.weight.to_local(), build(tiny(2), ["whitespace"], 5, ParallelConfig()).head.weight
+    assert not torch.equal(part, whole[len(part) :])
+
+
+@pytest.mark.parametrize("options", [{"wrap": ["block"]}, {"wrap": "layer"}, {"param_dtype": "half"}])
+def test_wrong_settings_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        AUNetModule(tiny(3), splitters=["whitespace", "whitespace"], parallel=options)
+
+
+def test_settings_that_contradict_each_other(fake_world):
+    mesh = fake_world(0, 4)
+    with pytest.raises(UserError, match="shard_size is 3, it must divide the devices"):
+        build(tiny(2), ["whitespace"], 0, ParallelConfig(shard_size=3), mesh)
+    with pytest.raises(UserError, match="param_dtype"):
+        build(tiny(2), ["whitespace"], 0, ParallelConfig(param_dtype="bfloat16"), mesh, "bf16-mixed")
+
+
+def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
+    from aunet_lightning.costs import Kept
+
+    ids, levels = torch.randint(0, 256, (2, 64)), torch.randint(0, 3, (2, 64))
+    found = []
+    for parallel in (ParallelConfig(), ParallelConfig(activation_checkpointing=[True, False, True])):
+        net = build(tiny(3), ["whitespace", "whitespace"], 3, parallel)
+        assert [block.recompute for block in blocks(net, 1)] == [False, False]
+        with Kept(net) as kept:
+            loss = net(ids, levels).logits.logsumexp(-1).sum()
+        loss.backward()
+        found.append((kept.bytes, [parameter.grad for parameter in net.parameters()]))
+    (usual, expected), (less, got) = found
+    assert less < 0.7 * usual
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, got, strict=True))
+
+
+def test_an_optimizers_state_by_name_is_the_same_by_number():
+    net = AUNet(tiny(3), Stack(["router", "every"]))
+    optimizer = adamw(net, OptimizerConfig())
+    net(torch.randint(0, 256, (2, 64))).logits.sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    by_name = named(state, net, optimizer)
+    assert set(by_name["state"]) <= {f"net.{name}" for name, _ in net.named_parameters()}
+    for name, parameter in net.named_parameters():
+        if f"net.{name}" in by_name["state"]:
+            assert by_name["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
+    other = adamw(net, OptimizerConfig())
+    other.load_state_dict(by_name)
+    assert str(other.state_dict()) == str(state)
+    with pytest.raises(UserError, match="groups of parameters"):
+        numbered(by_name, ["net.head.weight"])
+
+
+def test_a_file_of_another_program_is_no_export(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="not written by aunet export"):
+        read(tmp_path / "other.safetensors")
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:20])
+    with pytest.raises(UserError, match="not a whole one"):
+        export(tmp_path / "half.safetensors", tmp_path / "out.safetensors")
+    (tmp_path / "half.ckpt").mkdir()
+    (tmp_path / "half.ckpt" / "meta.pt").write_text(json.dumps({}))
+    with pytest.raises(UserError, match="not a whole one"):
+        read(tmp_path / "half.ckpt")
