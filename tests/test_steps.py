@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -107,25 +108,22 @@ def fake_world():
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_shards_are_parts_of_the_same_weights(world, fake_world):
+@pytest.mark.parametrize(("rank", "world"), [(0, 2), (1, 2), (2, 3), (6, 7)])
+def test_shards_are_parts_of_the_same_weights(rank, world, fake_world):
     rules = ["router", {"name": "distilled", "teacher": "whitespace"}]
     config = tiny(3)
     whole = dict(build(config, rules, 5, ParallelConfig()).named_parameters())
-    for rank in (0, world - 1):
-        net = build(config, rules, 5, ParallelConfig(), fake_world(rank, world))
-        for name, parameter in net.named_parameters():
-            expected = whole[name].chunk(world)
-            expected = expected[rank] if rank < len(expected) else whole[name][:0]
-            assert torch.equal(parameter.to_local(), expected), name
-            with torch.no_grad():
-                parameter.to_local().fill_(torch.nan)
-        assert not any(buffer.isnan().any() for buffer in net.buffers())
-        net.init_weights_drawn(5)
-        left = [name for name, p in net.named_parameters() if p.to_local().isnan().any()]
-        assert all(name.startswith("predictors.") for name in left)  # theirs are drawn before they are cut
-        if rank == 0:
-            torch.distributed.destroy_process_group()
+    net = build(config, rules, 5, ParallelConfig(), fake_world(rank, world))
+    for name, parameter in net.named_parameters():
+        parts = whole[name].chunk(world)
+        expected = parts[rank] if rank < len(parts) else whole[name][:0]
+        assert torch.equal(parameter.to_local(), expected), name
+        with torch.no_grad():
+            parameter.to_local().fill_(torch.nan)
+    assert not any(buffer.isnan().any() for buffer in net.buffers())
+    net.init_weights_drawn(5)
+    left = [name for name, p in net.named_parameters() if p.to_local().isnan().any()]
+    assert all(name.startswith("predictors.") for name in left)  # theirs are drawn before they are cut
 
 
 def test_the_weights_are_not_the_same_in_every_part(fake_world):
@@ -196,3 +194,40 @@ def test_a_file_of_another_program_is_no_export(tmp_path):
     (tmp_path / "half.ckpt" / "meta.pt").write_text(json.dumps({}))
     with pytest.raises(UserError, match="not a whole one"):
         read(tmp_path / "half.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [4, 100])
+def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_ended(every, tmp_path):
+    """From one before a validation, after one (the best), between them, and from the end of a shorter run."""
+    run = [*RUN, "--trainer.val_check_interval", "4", "--trainer.max_steps"]
+    keep = ["--run.keep_last", "99", "--run.keep_best", "99", "--run.checkpoint_every", str(every)]
+    long = [*keep, "--model.budget.bytes", "20000"]
+    assert main([*run, "14", "--run.folder", "straight", *long]) == 0
+    expected = points(tmp_path / "straight")
+    steps = {int(path.stem[5:]) for path in (tmp_path / "straight" / "checkpoints").glob("step-*.ckpt")}
+    ends = max(steps)
+    assert 4 < ends < 14  # the budget ends it
+    assert steps >= {4, 8}
+    for step in sorted(steps - {ends}):
+        (tmp_path / "again" / "checkpoints").mkdir(parents=True)
+        name = f"step-{step:08}.ckpt"
+        shutil.copy(tmp_path / "straight" / "checkpoints" / name, tmp_path / "again" / "checkpoints" / name)
+        assert main([*run, "14", "--run.folder", "again", *long]) == 0
+        got = points(tmp_path / "again")
+        wanted = {key for key in expected if key[0] >= step or (key[0] == 0 and "/" in key[1])}
+        assert {key for key in got if key[0] >= step} == {key for key in wanted if key[0] >= step}, step
+        assert all(got[key] == expected[key] for key in got if key[0] >= step and not key[1].startswith("best")), step
+        shutil.rmtree(tmp_path / "again")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [8, 10])
+def test_a_finished_run_goes_on_longer_without_a_gap(first, tmp_path):
+    run = [*RUN, "--trainer.val_check_interval", "4", "--run.folder", "longer", "--trainer.max_steps"]
+    assert main([*run, str(first)]) == 0
+    with pytest.warns(UserWarning, match="the learning rate ends elsewhere"):
+        assert main([*run, "14"]) == 0
+    logged = points(tmp_path / "longer")
+    assert [step for step, key in logged if key == "train/bpb"] == list(range(14))
+    assert [step for step, key in logged if key == "val/bpb"] == [3, 7, 11]

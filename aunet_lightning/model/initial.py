@@ -43,9 +43,10 @@ def _held(parameter: Any) -> tuple[Tensor, int]:
     """Returns the rows of a parameter that are here, and which is the first."""
     if not hasattr(parameter, "to_local"):
         return parameter, 0
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    local = parameter.to_local()
-    shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
-    assert tuple(local.shape) == tuple(shape), (local.shape, shape)
-    return local, offset[0]
+    mesh, cut = parameter.device_mesh, [i for i, placed in enumerate(parameter.placements) if placed.is_shard(0)]
+    local, first = parameter.to_local(), 0
+    for i in cut:  # one of the mesh's dimensions, as torch.chunk cuts
+        n, size = len(parameter), -(-len(parameter) // mesh.size(i))
+        first = min(mesh.get_local_rank(i) * size, n)
+        assert len(local) == min(size, n - first), (len(local), n, mesh)
+    return local, first

@@ -44,7 +44,9 @@ class Checkpointing(Checkpoint):
         self.scores: dict[int, float] = {}  # step → BPB
         self.pending: Path | None = None  # being written
         self.saved = -1  # the last step that was
-        self.unvalidated = False  # whether a validation is due after this step
+        self.due = False  # whether a validation is due after this step
+        self.unvalidated = False  # whether it is still to come
+        self.saving = self.ended = False  # whether this callback saves; whether training is done
         self.next_time = 0.0
         self.handlers: dict[int, Any] = {}
 
@@ -76,10 +78,10 @@ class Checkpointing(Checkpoint):
             module.votes.asked.add("save")  # heard in the next step
             self.next_time = time.monotonic() + 60 * self.run.checkpoint_minutes
         agreed, module.votes.agreed = module.votes.agreed, set()
+        self.due = self.unvalidated = _validation_is_due(trainer)
         if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self.unvalidated = False
             return  # it is saved at the end, after the last validation
-        loop: Any = trainer.fit_loop
-        self.unvalidated = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
         told = agreed & {"stop", "requeue"}
         if agreed or trainer.global_step % self.run.checkpoint_every == 0:
             cast(Any, trainer)._logger_connector.update_train_step_metrics()  # or a kill from here on would lose them
@@ -99,13 +101,18 @@ class Checkpointing(Checkpoint):
                 self._stop(trainer, told)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Where a validation is due after this step: lets Lightning make it up, as one that was begun."""
+        """Says where in the step Lightning is, which it guesses when it goes on: a validation that is due it makes up
+        only if that was begun, and whether the step is counted depends on whether one was due."""
+        if not self.saving:
+            return
+        uncounted = self.unvalidated + (self.due or not self.ended)
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = (
+            trainer.global_step - uncounted
+        )
         if self.unvalidated:
             begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress = {"total": dict(begun), "current": dict(begun), "is_last_batch": False}
-            loops = checkpoint["loops"]["fit_loop"]
-            loops["epoch_loop.val_loop.batch_progress"] = progress
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # counted after a validation
+            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         score = trainer.callback_metrics.get(MONITOR)
@@ -113,11 +120,12 @@ class Checkpointing(Checkpoint):
             return
         self.unvalidated = False
         self.scores[trainer.global_step] = float(score)
-        if trainer.global_step in self._best():
+        if trainer.global_step in self._best() and not trainer.should_stop:  # else it is saved at the end
             self._save(trainer)
             self._settle(trainer, tidy=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ended = True
         self._save(trainer)
         self._settle(trainer, wait=True)
 
@@ -132,7 +140,9 @@ class Checkpointing(Checkpoint):
             return
         self._settle(trainer, wait=True)
         self.pending, self.saved = self.folder.step(step), step
+        self.saving = True
         trainer.save_checkpoint(self.pending)
+        self.saving = False
         self._settle(trainer)
 
     def _settle(self, trainer: Trainer, wait: bool = False, tidy: bool = False) -> None:
@@ -192,3 +202,12 @@ class Checkpointing(Checkpoint):
             if isinstance(logger, MLflowRunLogger):
                 logger.ends_as = "KILLED"
         raise Stopped(by, trainer.global_step)
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation follows this step by its number, and not because the run stops."""
+    loop: Any = trainer.fit_loop
+    stops, trainer.should_stop = trainer.should_stop, False
+    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    trainer.should_stop = stops
+    return bool(due)
