@@ -282,7 +282,7 @@ def _fitted(
     if devices > 1:
         # Each device has all weights where these, with the buckets in which DDP sums gradients, leave half of it free.
         weights, moments = needed.parameters * devices, needed.optimizer * devices
-        strategy = "ddp" if 3 * weights + moments + needed.copies <= limit / 2 else "fsdp"
+        strategy = "ddp" if 3 * weights + moments + needed.copies <= limit / 2 else "fsdp2"
         if strategy == "ddp":
             needed = replace(needed, parameters=weights, gradients=weights, optimizer=moments, gathered=weights)
     most = max(int((limit - needed.total) / needed.activations) + 1, 1)

@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(place, monkeypatch):
     monkeypatch.chdir(place)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/runs/mlflow.db")  # MLflow keeps stores by name
     monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
 
 

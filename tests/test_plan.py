@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_read_in_parts_or_warned_of():
     assert alone.strategy == "auto"
     shared = plan(["aunet_word"], [5.0], Machine(16), parameters=7.9e9)
     assert shared.fits
-    assert shared.strategy == "fsdp"
+    assert shared.strategy == "fsdp2"
     assert shared.accumulate > 1
     assert shared.at_once > 80e9 > shared.memory.total
     small = plan(["aunet_word"], [5.0], Machine(16), parameters=1e8)

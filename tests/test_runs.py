@@ -113,7 +113,7 @@ def test_a_run_shows_and_keeps_what_it_should(finished):
     assert re.search(r"^Thai .*│", shown, re.M)
     assert "» All " in shown
     assert "make ui" in shown
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "step-00000040.ckpt"}
     logged = points(folder)
     steps = [step for step, key in logged if key == "train/bpb"]
     assert steps == list(range(40))

@@ -21,7 +21,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
-from aunet_lightning.distributed.checkpoints import AnyForm, check_whole
+from aunet_lightning.distributed.checkpoint_io import AnyForm
+from aunet_lightning.distributed.checkpoints import check_whole
 from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
@@ -55,6 +56,8 @@ def run(arguments: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
     _quieten()
     warnings.filterwarnings("ignore", message="(?s).*(LeafSpec|does not have many workers|exists and is not empty).*")
+    # Keys and values that blocks hand on are views, and nothing is written into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
     try:
         AUNetCLI(_with_config_of_checkpoint(arguments))

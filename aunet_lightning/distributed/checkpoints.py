@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed.checkpoint as dcp
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -118,35 +117,6 @@ def _exported(path: Path) -> dict[str, Any]:
     if told is None:
         raise UserError(f"{path} was not written by aunet export: its header does not say what network it is of")
     return told | {"state_dict": weights, "callbacks": {}, "loops": None, "epoch": 0}
-
-
-class AnyForm(TorchCheckpointIO):
-    """Lets Lightning's strategies read every form; writes one file, and lives on where that cannot be written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failed: str | None = None  # why the last checkpoint could not be written
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path, self.failed = Path(path), None
-        part = path.with_name(path.name + PART)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove(part)
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(part, path)
-        except (OSError, RuntimeError) as error:  # torch raises the latter where the disk is full
-            self.failed = reason(error)
-            remove(part)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read(path, weights_only is not False)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        remove(Path(path))
 
 
 def publish(part: Path, path: Path) -> None:

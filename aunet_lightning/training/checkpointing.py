@@ -79,7 +79,8 @@ class Checkpointing(Checkpoint):
             self.next_time = time.monotonic() + 60 * self.run.checkpoint_minutes
         agreed, module.votes.agreed = module.votes.agreed, set()
         self.due = self.unvalidated = _validation_is_due(trainer)
-        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+        spent = (module.budget.progress(module.spent) or 0.0) >= 1
+        if spent or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self.unvalidated = False
             return  # it is saved at the end, after the last validation
         told = agreed & {"stop", "requeue"}
