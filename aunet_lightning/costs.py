@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from aunet_lightning.model.attention import MIN_BLOCK, within_row
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.model.layers import Neighbours, Place, Rotation
+from aunet_lightning.model.layers import Block, Neighbours, Place, Rotation
 from aunet_lightning.model.scan import BLOCK, smooth
 from aunet_lightning.model.transitions import MultiLinear, Repeat, Units, take
 from aunet_lightning.training.optimizer import stage_of
@@ -105,6 +105,14 @@ class Cost:
             for name, flops in named.items()
             if name != "smoothing" or self.smoothed[s]
         }
+
+    def traffic(self, devices: int, precision: Precision = "32-true", resharded: bool = True) -> list[float]:
+        """Returns the bytes that a device gets from others in a step under FSDP, by stage: weights are gathered for
+        the forward and (resharded) again for the backward, gradients are summed in float32."""
+        gathered = (HALF if precision == "bf16-mixed" else FLOAT) * (2 if resharded else 1)
+        of_stages = list(self.stage_parameters)
+        of_stages[0] += self.parameters - sum(of_stages)  # the embedding
+        return [(devices - 1) / devices * (gathered + FLOAT) * n for n in of_stages]
 
     def positions(self, row_bytes: float, bytes_per_unit: Sequence[float]) -> Tensor:
         """Returns positions [S], float64, of a row of `row_bytes` ids. bytes_per_unit: of stages 2 … S.
@@ -211,7 +219,7 @@ class Memory:
     parameters: float
     gradients: float
     optimizer: float  # the two moments of AdamW
-    gathered: float  # on several devices: the largest module that FSDP puts together; or DDP's buckets of gradients
+    gathered: float  # on several devices: the largest modules that FSDP puts together; or DDP's buckets of gradients
     copies: float  # of weights in the type of autocast, kept for the backward, and what else no row adds to
     activations: float
 
@@ -227,12 +235,13 @@ def memory(
     splitters: Sequence[Spec] | Stack = (),
     precision: Precision = "32-true",
     devices: int = 1,
+    recompute: Sequence[bool] = (),
 ) -> Memory:
     """Returns the memory of a device that trains on `rows` rows at once, with `positions` [S] of each stage in a row.
 
     On several devices parameters, gradients and moments are divided among them (FSDP, full sharding). Activations are
-    what autograd keeps of a forward, found by running it on tensors without data. Raises ValueError for another
-    precision.
+    what autograd keeps of a forward, found by running it on tensors without data. recompute: the stages whose blocks
+    the backward computes again (activation checkpointing; none is none). Raises ValueError for another precision.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}: choose one of {', '.join(get_args(Precision))}")
@@ -240,13 +249,29 @@ def memory(
         net = AUNet(config, splitters)
     with FakeTensorMode(allow_non_fake_inputs=True):  # on the CPU, as far as kernels can tell, and without data
         net.to_empty(device="cpu")
+        inputs = 0.0  # of the blocks that are computed again, of a row
+        for s, again in enumerate(recompute):
+            for block in stage_blocks(net, s):
+                block.recompute = again
+                inputs += again * FLOAT * positions[s] * config.stages[s].dim
         one, two = (_kept(net, positions, n, precision) for n in (1, 2))
         weights = FLOAT * sum(parameter.numel() for parameter in net.parameters())
         modules = [*net.upsamplings, *(block for stage in (*net.encoders, net.trunk, *net.decoders) for block in stage)]
         largest = max(sum(parameter.numel() for parameter in module.parameters()) for module in modules)
-    share = weights / devices
-    gathered = FLOAT * largest if devices > 1 else 0
-    return Memory(share, share, 2 * share, gathered, max(2 * one - two, 0), rows * (two - one))
+    share, gathered, copies = weights / devices, 0.0, float(max(2 * one - two, 0))
+    if devices > 1:
+        root = sum(parameter.numel() for part in (net.embedding, net.norm, net.head) for parameter in part.parameters())
+        kind = HALF if precision == "bf16-mixed" else FLOAT
+        # A module and the next, its gradients and their sum, and what stays gathered; autocast has nothing to copy.
+        gathered = kind * (2 * largest + root) + (kind + FLOAT) * largest
+        copies = copies if kind == FLOAT else 0.0
+    return Memory(share, share, 2 * share, gathered, copies, rows * (two - one + inputs))
+
+
+def stage_blocks(net: AUNet, s: int) -> list[Block]:
+    """Returns all blocks of a stage."""
+    lists = (net.trunk,) if s == net.config.depth else (net.encoders[s], net.decoders[s])
+    return [cast(Block, block) for blocks in lists for block in blocks.children()]
 
 
 class Kept:

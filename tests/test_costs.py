@@ -219,7 +219,11 @@ def test_memory_is_divided_among_devices():
     assert alone.parameters == 4 * Cost.of(SMALL).parameters == alone.gradients == alone.optimizer / 2
     assert alone.gathered == 0
     assert shared.parameters == alone.parameters / 4
-    assert shared.gathered == 4 * (4 * 32**2 + 3 * 32 * 96 + 2 * 32)
+    largest = 4 * 32**2 + 3 * 32 * 96 + 2 * 32  # parameters of a trunk's block
+    root = 2 * 258 * 16 + 16  # what is not in a block: embedding, norm, head
+    assert shared.gathered == 4 * (2 * largest + root) + 8 * largest
+    half = memory(SMALL, [512, 128], 4, precision="bf16-mixed", devices=4)
+    assert half.gathered == 2 * (2 * largest + root) + 6 * largest and half.copies == 0
     assert shared.activations == alone.activations
     assert memory(SMALL, [512, 128], 8).activations == pytest.approx(2 * alone.activations)
     assert memory(SMALL, [512, 128], 4, precision="bf16-mixed").activations < alone.activations

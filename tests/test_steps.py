@@ -12,7 +12,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.distributed.checkpoints import export, read
-from aunet_lightning.distributed.sharding import ParallelConfig, blocks, build
+from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.tracking.run_folder import changes
@@ -147,13 +147,13 @@ def test_settings_that_contradict_each_other(fake_world):
 
 
 def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
-    from aunet_lightning.costs import Kept
+    from aunet_lightning.costs import Kept, stage_blocks
 
     ids, levels = torch.randint(0, 256, (2, 64)), torch.randint(0, 3, (2, 64))
     found = []
     for parallel in (ParallelConfig(), ParallelConfig(activation_checkpointing=[True, False, True])):
         net = build(tiny(3), ["whitespace", "whitespace"], 3, parallel)
-        assert [block.recompute for block in blocks(net, 1)] == [False, False]
+        assert [block.recompute for block in stage_blocks(net, 1)] == [False, False]
         with Kept(net) as kept:
             loss = net(ids, levels).logits.logsumexp(-1).sum()
         loss.backward()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+from aunet_lightning.costs import stage_blocks
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
@@ -82,13 +83,13 @@ def build(
                 net.predictors[str(s)] = rule.predictor(config.stages[s].dim)
     net.init_predictors(seed)
     for s, recompute in enumerate(parallel.of_stages("activation_checkpointing", n_stages)):
-        for block in blocks(net, s):
+        for block in stage_blocks(net, s):
             block.recompute = recompute
     device = torch.get_default_device()
     if devices is not None:
         if compile:  # what gathers weights between them is no part of it
             for s in range(n_stages):
-                for block in blocks(net, s):
+                for block in stage_blocks(net, s):
                     block.compile()
         shard(net, parallel, devices, precision)
         device = torch.device("cpu" if parallel.cpu_offload else devices.device_type)
@@ -137,13 +138,6 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
         if str(s) in net.predictors:
             cut(net.predictors[str(s)], s, None, **options)
     cut(net, 0, kinds[0])
-
-
-def blocks(net: AUNet, s: int) -> list[nn.Module]:
-    """Returns all blocks of a stage."""
-    if s == net.config.depth:
-        return [*net.trunk.children()]
-    return [*net.encoders[s].children(), *net.decoders[s].children()]
 
 
 def whole(value: Tensor) -> Tensor:
