@@ -1,15 +1,20 @@
 """Memory of processes that train under FSDP on this machine, against the planner's formula.
 
-    python benchmarks/fsdp_memory.py            (some minutes; gloo, float32)
+    python benchmarks/fsdp_memory.py                                            (a minute; gloo, float32)
+    python benchmarks/fsdp_memory.py --start experiments/models/aunet2_8b.yaml  (how one of eight processes begins)
 
-Each process trains three steps on rows with as many units as planned. Measured is the highest resident memory less that
-before the network was built.
+Each process trains two steps on rows with as many units as planned. Measured is the most that tensors held at once, of
+the network, its optimizer and the steps, as PyTorch's profiler saw them allocated and freed.
 """
 
 import argparse
+import json
 import os
 import resource
 import socket
+import tempfile
+import time
+import warnings
 
 import torch
 import torch.multiprocessing as mp
@@ -24,41 +29,58 @@ RULES = [{"name": "fixed", "n": 5}, {"name": "every", "n": 2}]
 ROW, RATES = 1024, [5.0, 10.0]
 
 
-def resident() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
 def work(rank, world, port, width, layers, rows, recompute, results):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (world,))
-    config = shape(3, width, layers)
-    warm = torch.nn.Linear(8, 8)  # the libraries' own
-    warm(torch.zeros(8, 8)).sum().backward()
-    before = resident()
-    net = build(config, RULES, 0, ParallelConfig(activation_checkpointing=recompute), mesh)
-    optimizer = adamw(net, OptimizerConfig())
     ids = torch.full((rows, ROW), 97)
     levels = torch.zeros_like(ids)
     levels[:, ::5], levels[:, ::10] = 1, 2
-    for _ in range(3):
-        logits = net(ids, levels).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    results[rank] = peak - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        parallel = ParallelConfig(activation_checkpointing=recompute)
+        net = build(shape(3, width, layers), RULES, 0, parallel, mesh)
+        optimizer = adamw(net, OptimizerConfig())
+        for _ in range(2):
+            logits = net(ids, levels).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        profile.export_chrome_trace(file.name)
+        events = json.load(open(file.name))["traceEvents"]
+    results[rank] = max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
     torch.distributed.destroy_process_group()
+
+
+def start(path):
+    """Builds what one of eight processes holds of a model, and says what that took."""
+    import yaml
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from aunet_lightning.model.config import AUNetConfig
+
+    settings = yaml.safe_load(open(path).read())
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    before, since = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    rules = [settings["splitter"], *settings["upper_splitters"]]
+    net = build(AUNetConfig(**settings["model"]["net"]), rules, 0, ParallelConfig(), init_device_mesh("cpu", (8,)))
+    took = time.perf_counter() - since
+    most = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    of_all = 4 * sum(parameter.numel() for parameter in net.parameters())
+    print(f"{path}: weights {of_all / 1e9:.1f} GB; process 0 of 8 took {most / 1e9:.2f} GB and {took:.0f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--start")
     options = parser.parse_args()
+    if options.start:
+        return start(options.start)
     config = shape(3, options.width, options.layers)
     cost = Cost.of(config, RULES)
     print(f"{cost.parameters / 1e6:.0f} M parameters; rows of {ROW} bytes")

@@ -13,6 +13,7 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.compare.grid import cells, load, merge
+from aunet_lightning.compare.running import last_metrics
 from aunet_lightning.compare.sizing import Sizer
 from aunet_lightning.errors import UserError
 from aunet_lightning.training.budget import BudgetConfig, Spent
@@ -105,7 +106,8 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"text": {"test": "x"}}, "text holds train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
         ({"jobs": 0}, "jobs is 0"),
-        ({"gpus_per_cell": 2}, "on one GPU"),
+        ({"gpus_per_cell": 3}, r"batch_rows is 8: it must be a multiple of the devices of a cell \(3\)"),
+        ({"settings": {"trainer": {"devices": "auto"}}}, "devices is 'auto'"),
         ({"languages": [False]}, "False is no name"),
         (
             {
@@ -256,8 +258,10 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_study_is_killed_continued_and_told(tmp_path):
-    broken = {"splitter": "whitespace", "trainer": {"devices": 3}}  # 8 rows for 3 devices
-    study_of(tmp_path, languages=["en"], splitters={"broken": broken}, jobs=2)
+    broken = {"splitter": "whitespace", "trainer": {"devicez": 3}}
+    sharded = {"splitter": "whitespace", "trainer": {"devices": 2, "strategy": "fsdp2"}}
+    parallel = {"parallel": str(UDHR / "{language}.jsonl")}
+    study_of(tmp_path, languages=["en"], splitters={"broken": broken, "sharded": sharded}, text=parallel, jobs=2)
     process, whitespace = compare_process(), tmp_path / "runs/tiny/cells/en-whitespace-2stages-seed1"
     for _ in range(1200):
         if (whitespace / "cell.json").exists():
@@ -276,17 +280,24 @@ def test_a_study_is_killed_continued_and_told(tmp_path):
     again = compare_process()
     told, _ = again.communicate(timeout=300)
     assert again.returncode == 1, told
-    assert "3 of 4 cells are done, 1 failed" in told
+    assert "4 of 5 cells are done, 1 failed" in told
     assert "en-broken-2stages-seed1" in told
-    assert "must be a multiple of the devices (3)" in told
+    assert "devicez" in told
     assert (whitespace / "cell.json").stat().st_mtime_ns == finished
+    # Two processes, with checkpoints in folders, find what one does.
+    both = [whitespace, whitespace.with_name("en-sharded-2stages-seed1")]
+    assert [(folder / "checkpoints" / "last.ckpt").is_dir() for folder in both] == [False, True]
+    one, two = (last_metrics(folder)["val/bpb"] for folder in both)
+    assert two == pytest.approx(one, rel=1e-5)
+    one, two = ([json.loads(line)["bits"] for line in (folder / "predictions.jsonl").open()] for folder in both)
+    assert two == pytest.approx(one, rel=1e-4)
     for folder in (tmp_path / "runs/tiny/cells").iterdir():
         if (folder / "cell.json").exists():
             points = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
             seen = [(point["step"], key) for point in points for key in point["metrics"]]
             assert len(seen) == len(set(seen))
     page = (tmp_path / "runs/tiny/report.html").read_text()
-    assert "must be a multiple of the devices (3)" in page
+    assert "devicez" in page
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")

@@ -83,7 +83,7 @@ class Study:
     threads: int | None = None
     """threads of each; null: the cores divided by jobs"""
     gpus_per_cell: int = 0
-    """0: on the CPU; 1: each job has a GPU of its own"""
+    """GPUs that each job has for itself (trainer.devices follows); 0: on the CPU"""
     tracking_uri: str | None = None
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
 
@@ -177,14 +177,9 @@ def _study(read: Settings) -> Study:
         )
     if study.reference is not None and study.reference not in study.splitters:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
-    if study.gpus_per_cell not in (0, 1):
-        raise UserError(
-            f"gpus_per_cell is {study.gpus_per_cell}: a cell runs on the CPU (0) or on one GPU (1). A cell for several "
-            "is run by hand: aunet fit -c runs/STUDY/cells/NAME/settings.yaml"
-        )
-    for name in ("jobs", "validations"):
-        if getattr(study, name) < 1:
-            raise UserError(f"{name} is {getattr(study, name)}, it must be 1 or more")
+    for name, least in (("jobs", 1), ("validations", 1), ("gpus_per_cell", 0)):
+        if getattr(study, name) < least:
+            raise UserError(f"{name} is {getattr(study, name)}, it must be {least} or more")
     return study
 
 

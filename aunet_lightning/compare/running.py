@@ -1,4 +1,4 @@
-"""Runs cells side by side, each a normal `aunet fit` in a process of its own.
+"""Runs cells side by side, each a normal `aunet fit` in a process of its own, or in one per device.
 
 Processes come from a server that has imported everything once, so that a cell starts in a second. A cell ends with
 whoever started it. What is finished says so in its folder, and is not run again.
@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -59,50 +60,79 @@ def run_cells(
     free, running, done = list(range(jobs)), list[_Running](), len(sized) - len(waiting)
     mininterval = 0 if sys.stderr.isatty() else 60  # a log file gets a line now and then
     bar = tqdm(total=len(sized), initial=done, bar_format=_FORMAT, mininterval=mininterval, leave=False)
-    gpus_there = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(jobs)))).split(",")
+    numbers = ",".join(map(str, range(jobs * gpus_per_cell)))
+    gpus_there = (os.environ.get("CUDA_VISIBLE_DEVICES") or numbers).split(",")
     try:
         while waiting or running:
             while waiting and free:
                 cell, slot = waiting.pop(0), free.pop(0)
-                gpus = gpus_there[slot] if gpus_per_cell else ""
-                (cell.folder / FAILED).unlink(missing_ok=True)
-                process = context.Process(target=_cell_process, args=(cell.settings, cell.cell.parallel, threads, gpus))
-                process.start()
-                running.append(_Running(process, cell, slot))
-            wait([one.process.sentinel for one in running], timeout=POLL)
-            for one in [one for one in running if one.process.exitcode is not None]:
+                gpus = gpus_there[slot * gpus_per_cell : (slot + 1) * gpus_per_cell]
+                running.append(_Running(_start(context, cell, threads, gpus), cell, slot))
+            wait([process.sentinel for one in running for process in one.processes if process.is_alive()], timeout=POLL)
+            for one in [one for one in running if one.codes is not None]:
                 running.remove(one)
                 free.append(one.slot)
                 done += 1
-                if one.process.exitcode != 0:
+                finished = not any(one.codes or ())
+                if not finished:
                     (one.cell.folder / FAILED).touch()
-                say(_told(one.cell, one.process.exitcode == 0))
+                say(_told(one.cell, finished))
             now = done + sum(one.cell.progress(last_metrics(one.cell.folder)) for one in running)
             bar.set_postfix_str(", ".join(one.cell.cell.name for one in running), refresh=False)
             bar.update(now - bar.n)
     finally:
-        for one in running:
-            one.process.terminate()
+        left = [process for one in running for process in one.processes]
+        for process in left:
+            process.terminate()
         deadline = time.monotonic() + GRACE
-        for one in running:
-            one.process.join(max(deadline - time.monotonic(), 0))
-            if one.process.exitcode is None:
-                one.process.kill()
+        for process in left:
+            process.join(max(deadline - time.monotonic(), 0))
+            if process.exitcode is None:
+                process.kill()
         bar.close()
 
 
 class _Running(NamedTuple):
-    process: Any
+    processes: list[Any]
     cell: Sized
     slot: int  # which of the jobs, and of the GPUs
+
+    @property
+    def codes(self) -> list[int] | None:
+        """The exit codes, once all have ended."""
+        codes = [process.exitcode for process in self.processes]
+        return None if None in codes else codes
+
+
+def _start(context: Any, cell: Sized, threads: int, gpus: Sequence[str]) -> list[Any]:
+    """Starts the processes of a cell, one per device; several find each other as torchrun's do."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / FAILED).unlink(missing_ok=True)
+    settings = yaml.safe_dump(cell.settings, sort_keys=False, allow_unicode=True)
+    (cell.folder / SETTINGS).write_text(settings, encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = str(cell.devices)
+    common = {
+        "OMP_NUM_THREADS": str(max(threads // cell.devices, 1)), "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
+        "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": cell.cell.name,
+    }  # fmt: skip
+    processes = []
+    for rank in range(cell.devices):
+        env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(context.Process(target=_cell_process, args=(cell.folder, cell.cell.parallel, rank, env)))
+        processes[-1].start()
+    return processes
 
 
 _FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} cells [{elapsed}, {remaining} left] {postfix}"
 
 
-def log_of(folder: Path) -> Path:
-    """What a cell printed."""
-    return folder / "log.txt"
+def log_of(folder: Path, rank: int = 0) -> Path:
+    """What a cell printed; its further processes have files of their own."""
+    return folder / (f"log-{rank}.txt" if rank else "log.txt")
 
 
 def last_error(folder: Path) -> str:
@@ -133,40 +163,39 @@ def _told(cell: Sized, finished: bool) -> str:
     return f"{cell.cell.name} FAILED: {last_error(cell.folder)}  (log: {log_of(cell.folder)})"
 
 
-def _cell_process(settings: dict[str, Any], parallel: str | None, threads: int, gpus: str) -> None:
-    """One cell, in its own process: fit, and predict on parallel text."""
-    folder = Path(settings["run"]["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    log = log_of(folder).open("a", buffering=1)
+def _cell_process(folder: Path, parallel: str | None, rank: int, env: dict[str, str]) -> None:
+    """One process of a cell: fit, and predict on parallel text."""
+    log = log_of(folder, rank).open("a", buffering=1)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's, which ends its cells
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    if env["WORLD_SIZE"] == "1":  # or Lightning takes it for one of many
+        env = {name: env[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
+    os.environ.update(env)
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a cell of a study that was killed just now may still be ending
-        sys.exit(_run(folder, settings, parallel))
+        if rank == 0:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a cell of a study that was killed just now may still be ending
+        sys.exit(_run(folder, parallel, rank))
 
 
-def _run(folder: Path, settings: dict[str, Any], parallel: str | None) -> int:
+def _run(folder: Path, parallel: str | None, rank: int) -> int:
     from aunet_lightning.cli.main import main
 
     begin = time.time()
-    given = folder / SETTINGS
-    given.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    given = str(folder / SETTINGS)
     try:
-        code = main(["fit", "-c", str(given)])
+        code = main(["fit", "-c", given])
         if code == 0 and parallel is not None:
             last = RunFolder(folder).last
             test = ["--data.test_files", json.dumps([parallel]), "--ckpt_path", str(last)]
-            code = main(["predict", "-c", str(given), *test])
+            code = main(["predict", "-c", given, *test])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    if code == 0:
+    if code == 0 and rank == 0:
         part = folder / f"{DONE}.part"
         part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}))
         part.replace(folder / DONE)

@@ -29,6 +29,7 @@ class Sized:
     flops_per_byte: float  # of text, forward and backward
     parameters: int
     row: RowShape
+    devices: int  # each a process
     steps: float | None  # that its budget buys; None where it is time
 
     @property
@@ -65,7 +66,22 @@ class Sizer:
         each = {"flops": of_row * rows, "bytes": row.text_bytes * rows}.get(match.by)
         steps = None if each is None else match.budget / each
         settings = self._complete(cell, config, steps)
-        return Sized(cell, settings, of_row / row.text_bytes, cost.parameters, row, steps)
+        devices = self._devices(cell, rows)
+        return Sized(cell, settings, of_row / row.text_bytes, cost.parameters, row, devices, steps)
+
+    def _devices(self, cell: Cell, rows: int) -> int:
+        trainer = cell.settings.get("trainer", {})
+        devices = self.study.gpus_per_cell or trainer.get("devices", 1)
+        if not isinstance(devices, int) or devices < 1 or trainer.get("num_nodes", 1) != 1:
+            raise UserError(
+                f"{cell.name}: trainer.devices is {devices!r}, trainer.num_nodes {trainer.get('num_nodes', 1)}: a cell "
+                "runs on one host, on a number of devices that is known before (1, 2, …; or gpus_per_cell)"
+            )
+        if rows % devices:
+            raise UserError(
+                f"{cell.name}: data.batch_rows is {rows}: it must be a multiple of the devices of a cell ({devices})"
+            )
+        return devices
 
     def _read(self, cell: Cell) -> tuple[RowShape, AUNetConfig, Stack]:
         top = {key: cell.settings[key] for key in ("splitter", "upper_splitters", "tokenizer") if key in cell.settings}
@@ -117,6 +133,8 @@ class Sizer:
                 "tracking_uri": study.tracking_uri, "tags": tags,
             },
         }  # fmt: skip
+        if study.gpus_per_cell:
+            over["trainer"]["devices"] = study.gpus_per_cell
         if steps is not None:
             over["trainer"]["val_check_interval"] = max(round(steps / study.validations), 1)
         return merge(cell.settings, over)
