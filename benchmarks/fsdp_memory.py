@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
@@ -50,7 +51,7 @@ def work(rank, world, port, width, layers, rows, recompute, results):
             optimizer.step()
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         profile.export_chrome_trace(file.name)
-        events = json.load(open(file.name))["traceEvents"]
+        events = json.load(file)["traceEvents"]
     results[rank] = max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
     torch.distributed.destroy_process_group()
 
@@ -62,7 +63,7 @@ def start(path):
 
     from aunet_lightning.model.config import AUNetConfig
 
-    settings = yaml.safe_load(open(path).read())
+    settings = yaml.safe_load(Path(path).read_text())
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
     before, since = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     rules = [settings["splitter"], *settings["upper_splitters"]]

@@ -14,23 +14,37 @@ import torch
 
 
 class Ranks:
-    """`aunet` with some arguments in so many processes. Their output is in out-RANK.txt of the folder they run in."""
+    """`aunet` with some arguments in so many processes. Their output is in out-RANK.txt of the folder they run in.
 
-    def __init__(self, n, place, *arguments, env=None):
+    slurm: whether they find each other by what srun says to its tasks, in place of torchrun's words.
+    """
+
+    def __init__(self, n, place, *arguments, env=None, slurm=False):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["aunet_lightning.cli.training", "tests.ranks", "mlflow.tracking"])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.place = Path(place)
-        found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n)}
-        common = {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "AUNET_CACHE": str(self.place / "cache")}
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "AUNET_CACHE": str(self.place / "cache")}
+        if slurm:
+            common |= {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "aunet", "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0",
+                       "SLURM_NTASKS": str(n), "SLURM_NTASKS_PER_NODE": str(n), "SLURM_NODELIST": "here"}  # fmt: skip
+            names = ("SLURM_PROCID", "SLURM_LOCALID")
+        else:
+            common |= {
+                "WORLD_SIZE": str(n),
+                "LOCAL_WORLD_SIZE": str(n),
+                "GROUP_RANK": "0",
+                "TORCHELASTIC_RUN_ID": "test",
+            }
+            names = ("RANK", "LOCAL_RANK")
         arguments = [str(argument) for argument in arguments]
         if n > 1 and arguments[0] != "generate":
             arguments += ["--trainer.devices", str(n)]
         self.processes = []
         for rank in range(n):
-            own = {} if n == 1 else found | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own = {} if n == 1 else common | dict.fromkeys(names, str(rank))
             own |= {"AUNET_CACHE": common["AUNET_CACHE"]} | (env or {})
             process = context.Process(target=_one, args=(rank, self.place, own, arguments))
             process.start()

@@ -194,14 +194,14 @@ def test_a_run_whose_processes_are_killed_loses_nothing(strategy, place):
 
 
 def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
-    """As SLURM does it: its variables, a signal some time before the end, and back into the queue."""
+    """As SLURM does it: its tasks, a signal some time before the end, and back into the queue."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
-    slurm = {"SLURM_JOB_ID": "4711", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     folder = place / "signals"
     command = [*SHORT, "--trainer.strategy", "fsdp2", "--run.folder", folder]
     for step, number, rank in ((3, signal.SIGTERM, 1), (8, signal.SIGUSR1, 0)):
-        run = Ranks(2, place, *command, env=slurm)
+        run = Ranks(2, place, *command, env=path, slurm=True)
         until(logged(folder, step), run)
         run.kill(rank, number)
         assert run.wait(60) == [128 + number] * 2, run.output()
