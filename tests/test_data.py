@@ -2,8 +2,13 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
+import time
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ import zstandard
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import Stack
-from tests.conftest import UDHR
+from tests.conftest import ROOT, UDHR
 
 UPPER = [{"name": "every", "n": 2}]
 
@@ -260,3 +265,34 @@ def test_a_splitter_that_peeks_is_refused_before_training():
     data = ByteDataModule([str(UDHR / "en.jsonl")], splitter="tests.test_splitter_laws:PeekingSplitter")
     with pytest.raises(ValueError, match="prefix law"):
         data.prepare_data()
+
+
+WORKER = """
+import multiprocessing, sys, time
+from aunet_lightning.data.loader import ResumableLoader
+
+class Batches:
+    def __len__(self):
+        return 9
+    def __getitem__(self, at):
+        return multiprocessing.current_process().pid
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    batches = iter(ResumableLoader(Batches(), 1))
+    print(next(batches), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_killed_process(tmp_path):
+    (tmp_path / "reads.py").write_text(WORKER)
+    command = [sys.executable, str(tmp_path / "reads.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        worker = Path(f"/proc/{int(process.stdout.readline())}")
+        assert worker.exists()
+        process.kill()
+    deadline = time.monotonic() + 20
+    while worker.exists() and "\nState:\tZ" not in worker.joinpath("status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -231,3 +233,35 @@ def test_a_finished_run_goes_on_longer_without_a_gap(first, tmp_path):
     logged = points(tmp_path / "longer")
     assert [step for step, key in logged if key == "train/bpb"] == list(range(14))
     assert [step for step, key in logged if key == "val/bpb"] == [3, 7, 11]
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_validation_loses_nothing(tmp_path, monkeypatch):
+    """The validation is made up for; and this run is saved by the clock alone."""
+    run = [*RUN, "--trainer.val_check_interval", "4"]
+    assert main([*run, "--run.folder", "straight"]) == 0
+    clock = [
+        "--run.folder",
+        "told",
+        "--run.checkpoint_every",
+        "999",
+        "--run.checkpoint_minutes",
+        "1e-9",
+        "--run.keep_last",
+        "99",
+    ]
+    usual = AUNetModule.validation_step
+
+    def told(self, batch, batch_index):
+        if self.global_step == 8 and batch_index == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return usual(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AUNetModule, "validation_step", told)
+        assert main([*run, *clock]) == 128 + signal.SIGTERM
+    saved = sorted(path.name for path in (tmp_path / "told" / "checkpoints").glob("step-*"))
+    assert saved == [f"step-{step:08}.ckpt" for step in range(2, 9)]
+    assert (7, "val/bpb") not in points(tmp_path / "told")
+    assert main([*run, *clock]) == 0
+    assert points(tmp_path / "told") == points(tmp_path / "straight")

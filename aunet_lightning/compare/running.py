@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -24,6 +23,7 @@ import yaml
 from tqdm import tqdm
 
 from aunet_lightning.compare.sizing import Sized
+from aunet_lightning.processes import end_with_parent
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.run_folder import RunFolder, differences
 
@@ -168,7 +168,7 @@ def _cell_process(folder: Path, parallel: str | None, rank: int, env: dict[str, 
     log = log_of(folder, rank).open("a", buffering=1)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's, which ends its cells
     if env["WORLD_SIZE"] == "1":  # or Lightning takes it for one of many
         env = {name: env[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
@@ -200,13 +200,3 @@ def _run(folder: Path, parallel: str | None, rank: int) -> int:
         part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}))
         part.replace(folder / DONE)
     return code
-
-
-def _end_with_parent() -> None:
-    """Ends this process as soon as the study's is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-        os._exit(1)

@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch.utils.data import DataLoader, Sampler
 
 from aunet_lightning.data.packing import Batch, PackedBatches
+from aunet_lightning.processes import end_with_parent
 
 
 class ResumableLoader:
@@ -20,8 +21,9 @@ class ResumableLoader:
         self.repeat_epoch = repeat_epoch  # validation reads epoch 0 every time
         self._next = _Remaining(len(batches))
         self._loader = DataLoader(
-            batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0
-        )
+            batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0,
+            worker_init_fn=_end_with_parent,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -48,6 +50,10 @@ class ResumableLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._next.epoch, self._next.position = state["epoch"], state["position"]
+
+
+def _end_with_parent(worker: int) -> None:
+    end_with_parent()
 
 
 class _Remaining(Sampler[tuple[int, int]]):
