@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from aunet_lightning.compare.running import SERVER
+
 
 class Ranks:
     """`aunet` with some arguments in so many processes. Their output is in out-RANK.txt of the folder they run in.
@@ -21,7 +23,7 @@ class Ranks:
 
     def __init__(self, n, place, *arguments, env=None, slurm=False):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["aunet_lightning.cli.training", "tests.ranks", "mlflow.tracking"])
+        context.set_forkserver_preload([*SERVER, "tests.ranks"])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -89,6 +91,7 @@ def _one(rank, place, env, arguments):
     os.dup2(shown, 1)
     os.dup2(shown, 2)
     os.chdir(place)
+    multiprocessing.set_start_method(None, force=True)  # as in any `aunet fit`, for the workers that read
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
     os.environ.update(env)

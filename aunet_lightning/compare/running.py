@@ -32,7 +32,10 @@ DONE = "cell.json"  # in the folder of a cell that is finished: how long it took
 FAILED = "failed"  # in that of one that ended otherwise by itself
 GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells
-SERVER = ["aunet_lightning.cli.training", "aunet_lightning.compare.running"]  # what its processes have imported
+SERVER = [  # what its processes have imported
+    "aunet_lightning.cli.training", "aunet_lightning.compare.running", "splitters.compiled",
+    "mlflow.store.tracking.sqlalchemy_store",
+]  # fmt: skip
 
 
 def is_done(cell: Sized) -> bool:
@@ -169,6 +172,8 @@ def _cell_process(folder: Path, parallel: str | None, rank: int, env: dict[str, 
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     end_with_parent()
+    # As in any `aunet fit`: a child of a server would start one of its own for its workers, which imports all again.
+    multiprocessing.set_start_method(None, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's, which ends its cells
     if env["WORLD_SIZE"] == "1":  # or Lightning takes it for one of many
         env = {name: env[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
