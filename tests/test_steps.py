@@ -148,6 +148,34 @@ def test_settings_that_contradict_each_other(fake_world):
         build(tiny(2), ["whitespace"], 0, ParallelConfig(param_dtype="bfloat16"), mesh, "bf16-mixed")
 
 
+@pytest.mark.parametrize(
+    "kinds", [["bfloat16"] * 3, ["float32", "bfloat16", "bfloat16"], ["bfloat16", "float32", "bfloat16"]]
+)
+def test_stages_compute_in_the_types_that_are_named(kinds):
+    rules = ["whitespace", {"name": "every", "n": 2}]
+    ids = torch.tensor([list(b"All human beings are born free and equal in dignity and rights. " * 8)])
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        mesh = init_device_mesh("cpu", (1,), mesh_dim_names=("data_parallel",))
+        net = build(tiny(3), rules, 5, ParallelConfig(param_dtype=kinds), mesh)
+        plain = build(tiny(3), rules, 5, ParallelConfig())
+        state = streamed = net.initial_state(1, Stack(rules))
+        with torch.no_grad():
+            logits = net(ids, state=state).logits
+            parts = []
+            for part in ids.split([1, 200, 1, *[1] * 20, ids.shape[1] - 222], 1):
+                output = net(part, state=streamed)
+                streamed = output.state
+                parts.append(output.logits)
+            if len(set(kinds)) == 1:
+                assert torch.equal(logits, plain.bfloat16()(ids, state=state).logits)
+        for stage, kind in zip(streamed.stages, kinds, strict=True):
+            assert {layer.keys.dtype for layer in stage.layers} == {getattr(torch, kind)}
+        assert (torch.cat(parts, 1) - logits).abs().max() < 0.02 * logits.abs().max()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
     from aunet_lightning.costs import Kept, stage_blocks
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -122,9 +123,12 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
     offload = CPUOffloadPolicy(pin_memory=devices.device_type != "cpu") if parallel.cpu_offload else OffloadPolicy()
 
     def cut(modules: nn.Module | list[nn.Module], s: int, kind: torch.dtype | None, **options: Any) -> None:
-        # Under autocast inputs keep their type, so that the residual stream is what it is on one device.
-        policy = MixedPrecisionPolicy(kind, getattr(torch, parallel.reduce_dtype), cast_forward_inputs=autocast is None)
+        # Torch would cast all inputs: angles, what is remembered, and under autocast the residual stream.
+        policy = MixedPrecisionPolicy(kind, getattr(torch, parallel.reduce_dtype), cast_forward_inputs=False)
         fully_shard(modules, mesh=mesh, mp_policy=policy, offload_policy=offload, **options)
+        if kind is not None and autocast is None and modules is not net:
+            for module in modules if isinstance(modules, list) else [modules]:
+                module.register_forward_pre_hook(partial(_enter, kind))
 
     for s in range(n_stages):
         options = {"reshard_after_forward": again[s]}
@@ -138,6 +142,12 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
         if str(s) in net.predictors:
             cut(net.predictors[str(s)], s, None, **options)
     cut(net, 0, kinds[0])
+
+
+def _enter(kind: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Casts the first input, on which a module works, to the type of its weights."""
+    x, *others = inputs
+    return (x.to(kind) if x is not None else None, *others)
 
 
 def whole(value: Tensor) -> Tensor:
