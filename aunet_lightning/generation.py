@@ -12,6 +12,7 @@ from splitters import Stack
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # each step has other shapes, for which a compiled network would be compiled
 def generate(
     net: AUNet,
     stack: Stack,

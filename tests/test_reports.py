@@ -12,6 +12,7 @@ import regex
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from aunet_lightning.generation import generate
 from aunet_lightning.reports.boundaries import (
@@ -167,6 +168,15 @@ def test_a_sample_continues_prompts_of_any_length():
     )
     assert texts == generate(model, stack, prompts, 20, seed=3)
     assert texts != generate(model, stack, prompts, 20, seed=4)
+
+
+def test_a_compiled_network_is_not_compiled_for_each_step_of_a_stream():
+    stack, model = stack_of("whitespace", 2), tiny_model(tiny(2))
+    expected = generate(model, stack, [b"some text. "], 9, temperature=0)
+    compiled = CompileCounter()
+    model.compile(backend=compiled)
+    assert generate(model, stack, [b"some text. "], 9, temperature=0) == expected
+    assert compiled.frame_count == 0
 
 
 def test_the_most_likely_byte_is_that_of_the_full_forward():
