@@ -293,3 +293,12 @@ def test_a_signal_in_a_validation_loses_nothing(tmp_path, monkeypatch):
     assert (7, "val/bpb") not in points(tmp_path / "told")
     assert main([*run, *clock]) == 0
     assert points(tmp_path / "told") == points(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_a_step_of_one_batch_at_an_epochs_end_has_its_whole_gradient(tmp_path):
+    run = [*RUN, "--trainer.limit_train_batches", "5", "--model.optimizer.lr", "1e-30", "--trainer.max_steps"]
+    assert main([*run, "2", "--trainer.accumulate_grad_batches", "4", "--run.folder", "four"]) == 0
+    assert main([*run, "5", "--run.folder", "each"]) == 0
+    alone, same = points(tmp_path / "four")[1, "train/grad_norm"], points(tmp_path / "each")[4, "train/grad_norm"]
+    assert alone == pytest.approx(same, rel=1e-5)

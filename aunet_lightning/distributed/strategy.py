@@ -121,6 +121,12 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Whether a checkpoint is still being written, as far as this device knows."""
         return self._saving is not None and not self._saving.done()
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last checkpoint could not be written, as far as this device knows."""
+        error = self._saving.exception() if self._saving is not None and self._saving.done() else None
+        return reason(error) if error is not None else self.failed
+
     def wait(self) -> None:
         """Waits until the last checkpoint is written."""
         if self._saving is not None:

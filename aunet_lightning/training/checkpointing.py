@@ -149,16 +149,16 @@ class Checkpointing(Checkpoint):
     def _settle(self, trainer: Trainer, wait: bool = False, tidy: bool = False) -> None:
         """Where a checkpoint is written (or to `tidy`): points at it, and removes what is no longer kept."""
         strategy: Any = trainer.strategy
+        if wait and hasattr(strategy, "wait"):  # all devices, whatever each of them knows to be written
+            strategy.wait()
         if self.pending is None and tidy and trainer.is_global_zero and self.folder.saved():
             self._keep()
         if self.pending is None or (getattr(strategy, "saving", False) and not wait):
             return
-        if wait and hasattr(strategy, "wait"):
-            strategy.wait()
         path, self.pending = self.pending, None
         if not trainer.is_global_zero:
             return
-        failed = getattr(strategy, "failed", None) or getattr(strategy.checkpoint_io, "failed", None)
+        failed = getattr(strategy, "problem", None) or getattr(strategy.checkpoint_io, "failed", None)
         if failed or not path.exists():
             remove(path.with_name(path.name + PART))
             rank_zero_warn(

@@ -5,4 +5,5 @@
 set -euo pipefail
 exec .venv/bin/torchrun --nnodes "${NODES:-1}" --nproc-per-node "${DEVICES:-gpu}" --max-restarts 3 \
   --rdzv-backend c10d --rdzv-endpoint "${HEAD:-127.0.0.1}:${PORT:-29400}" --rdzv-id "${ID:-aunet}" \
-  --no-python .venv/bin/aunet fit --trainer.num_nodes "${NODES:-1}" "$@"
+  --no-python .venv/bin/aunet fit --trainer.num_nodes "${NODES:-1}" "$@" \
+  ${DEVICES:+--trainer.devices "$DEVICES"}
