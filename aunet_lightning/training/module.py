@@ -228,9 +228,7 @@ class AUNetModule(LightningModule):
         """Clips as the trainer says, and logs the norm before; skips a step that is not finite."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
-        if (
-            scale := self.step.scale(self.trainer.accumulate_grad_batches)
-        ) != 1:  # also of one batch, at an epoch's end
+        if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
             torch._foreach_mul_(gradients, scale)
         norm = torch.nn.utils.get_total_norm(gradients)
         total = float(whole(norm))
