@@ -63,7 +63,7 @@ def start(path):
 
     from aunet_lightning.model.config import AUNetConfig
 
-    settings = yaml.safe_load(Path(path).read_text())
+    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
     before, since = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     rules = [settings["splitter"], *settings["upper_splitters"]]

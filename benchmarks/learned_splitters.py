@@ -29,7 +29,7 @@ LANGUAGES = ("en", "zh-Hans", "th", "de")
 RATES = (4, 6, 8)
 SEEDS = (1, 2)
 STEPS = 400
-NET = yaml.safe_load(CONFIG.read_text())["model"]["net"]
+NET = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["model"]["net"]
 ROW, ROWS = 512, 8
 
 
@@ -84,7 +84,7 @@ def trained_units(folder: Path) -> float:
     """Returns the mean number of units of a run's batches."""
     units = [
         ROWS * ROW / metrics["train/bytes_per_unit_stage2"]
-        for metrics in map(metrics_of, (folder / "metrics.jsonl").open())
+        for metrics in map(metrics_of, (folder / "metrics.jsonl").open(encoding="utf-8"))
         if "train/bytes_per_unit_stage2" in metrics
     ]
     return sum(units) / len(units)
@@ -113,12 +113,15 @@ def run(cell: Cell, corpora: Path, out: Path, flops: dict[str, tuple[float, floa
     ]  # fmt: skip
     log = out / f"{cell.name}.log"
     done = subprocess.run(
-        command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        stdout=log.open("w", encoding="utf-8"),
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
         print(f"{cell.name} failed: {log}", flush=True)
         return
-    (folder / "done").write_text(str(steps))
+    (folder / "done").write_text(str(steps), encoding="utf-8")
     print(cell.name, {k: round(v, 3) for k, v in last(folder).items() if k in SHOWN}, f"{steps} steps", flush=True)
 
 
@@ -128,7 +131,7 @@ SHOWN = ("val/bpb", "val/bytes_per_unit_stage2", "val/teacher_f1_stage2")
 def last(folder: Path) -> dict[str, float]:
     """Returns the last value of every metric of a run."""
     found: dict[str, float] = {}
-    for metrics in map(metrics_of, (folder / "metrics.jsonl").open()):
+    for metrics in map(metrics_of, (folder / "metrics.jsonl").open(encoding="utf-8")):
         found |= metrics
     return found
 
@@ -148,7 +151,7 @@ def tables(out: Path) -> str:
         if router in found:
             reached = found[router]["val/bytes_per_unit_stage2"]
             difference = f"{found[router]['val/bpb'] - found[fixed]['val/bpb']:+.3f}" if fixed in found else "–"
-            steps = (done[fixed] / "done").read_text() if fixed in found else "–"
+            steps = (done[fixed] / "done").read_text(encoding="utf-8") if fixed in found else "–"
             lines.append(
                 f"| {language}, seed {seed} | {rate} | {reached:.2f} | {reached / rate - 1:+.1%} | "
                 f"{found[router]['val/bpb']:.3f} | {value(fixed, 'val/bpb')} | {difference} | {steps} |"
@@ -184,7 +187,7 @@ def main() -> None:
     corpora, out = options.corpora.resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     flops = {"router": work("router"), "fixed": work("fixed")}
-    (out / "flops.json").write_text(json.dumps(flops))
+    (out / "flops.json").write_text(json.dumps(flops), encoding="utf-8")
     waves = [[c for c in cells() if c.like is None], [c for c in cells() if c.like is not None]]
     with ThreadPoolExecutor(options.jobs) as pool:
         for wave in waves:

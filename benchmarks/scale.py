@@ -28,7 +28,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     ends = []
     for name in ("aunet2_1b", "aunet3_1b", "aunet4_1b", "aunet2_8b"):
-        settings = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
+        settings = yaml.safe_load((MODELS / f"{name}.yaml").read_text(encoding="utf-8"))
         rules = [settings["splitter"], *settings["upper_splitters"]]
         config = AUNetConfig(**settings["model"]["net"])
         cost, rates = Cost.of(config, rules), RATES[: len(rules)]

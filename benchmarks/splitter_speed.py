@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def mix(size: int) -> bytes:
-    lines = [line for language in LANGUAGES for line in (UDHR / f"{language}.jsonl").open()]
+    lines = [line for language in LANGUAGES for line in (UDHR / f"{language}.jsonl").open(encoding="utf-8")]
     text = "\n".join(json.loads(line)["text"] for line in lines).encode()
     return (text * (size // len(text) + 1))[:size]
 
@@ -82,7 +82,7 @@ def best(call: Callable[[], object]) -> float:
 
 def processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

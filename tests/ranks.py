@@ -110,6 +110,6 @@ def _one(rank, place, env, arguments):
 def _fill_disk(metrics, step, most):
     """Once this step is logged, lets no file of this process grow past so many bytes."""
     path = Path(metrics)
-    while not (path.exists() and f'"step": {step},' in path.read_text()):
+    while not (path.exists() and f'"step": {step},' in path.read_text(encoding="utf-8")):
         time.sleep(0.01)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))

@@ -189,7 +189,7 @@ def test_a_run_spends_its_budget_and_no_more(tmp_path, measure, capsys, monkeypa
         ]
     )
     sized = Sizer(study).sized(cells(study)[0])
-    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings))
+    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     assert main(["fit", "-c", "settings.yaml"]) == 0
     logged = [json.loads(line)["metrics"] for line in (sized.folder / "metrics.jsonl").open()]
     name = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_seconds"}[measure]
@@ -238,7 +238,7 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     study, _ = load([study_of(tmp_path, languages=["en"], settings={"run": {"checkpoint_every": 1}})])
     sized = Sizer(study).sized(cells(study)[0])
-    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings))
+    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     measure = AUNetModule._finish
 
     def killed(self, part):
@@ -328,7 +328,7 @@ def test_a_study_is_killed_continued_and_told(tmp_path):
 def test_ready_studies_are_understood(path, tmp_path):
     """On the shipped text, in place of their own."""
     text = {"train": str(UDHR / "{language}.jsonl"), "val": str(UDHR / "{language}.jsonl")}
-    Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}))
+    Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}), encoding="utf-8")
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
     found = cells(study)

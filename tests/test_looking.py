@@ -125,7 +125,7 @@ def show(capsys, *arguments):
 
 def test_split_reads_text_files_and_standard_input(tmp_path, capsys, monkeypatch):
     (tmp_path / "plain.txt").write_text("one two")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one two")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one two"), encoding="utf-8"))
     for source in (["one two"], [str(tmp_path / "plain.txt")], []):
         assert show(capsys, "split", *source).out.startswith("one│ two\n")
 

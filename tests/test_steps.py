@@ -268,16 +268,8 @@ def test_a_signal_in_a_validation_loses_nothing(tmp_path, monkeypatch):
     """The validation is made up for; and this run is saved by the clock alone."""
     run = [*RUN, "--trainer.val_check_interval", "4"]
     assert main([*run, "--run.folder", "straight"]) == 0
-    clock = [
-        "--run.folder",
-        "told",
-        "--run.checkpoint_every",
-        "999",
-        "--run.checkpoint_minutes",
-        "1e-9",
-        "--run.keep_last",
-        "99",
-    ]
+    clock = ["--run.folder", "told", "--run.checkpoint_every", "999", "--run.checkpoint_minutes", "1e-9",
+             "--run.keep_last", "99"]  # fmt: skip
     usual = AUNetModule.validation_step
 
     def told(self, batch, batch_index):

@@ -172,7 +172,7 @@ def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(tmp_pa
     assert main(["split", "All human beings", "--checkpoint", checkpoint]) == 0
     assert "│" in capsys.readouterr().out
     assert main(["predict", *settings, f"--ckpt_path={checkpoint}"]) == 0
-    lines = list(map(json.loads, Path("run/predictions.jsonl").read_text().splitlines()))
+    lines = list(map(json.loads, Path("run/predictions.jsonl").read_text(encoding="utf-8").splitlines()))
     held_out = [json.loads(line)["text"].encode() for line in FILES[0].open()][9::10]
     assert [line["bytes"] for line in lines] == [len(text) for text in held_out]
     with pytest.raises(ValueError, match="reads tokens, it must read bytes"):

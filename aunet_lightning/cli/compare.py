@@ -45,7 +45,7 @@ def compare(arguments: list[str]) -> int:
         _show(study, sized)
         return 0
     study.folder.mkdir(parents=True, exist_ok=True)
-    with (study.folder / "lock").open("w") as lock:
+    with (study.folder / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -1,15 +1,12 @@
 """fit, validate, test and predict: LightningCLI, with one folder per run and short errors."""
 
-import difflib
 import itertools
 import logging
 import re
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from aunet_lightning.cli.parser import ShortErrorParser
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
@@ -26,7 +24,6 @@ from aunet_lightning.distributed.checkpoints import check_whole
 from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
-from aunet_lightning.model.config import StageConfig
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
 from aunet_lightning.training.budget import Spent
@@ -68,41 +65,6 @@ def run(arguments: list[str]) -> int:
         _say(f"aunet {arguments[0]}: {stopped}")
         return stopped.exit_code
     return 0
-
-
-class ShortErrorParser(LightningArgumentParser):
-    """Says what is wrong in one sentence, without a page of usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"aunet: error: {short_error(message, self._known())}", file=sys.stderr)
-        sys.exit(2)
-
-    def _known(self) -> list[str]:
-        """Every key that can be set, of this parser and of its commands."""
-        parsers = [self, *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values())]
-        in_lists = [field.name for field in fields(StageConfig)]
-        return [*in_lists, *dict.fromkeys(action.dest for parser in parsers for action in parser._actions)]
-
-
-def short_error(message: str, keys: Sequence[str] = ()) -> str:
-    """Returns a parser's message on one line, in plain words, with the nearest of `keys` for an unknown one."""
-    text = re.sub(r"\s+", " ", message).strip()
-    text = re.sub(r'Parser key "([^"]+)"', r"\1", text)
-    wrong = re.match(r"(\S+): Does not validate .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)", text)
-    if wrong:
-        kinds = re.sub(r"typing\.Literal\[([^]]*)\]", r"\1", wrong[2]).replace("<class 'NoneType'>", "null")
-        return f"{wrong[1]} is {wrong[3]}, but must be one of: {kinds}"
-    if text.startswith("Unexpected config:"):
-        return f"the configuration holds no settings: {text}"
-    text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"choose one of \1", text)
-    text = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", text)
-    text = text.replace("required: fit.", "required, for example from a file (-c experiments/quickstart.yaml): ")
-    if unknown := re.search(r"(?:unrecognized arguments: --|does not accept option '|Option ')([\w.]+)", text):
-        inside = unknown[1].rpartition(".")[0]
-        beside = [key for key in keys if key.rpartition(".")[0] == inside]
-        near = difflib.get_close_matches(unknown[1], keys, n=1)
-        text += f". Did you mean {near[0]}?" if near else f". There are {', '.join(beside)}"
-    return text
 
 
 class AUNetCLI(LightningCLI):
@@ -248,7 +210,7 @@ class AUNetCLI(LightningCLI):
             table = self.folder.path / "val_bpb.md"
             _say(
                 f"\nThis run was finished before, at step {self.model.steps_trained}: nothing was left to train.",
-                table.read_text() if table.exists() else "",
+                table.read_text(encoding="utf-8") if table.exists() else "",
             )
         _say(*self._where_to_look())
 

@@ -76,11 +76,11 @@ def _cell(sized: Sized) -> CellResult:
 
 
 def _commit(sized: Sized) -> str:
-    return str(json.loads((sized.folder / DONE).read_text()).get("commit", "unknown"))
+    return str(json.loads((sized.folder / DONE).read_text(encoding="utf-8")).get("commit", "unknown"))
 
 
 def _points(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         point = json.loads(line)
         yield point["step"], point["metrics"]
 
@@ -127,7 +127,11 @@ def hardware() -> str:
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if "model name" in line
+        ]
         model = names[0] if names else model
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{os.cpu_count()} cores of {model}{', ' + ', '.join(gpus) if gpus else ''}; torch {torch.__version__}"

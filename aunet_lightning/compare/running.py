@@ -141,7 +141,11 @@ def log_of(folder: Path, rank: int = 0) -> Path:
 def last_error(folder: Path) -> str:
     """Returns the last line that a cell printed."""
     log = log_of(folder)
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    lines = (
+        [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        if log.exists()
+        else []
+    )
     return lines[-1].strip()[:300] if lines else "it printed nothing"
 
 
@@ -168,7 +172,7 @@ def _told(cell: Sized, finished: bool) -> str:
 
 def _cell_process(folder: Path, parallel: str | None, rank: int, env: dict[str, str]) -> None:
     """One process of a cell: fit, and predict on parallel text."""
-    log = log_of(folder, rank).open("a", buffering=1)
+    log = log_of(folder, rank).open("a", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     end_with_parent()
@@ -181,7 +185,7 @@ def _cell_process(folder: Path, parallel: str | None, rank: int, env: dict[str, 
     import torch
 
     torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
         if rank == 0:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a cell of a study that was killed just now may still be ending
         sys.exit(_run(folder, parallel, rank))
@@ -202,6 +206,6 @@ def _run(folder: Path, parallel: str | None, rank: int) -> int:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
         part = folder / f"{DONE}.part"
-        part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}))
+        part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}), encoding="utf-8")
         part.replace(folder / DONE)
     return code

@@ -91,8 +91,8 @@ def _write(source: Source, folder: Path) -> None:
             names.append(document.name)
     np.savez(folder / "index.npz", lengths=np.array(lengths, np.int64), languages=np.array(languages, np.int32))
     meta = {"languages": list(known), "report": asdict(report), "path": str(source.path)}
-    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False))
-    (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False))
+    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+    (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
 
 
 class Corpus:
@@ -109,7 +109,7 @@ class Corpus:
         known: dict[str, int] = {}
         lengths, languages, starts, files, within = [], [], [], [], []
         for number, folder in enumerate(self.folders):
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
             index = np.load(folder / "index.npz")
             ours = np.array([known.setdefault(name, len(known)) for name in meta["languages"]], np.int32)
             lengths.append(index["lengths"])
@@ -142,7 +142,7 @@ class Corpus:
         """Returns the `id` of a document's line, or its line number."""
         file = int(self._files[document])
         if file not in self._names:
-            self._names[file] = json.loads((self.folders[file] / "names.json").read_text())
+            self._names[file] = json.loads((self.folders[file] / "names.json").read_text(encoding="utf-8"))
         return self._names[file][int(self.within[document])]
 
     def language(self, document: int) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from aunet_lightning.costs import stage_blocks
 from aunet_lightning.errors import UserError
@@ -152,4 +153,4 @@ def _enter(kind: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tup
 
 def whole(value: Tensor) -> Tensor:
     """Returns a tensor that may be divided among devices, whole. (All of them have to call it.)"""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    return value.full_tensor() if isinstance(value, DTensor) else value

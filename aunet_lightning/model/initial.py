@@ -5,10 +5,10 @@ rows draws the pieces that they lie in.
 """
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 PIECE = 1 << 20  # numbers, about
 
@@ -39,9 +39,9 @@ def ones(parameter: Tensor) -> None:
     _held(parameter)[0].fill_(1.0)
 
 
-def _held(parameter: Any) -> tuple[Tensor, int]:
+def _held(parameter: Tensor) -> tuple[Tensor, int]:
     """Returns the rows of a parameter that are here, and which is the first."""
-    if not hasattr(parameter, "to_local"):
+    if not isinstance(parameter, DTensor):
         return parameter, 0
     mesh, cut = parameter.device_mesh, [i for i, placed in enumerate(parameter.placements) if placed.is_shard(0)]
     local, first = parameter.to_local(), 0

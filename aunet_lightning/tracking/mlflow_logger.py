@@ -82,7 +82,7 @@ class MLflowRunLogger(Logger):
         self._read_points()
 
     def _open(self) -> None:
-        known = json.loads(self.folder.mlflow.read_text()) if self.folder.mlflow.exists() else {}
+        known = json.loads(self.folder.mlflow.read_text(encoding="utf-8")) if self.folder.mlflow.exists() else {}
         if known.get("tracking_uri") == self.uri:
             self.run_id, self.experiment_id = known["run_id"], known["experiment_id"]
             self._sent = known.get("sent", 0)
@@ -104,9 +104,9 @@ class MLflowRunLogger(Logger):
     def _read_points(self) -> None:
         if self.folder.metrics.exists():
             # A kill can cut the last line short: it ends here, and its point is logged anew.
-            whole, _, cut = self.folder.metrics.read_text().rpartition("\n")
+            whole, _, cut = self.folder.metrics.read_text(encoding="utf-8").rpartition("\n")
             if cut:
-                self.folder.metrics.write_text(whole + "\n" if whole else "")
+                self.folder.metrics.write_text(whole + "\n" if whole else "", encoding="utf-8")
             for line in whole.splitlines():
                 self._remember(json.loads(line))
 
@@ -160,7 +160,7 @@ class MLflowRunLogger(Logger):
         path = self.folder.path / artifact
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
         except OSError as error:
             self._warn("file", f"{path} cannot be written ({_short(error)})")
         self._texts[artifact] = text
@@ -234,7 +234,7 @@ class MLflowRunLogger(Logger):
         }
         part = self.folder.mlflow.with_suffix(".part")
         try:
-            part.write_text(json.dumps(state))
+            part.write_text(json.dumps(state), encoding="utf-8")
             part.replace(self.folder.mlflow)
         except OSError as error:
             self._warn("file", f"{self.folder.mlflow} cannot be written ({_short(error)})")
@@ -251,7 +251,7 @@ def open_store(uri: str) -> Any:
         return MlflowClient(uri)
     folder = Path(uri.removeprefix("sqlite:///")).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{Path(uri).name}.lock").open("w") as lock:  # of two that make the tables at once, one fails
+    with (folder / f".{Path(uri).name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)  # now, as the store is opened when it is first asked

@@ -185,14 +185,14 @@ class RunFolder:
                     f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
                     "Choose another run.folder, or leave it out to have one made"
                 )
-            for told in changes(yaml.safe_load(self.config.read_text()), config):
+            for told in changes(yaml.safe_load(self.config.read_text(encoding="utf-8")), config):
                 rank_zero_warn(f"{self.path} goes on with changed settings: {told}")
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.config.write_text(text)
+            self.config.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(f"run.folder: cannot write to {self.path} ({error}): choose another run.folder") from None
 
     def differences(self, config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
         """Returns the settings under `keys` in which `config` differs from the run that is kept here."""
-        return differences(yaml.safe_load(self.config.read_text()), config, keys)
+        return differences(yaml.safe_load(self.config.read_text(encoding="utf-8")), config, keys)

@@ -232,7 +232,7 @@ class BoundaryPictures(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         kept = [logger.folder.path / "boundaries.json" for logger in _loggers(trainer)]
         if trainer.ckpt_path is not None and kept and kept[0].exists():
-            self.drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text()).items()}
+            self.drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text(encoding="utf-8")).items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -299,7 +299,7 @@ class PredictionWriter(Callback):
             return
         corpus = _data(trainer).corpora["test"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w") as file:
+        with self.path.open("w", encoding="utf-8") as file:
             for document, (bits, n_bytes) in sorted(self.sums.items()):
                 line = {"id": corpus.name(document), "lang": corpus.language(document), "bytes": int(n_bytes)}
                 line |= {"bits": round(bits, 3), "bpb": round(bits / n_bytes, 5)}

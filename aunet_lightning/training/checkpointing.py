@@ -16,7 +16,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from aunet_lightning.distributed.checkpoint_io import AnyForm
 from aunet_lightning.distributed.checkpoints import PART, point, remove
+from aunet_lightning.distributed.strategy import FSDP2Strategy
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.module import AUNetModule
@@ -148,17 +150,17 @@ class Checkpointing(Checkpoint):
 
     def _settle(self, trainer: Trainer, wait: bool = False, tidy: bool = False) -> None:
         """Where a checkpoint is written (or to `tidy`): points at it, and removes what is no longer kept."""
-        strategy: Any = trainer.strategy
-        if wait and hasattr(strategy, "wait"):  # all devices, whatever each of them knows to be written
-            strategy.wait()
+        sharded = trainer.strategy if isinstance(trainer.strategy, FSDP2Strategy) else None
+        if wait and sharded is not None:  # all devices, whatever each of them knows to be written
+            sharded.wait()
         if self.pending is None and tidy and trainer.is_global_zero and self.folder.saved():
             self._keep()
-        if self.pending is None or (getattr(strategy, "saving", False) and not wait):
+        if self.pending is None or (sharded is not None and sharded.saving):
             return
         path, self.pending = self.pending, None
         if not trainer.is_global_zero:
             return
-        failed = getattr(strategy, "problem", None) or getattr(strategy.checkpoint_io, "failed", None)
+        failed = sharded.problem if sharded is not None else cast(AnyForm, trainer.strategy.checkpoint_io).failed
         if failed or not path.exists():
             remove(path.with_name(path.name + PART))
             rank_zero_warn(
