@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.terminal import printable
 
 
 def compare(arguments: list[str]) -> int:
@@ -17,7 +18,7 @@ def compare(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "aunet compare",
         description="Train a grid of splitters, languages, stages and seeds at equal cost, and report. The same "
-        "command again goes on where it was stopped; failed cells are tried again.",
+        "command again continues where it was stopped; failed cells are tried again.",
     )
     parser.add_argument(
         "-c", "--config", action="append", required=True, type=Path, metavar="FILE",
@@ -31,7 +32,9 @@ def compare(arguments: list[str]) -> int:
 
     study, grid = load(options.config)
     if options.jobs is not None:
-        study.jobs = max(options.jobs, 1)
+        if options.jobs < 1:
+            raise UserError(f"--jobs is {options.jobs}, it must be 1 or more")
+        study.jobs = options.jobs
     found = cells(study)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.compare.sizing import Sizer
@@ -48,8 +51,12 @@ def compare(arguments: list[str]) -> int:
     with (study.folder / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"study {study.study} is being run by another aunet compare") from None
+        except BlockingIOError:
+            raise UserError(
+                f"study {study.study} is being run by another aunet compare: wait for it, or name another study"
+            ) from None
+        except OSError as error:
+            print(f"aunet compare: {study.folder} cannot be locked ({error.strerror}): run it once", file=sys.stderr)
         (study.folder / "grid.yaml").write_text(grid, encoding="utf-8")
         command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
         return _run(study, sized, grid, command, run=not options.report)
@@ -60,10 +67,8 @@ def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -
     from aunet_lightning.compare.report import write_report
     from aunet_lightning.compare.running import run_cells
     from aunet_lightning.compare.tracking import begin, finish
-    from aunet_lightning.tracking.mlflow_logger import tracking_uri
 
-    uri = tracking_uri(study.tracking_uri)
-    where = _apart(begin, uri, study.study, f"{study.match.by} {study.match.budget:g}")
+    where = _apart(begin, study.tracking_uri, study.study, f"{study.match.by} {study.match.budget:g}")
     print(f"See it in MLflow as it runs: {where}", flush=True)
     stopped = False
     if run:
@@ -73,7 +78,7 @@ def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -
             run_cells(sized, study.jobs, study.threads, study.gpus_per_cell, lambda line: tqdm.write(line))
         except KeyboardInterrupt:
             stopped = True
-            print("\nStopped; the same command goes on from here.", flush=True)
+            print("\nStopped; the same command continues from here.", flush=True)
     result = collect(study, sized, grid, command)
     write_report(result, study.folder)
     failed = [cell for cell in result.cells if cell.status == "failed"]
@@ -82,8 +87,12 @@ def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -
     for cell in failed:
         print(f"  {cell.name}: {cell.error}")
     print(f"Report: {study.folder / 'report.html'}  (report.md, table.csv and heatmap.png beside it)")
-    _apart(finish, uri, study.study, str(study.folder), done == len(result.cells))
-    print(f"MLflow: {where}", flush=True)
+    try:
+        _apart(finish, study.tracking_uri, study.study, str(study.folder), done == len(result.cells))
+        print(f"MLflow: {where}", flush=True)
+    except UserError as error:
+        message = f"aunet compare: the report is not in MLflow; aunet compare --report puts it there. {error}"
+        print(printable(message), file=sys.stderr, flush=True)
     return 130 if stopped else int(bool(failed))
 
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aunet_lightning.tracking.mlflow_logger import commit, experiment_id, open_store, ui_command, ui_path
+from aunet_lightning.tracking.mlflow_logger import commit
+from aunet_lightning.tracking.settling import settle_dead_runs
+from aunet_lightning.tracking.store import experiment_id, explained, open_store, tracking_uri, ui_command, ui_path
 
 NOTE = """**Study {study}:** {links}
 
@@ -13,6 +15,7 @@ NOTE = """**Study {study}:** {links}
   with `tags.language = "…"`. Cells have spent the same ({match}).
 - **The report** (heat map with the seeds' spread, curves, examples) is in the artifacts of the run `summary`.
 """
+SETTING = "tracking_uri"  # of a study
 ARTIFACTS = ("report.html", "report.md", "table.csv", "heatmap.png", "grid.yaml")
 
 
@@ -20,31 +23,45 @@ MEASURED = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_s
 SAME = ("splitter", "language", "stages")  # tags of runs that differ by their seed
 
 
-def begin(uri: str, study: str, match: str) -> str:
-    """Makes the store and the study's experiment, so that cells find them; returns where its charts are."""
-    client = open_store(uri)
-    experiment = experiment_id(client, uri, study)
-    client.set_experiment_tag(experiment, "match", match)
-    for name, view in _views(match).items():  # plain JSON under this tag is what MLflow's "share" link opens
-        client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{name}", json.dumps(view))
-    _describe(client, experiment, study)
+def begin(configured: str | None, study: str, match: str) -> str:
+    """Makes the store and the study's experiment, so that cells find them; returns where its charts are.
+
+    Raises UserError, and nothing else, as another process is to hear of it.
+    """
+    uri = tracking_uri(configured, SETTING)
+    setting = None if configured is None else SETTING
+    try:
+        client = open_store(uri, setting)
+        experiment = experiment_id(client, uri, study, "study")
+        client.set_experiment_tag(experiment, "match", match)
+        for name, view in _views(match).items():  # plain JSON under this tag is what MLflow's "share" link opens
+            client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{name}", json.dumps(view))
+        settle_dead_runs(client, experiment)
+        _describe(client, experiment, study)
+    except Exception as error:
+        raise explained(error, uri, setting) from None
     page = _view_path(experiment, "runs")
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}{page}"
     return f"{ui_command(uri)}, then open http://127.0.0.1:5000{page}"
 
 
-def finish(uri: str, study: str, folder: str, whole: bool) -> None:
-    """Puts the report into the study's summary run, which is made once."""
-    client = open_store(uri)
-    experiment = experiment_id(client, uri, study)
-    tags = {"study": study, "kind": "summary", "commit": commit()}
-    run = _summary(client, experiment) or client.create_run(experiment, run_name="summary", tags=tags)
-    for name in ARTIFACTS:
-        client.log_artifact(run.info.run_id, str(Path(folder) / name))
-    client.set_tag(run.info.run_id, "commit", commit())
-    client.set_terminated(run.info.run_id, "FINISHED" if whole else "KILLED")
-    _describe(client, experiment, study)
+def finish(configured: str | None, study: str, folder: str, whole: bool) -> None:
+    """Puts the report into the study's summary run, which is made once. Raises UserError, and nothing else."""
+    uri = tracking_uri(configured, SETTING)
+    setting = None if configured is None else SETTING
+    try:
+        client = open_store(uri, setting)
+        experiment = experiment_id(client, uri, study, "study")
+        tags = {"study": study, "kind": "summary", "commit": commit()}
+        run = _summary(client, experiment) or client.create_run(experiment, run_name="summary", tags=tags)
+        for name in ARTIFACTS:
+            client.log_artifact(run.info.run_id, str(Path(folder) / name))
+        client.set_tag(run.info.run_id, "commit", commit())
+        client.set_terminated(run.info.run_id, "FINISHED" if whole else "KILLED")
+        _describe(client, experiment, study)
+    except Exception as error:
+        raise explained(error, uri, setting) from None
 
 
 def _views(match: str) -> dict[str, dict[str, Any]]:

@@ -5,16 +5,14 @@ is sent later, or by the next command on the same run. A resumed run repeats som
 digit; points that are already there are not logged again.
 """
 
-import fcntl
 import json
-import logging
 import math
-import os
-import re
 import subprocess
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +20,46 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.tracking import points
+from aunet_lightning.tracking.lock import holder
 from aunet_lightning.tracking.run_folder import RunFolder
+from aunet_lightning.tracking.sender import Sender, is_refused_artifact, send_metrics
+from aunet_lightning.tracking.settling import abandon, settle_dead_runs, whereabouts
+from aunet_lightning.tracking.store import (
+    DEFAULT_STORE,
+    experiment_id,
+    explained,
+    is_gone,
+    is_refusal,
+    open_store,
+    restore_command,
+    same_store,
+    short,
+    shown,
+    store_uri,
+    tracking_uri,
+    ui_command,
+    ui_path,
+)
+
+__all__ = [
+    "DEFAULT_STORE", "MLflowRunLogger", "abandon", "commit", "experiment_id", "open_store", "settle_dead_runs",
+    "tracking_uri", "ui_command", "ui_path",
+]  # fmt: skip
 
 SEND_EVERY = 10.0  # seconds between sends
+LAST_SEND = 25.0  # seconds that the end of a run waits for MLflow
 BATCH = 500  # points per request; MLflow takes 1000
-DEFAULT_STORE = Path("runs") / "mlflow.db"
-_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # what MLflow refuses in the name of a metric (a language such as sr@latin)
+LONGEST_PARAM = 500  # characters of a parameter
 AXES = ("bytes_seen", "flops")  # what other metrics are plotted over
 BEST = {"val/bpb": "best/val_bpb"}  # the lowest value so far of one metric, under another name
 
 
-def tracking_uri(configured: str | None) -> str:
-    """Returns where runs are tracked: as configured, as $MLFLOW_TRACKING_URI says, or runs/mlflow.db."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
-
-
 class MLflowRunLogger(Logger):
-    """Logs one run folder to one MLflow run, and goes on with both."""
+    """Logs one run folder to one MLflow run, and continues with both.
+
+    Names of metrics arrive as they are: what is made of a label is made by `names.metric_name`.
+    """
 
     def __init__(
         self, folder: RunFolder, experiment: str, run_name: str, uri: str, params: dict[str, Any], tags: dict[str, str]
@@ -49,7 +70,7 @@ class MLflowRunLogger(Logger):
         self.run_id: str | None = None
         self.experiment_id = ""
         self._client: Any = None
-        self._points: list[dict[str, Any]] = []  # of this run, all: the first `_sent` are in MLflow
+        self._points: list[points.Point] = []  # of this run, all: the first `_sent` are in MLflow
         self._sent = 0
         self._last: dict[str, int] = {}
         self._lowest: dict[str, float] = {}
@@ -57,8 +78,11 @@ class MLflowRunLogger(Logger):
         self._told: set[str] = set()  # what has been warned of, since it last worked
         self._unwritten: list[str] = []  # lines that are not in the file yet
         self._texts: dict[str, str] = {}  # artifacts that are not in MLflow yet
-        self._sender = ThreadPoolExecutor(1, "mlflow")  # a server that hangs holds up nobody
+        self._refused: set[str] = set()  # names of metrics that MLflow does not take
+        self._sender = Sender()
         self._sending: Future[bool] | None = None
+        self._sets_status = True  # a run that has ended keeps its status when it is only validated
+        self._waited = 0.0  # seconds that the end of the run has waited for MLflow
         self.ends_as: str | None = None  # the status of a run that ends before it is done; None: FAILED
 
     @property
@@ -70,62 +94,109 @@ class MLflowRunLogger(Logger):
         return self.run_id
 
     @rank_zero_only
-    def start(self) -> None:
-        """Opens the MLflow run of the folder, or begins one. Raises UserError if the server does not answer."""
+    def start(self, training: bool = True) -> None:
+        """Opens the MLflow run of the folder, or begins one where mlflow.json is not there, to which all points of
+        metrics.jsonl are sent. Unless `training`, a run that is there keeps its status and its parameters.
+
+        Raises UserError for a store that cannot be opened, and for a run, an experiment or an mlflow.json that is
+        deleted or damaged.
+        """
+        self.uri = store_uri(self.uri)
+        known = read_state(self.folder.mlflow)
+        self._client = open_store(self.uri)
+        self._read_points(known.get("sent", 0), mend=training or holder(self.folder.path) is None)
         try:
-            self._client = open_store(self.uri)
-            self._open()
-        except UserError:
-            raise
+            if known and same_store(known["tracking_uri"], self.uri):
+                self._continue(known, training)
+            else:
+                self._begin()
         except Exception as error:  # the client raises what its store raises
-            raise UserError(f"run.tracking_uri: MLflow at {self.uri} does not answer ({_short(error)})") from None
-        self._read_points()
-
-    def _open(self) -> None:
-        known = json.loads(self.folder.mlflow.read_text(encoding="utf-8")) if self.folder.mlflow.exists() else {}
-        if known.get("tracking_uri") == self.uri:
-            self.run_id, self.experiment_id = known["run_id"], known["experiment_id"]
-            self._sent = known.get("sent", 0)
-            self._client.update_run(self.run_id, status="RUNNING")
-        else:
-            self.experiment_id = experiment_id(self._client, self.uri, self.experiment)
-            tags = {"mlflow.source.git.commit": commit(), "commit": commit(), "run_folder": str(self.folder.path)}
-            run = self._client.create_run(self.experiment_id, run_name=self.run_name, tags=tags | self.tags)
-            self.run_id, self._sent = run.info.run_id, 0
-        logged = self._client.get_run(self.run_id).data.params
-        for key, value in self.params.items():
-            text = str(value)[:500]
-            if key not in logged:
-                self._client.log_param(self.run_id, key, text)
-            elif logged[key] != text:  # MLflow does not change parameters
-                self._client.set_tag(self.run_id, f"changed.{key}", text)
+            names = "run.experiment, run.name or run.tags" if is_refusal(error) else None
+            raise explained(error, self.uri, names) from None
         self._keep_state()
+        settle_dead_runs(self._client, self.experiment_id, self.run_id if self._sets_status else None)
 
-    def _read_points(self) -> None:
-        if self.folder.metrics.exists():
-            # A kill can cut the last line short: it ends here, and its point is logged anew.
-            whole, _, cut = self.folder.metrics.read_text(encoding="utf-8").rpartition("\n")
-            if cut:
-                self.folder.metrics.write_text(whole + "\n" if whole else "", encoding="utf-8")
-            for line in whole.splitlines():
-                self._remember(json.loads(line))
+    def _continue(self, known: Mapping[str, Any], training: bool) -> None:
+        self.run_id, self.experiment_id, self._sets_status = known["run_id"], known["experiment_id"], training
+        run = self._run_there()
+        if not training:
+            return
+        self._client.update_run(self.run_id, status="RUNNING")
+        for key, tag in whereabouts(self.folder.path).items():
+            self._client.set_tag(self.run_id, key, tag)
+        if "died" in run.data.tags:
+            self._client.delete_tag(self.run_id, "died")
+        for key, text in self._param_texts().items():
+            if key not in run.data.params:
+                self._client.log_param(self.run_id, key, text)
+            elif run.data.params[key] != text:  # MLflow does not change parameters
+                self._client.set_tag(self.run_id, f"changed.{key}", text)
 
-    def _remember(self, point: dict[str, Any]) -> None:
+    def _run_there(self) -> Any:
+        """The run that mlflow.json names. Raises UserError where it was deleted."""
+        anew = f"remove {self.folder.mlflow} to log into a new run, to which all points of metrics.jsonl are sent"
+        where = f"{self.folder.mlflow}: its run {self.run_id}"
+        try:
+            run = self._client.get_run(self.run_id)
+        except Exception as error:
+            if is_gone(error):
+                store = f"MLflow at {shown(self.uri)}"
+                raise UserError(f"{where} is not in {store}: name the right store, or {anew}") from None
+            raise
+        if self._client.get_experiment(self.experiment_id).lifecycle_stage == "deleted":
+            back = restore_command(self.uri, "experiments", "--experiment-id", self.experiment_id)
+            raise UserError(f"{where} is of an experiment that was deleted: bring it back ({back}), or {anew}")
+        if run.info.lifecycle_stage == "deleted":
+            back = restore_command(self.uri, "runs", "--run-id", str(self.run_id))
+            raise UserError(f"{where} was deleted from MLflow: bring it back ({back}), or {anew}")
+        return run
+
+    def _begin(self) -> None:
+        from mlflow.entities import Param
+
+        self.experiment_id = experiment_id(self._client, self.uri, self.experiment)
+        tags = {"mlflow.source.git.commit": commit(), "commit": commit(), "run_folder": str(self.folder.path)}
+        tags |= whereabouts(self.folder.path) | self.tags
+        run = self._client.create_run(self.experiment_id, run_name=self.run_name, tags=tags)
+        self.run_id, self._sent, self._sets_status = run.info.run_id, 0, True
+        self._keep_state()
+        self._client.log_batch(self.run_id, params=[Param(key, text) for key, text in self._param_texts().items()])
+        if before := self.tags.get("continues"):
+            self._try(lambda: self._client.set_tag(before, "continued_by", self.run_id))
+
+    def _param_texts(self) -> dict[str, str]:
+        return {key: str(value)[:LONGEST_PARAM] for key, value in self.params.items()}
+
+    def _read_points(self, sent: int, mend: bool) -> None:
+        try:
+            read = points.read_points(self.folder.metrics, mend)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder.metrics} cannot be read ({error.strerror}): allow it, or choose another run.folder"
+            ) from None
+        for point in read.points:
+            self._remember(point)
+        # Points are counted: past a damaged line the count is not sure. What is sent twice is there once.
+        lost = sent > len(read.points)
+        self._sent = min(sent, len(read.points) if read.sure is None else read.sure) if not lost else read.sure or 0
+
+    def _remember(self, point: points.Point) -> None:
         self._points.append(point)
         for key, value in point["metrics"].items():
             self._last[key] = point["step"]
-            if key in BEST:
+            if key in BEST and math.isfinite(value):
                 self._lowest[key] = min(value, self._lowest.get(key, math.inf))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keeps the metrics that have a section (`train/…`) or are axes, and are not there yet; sends now and then."""
         step = step or 0
-        kept = {key: value for key, value in metrics.items() if "/" in key or key in AXES}
-        named = {_NOT_IN_NAMES.sub("_", key): float(value) for key, value in kept.items()}
+        named = {key: float(value) for key, value in metrics.items() if "/" in key or key in AXES}
         fresh = {key: value for key, value in named.items() if step > self._last.get(key, -1)}
         for key in BEST.keys() & fresh.keys():
-            fresh[BEST[key]] = min(fresh[key], self._lowest.get(key, math.inf))
+            values = [value for value in (fresh[key], self._lowest.get(key, math.inf)) if math.isfinite(value)]
+            if values:
+                fresh[BEST[key]] = min(values)
         if not fresh:
             return
         point = {"step": step, "time": int(time.time() * 1000), "metrics": fresh}
@@ -137,16 +208,10 @@ class MLflowRunLogger(Logger):
 
     def _write(self) -> None:
         """Writes what is not in the file yet, all of it or nothing."""
-        begin = 0
         try:
-            with self.folder.metrics.open("ab", buffering=0) as file:
-                begin = file.tell()
-                written = file.write(text := "".join(self._unwritten).encode())
-                if written != len(text):
-                    file.truncate(begin)
-                    raise OSError("no space left")
+            points.append(self.folder.metrics, "".join(self._unwritten))
         except OSError as error:
-            self._warn("file", f"{self.folder.metrics} cannot be written ({_short(error)}): its points wait in memory")
+            self._warn("file", f"{self.folder.metrics} cannot be written ({short(error)}): its points wait in memory")
         else:
             self._told.discard("file")
             self._unwritten.clear()
@@ -161,14 +226,14 @@ class MLflowRunLogger(Logger):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            self._warn("file", f"{path} cannot be written ({_short(error)})")
+        except (OSError, ValueError) as error:
+            self._warn(f"file {artifact}", f"{path} cannot be written ({short(error)})")
         self._texts[artifact] = text
 
     @rank_zero_only
     def send(self) -> bool:
-        """Sends what is not yet sent, and waits. Returns whether all of it arrived."""
-        return self._sender.submit(self._send).result()
+        """Sends what is not yet sent, and waits. Returns whether MLflow answered all of it."""
+        return bool(self._sender.submit(self._send).result())
 
     def _send(self) -> bool:
         """In the sender's thread: a failure is told once and tried later."""
@@ -179,41 +244,81 @@ class MLflowRunLogger(Logger):
             end, metrics = self._sent, list[Metric]()
             while end < len(self._points) and len(metrics) < BATCH:
                 point = self._points[end]
-                metrics += [Metric(key, value, point["time"], point["step"]) for key, value in point["metrics"].items()]
+                metrics += [
+                    Metric(key, value, point["time"], point["step"])
+                    for key, value in point["metrics"].items()
+                    if key not in self._refused
+                ]
                 end += 1
-            if not self._try(lambda batch=metrics: self._client.log_batch(self.run_id, metrics=batch)):
+            send = partial(send_metrics, self._client, str(self.run_id), metrics, self._refuse)
+            if not self._try(send):
                 return False
             self._sent = end
             self._keep_state()
-        for artifact, text in [*self._texts.items()]:
-            if not self._try(lambda text=text, name=artifact: self._client.log_text(self.run_id, text, name)):
-                return False
-            if self._texts.get(artifact) is text:
-                del self._texts[artifact]
+        return all(self._send_text(artifact, text) for artifact, text in [*self._texts.items()])
+
+    def _send_text(self, artifact: str, text: str) -> bool:
+        def call() -> None:
+            try:
+                self._client.log_text(self.run_id, text, artifact)
+            except Exception as error:
+                if not is_refused_artifact(error):
+                    raise
+                self._warn(
+                    f"artifact {artifact}",
+                    f"MLflow at {shown(self.uri)} refuses the artifact {artifact!r} ({short(error)}): it is only in "
+                    f"{self.folder.path}",
+                )
+
+        if not self._try(call):
+            return False
+        if self._texts.get(artifact) is text:
+            del self._texts[artifact]
         return True
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        self._refused.add(name)
+        self._warn(
+            f"metric {name}",
+            f"MLflow at {shown(self.uri)} refuses the metric {name!r} ({short(error)}): its points are only in "
+            f"{self.folder.metrics}",
+        )
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """Sends what is left, and lets MLflow show how the run ended. Raises nothing, and waits for LAST_SEND."""
         if self.run_id is None:
             return
         if self._unwritten:
             self._write()
-        if not self.send():
+        ended = "FINISHED" if status == "success" else self.ends_as or "FAILED"
+        begin, arrived = time.monotonic(), False
+        try:
+            arrived = self._sender.submit(lambda: self._end(ended)).result(max(LAST_SEND - self._waited, 0.1))
+        except Late:
+            self._warn("mlflow", f"MLflow at {shown(self.uri)} does not answer within {LAST_SEND:.0f} seconds")
+        except Exception as error:
+            self._warn("mlflow", f"MLflow at {shown(self.uri)} does not answer ({short(error)})")
+        self._waited += time.monotonic() - begin
+        if not arrived:
             rank_zero_warn(
                 f"{len(self._points) - self._sent} points and {len(self._texts)} artifacts did not reach MLflow; they "
                 f"are in {self.folder.path}, and the same command sends the points"
             )
-        ended = "FINISHED" if status == "success" else self.ends_as or "FAILED"
-        self._try(lambda: self._client.set_terminated(self.run_id, ended))
 
-    def _try(self, call: Any) -> bool:
+    def _end(self, status: str) -> bool:
+        arrived = self._send()
+        if self._sets_status:
+            self._try(lambda: self._client.set_terminated(self.run_id, status))
+        return arrived
+
+    def _try(self, call: Callable[[], Any]) -> bool:
         try:
             call()
-        except Exception as error:  # whatever the store raises, the run goes on
-            self._warn(
-                "mlflow",
-                f"MLflow at {self.uri} does not answer ({_short(error)}); metrics wait in {self.folder.metrics}",
-            )
+        except Exception as error:  # whatever the store raises, the run continues
+            what = "no longer has this run" if is_gone(error) else "does not answer"
+            told = f"MLflow at {shown(self.uri)} {what} ({short(error)})"
+            self._warn("mlflow", f"{told}; metrics wait in {self.folder.metrics}")
             self._next_send = time.monotonic() + 3 * SEND_EVERY
             return False
         self._told.discard("mlflow")
@@ -237,53 +342,26 @@ class MLflowRunLogger(Logger):
             part.write_text(json.dumps(state), encoding="utf-8")
             part.replace(self.folder.mlflow)
         except OSError as error:
-            self._warn("file", f"{self.folder.mlflow} cannot be written ({_short(error)})")
+            self._warn("state", f"{self.folder.mlflow} cannot be written ({short(error)})")
 
 
-def open_store(uri: str) -> Any:
-    """Returns MLflow's client of a store, which is made where it is a file that is not there."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow.tracking import MlflowClient
-
-    if not uri.startswith("sqlite:///"):
-        return MlflowClient(uri)
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{Path(uri).name}.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)  # now, as the store is opened when it is first asked
-        return client
-
-
-def experiment_id(client: Any, uri: str, name: str) -> str:
-    """Returns the id of an experiment, which is made if there is none of this name."""
-    existing = client.get_experiment_by_name(name)
-    if existing is not None:
-        return str(existing.experiment_id)
-    location = None
-    if uri.startswith("sqlite:///"):  # beside the store, wherever the UI is opened
-        location = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-    note = "Bits per byte: `val/bpb` (lower is better), `best/val_bpb` the lowest. Filter by `params.splitter`."
+def read_state(path: Path) -> dict[str, Any]:
+    """Returns what mlflow.json says, or {} where it is not there. Raises UserError where it is damaged."""
+    if not path.exists():
+        return {}
     try:
-        return str(client.create_experiment(name, location, tags={"mlflow.note.content": note}))
-    except Exception:  # another run has just made it
-        existing = client.get_experiment_by_name(name)
-        if existing is None:
-            raise
-        return str(existing.experiment_id)
-
-
-def ui_path(experiment_id: str) -> str:
-    """Returns the part of an MLflow address that opens an experiment's charts at once."""
-    return f"/#/experiments/{experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
-
-
-def ui_command(uri: str) -> str:
-    """Returns the command that opens the UI of a store that is no server."""
-    return "make ui" if uri == f"sqlite:///{DEFAULT_STORE}" else f"mlflow ui --backend-store-uri {uri}"
+        state = json.loads(path.read_text(encoding="utf-8"))
+        texts = [state[key] for key in ("run_id", "experiment_id", "tracking_uri")]
+        whole = all(isinstance(text, str) and text for text in texts)
+        whole = whole and type(state.get("sent", 0)) is int and state.get("sent", 0) >= 0
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is damaged: restore it, or remove it to log into a new MLflow run, to which all points of "
+            "metrics.jsonl are sent"
+        )
+    return dict(state)
 
 
 def commit() -> str:
@@ -297,7 +375,3 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return described.stdout.strip()
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"

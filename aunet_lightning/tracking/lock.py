@@ -1,0 +1,154 @@
+"""A lock on a run's folder: one process trains a run, and others can see which.
+
+It is a POSIX record lock, which the system takes back when its process is gone, however it ended, and which forked
+data workers do not have. It is a process's: closing *any* descriptor of the file would give it back, so that a
+process never opens the file of a lock that it holds.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+LOCK = "run.lock"  # a cell of a study has a `lock` of its own in this folder
+PATIENCE = 0.5  # seconds: whoever asks who holds a lock has it for an instant
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_held: dict[Path, "RunLock"] = {}  # by this process
+
+
+class RunLock:
+    """The right to train in one folder."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._file: int | None = None
+
+    def acquire(self, folder: Path) -> bool:
+        """Takes the lock of a folder, which exists; returns False where another process, or another RunLock of this
+        one, has it. Warns, and returns True, where the file system lets nobody lock."""
+        folder = folder.resolve()
+        if folder in _held:
+            return _held[folder] is self
+        self.release()
+        try:
+            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            return self._unlocked(folder, error)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in _WITHOUT_LOCKS:
+                    _write(file)
+                    self._keep(folder, file)
+                    return self._unlocked(folder, error)
+                if time.monotonic() > deadline:
+                    os.close(file)
+                    return False
+                time.sleep(PATIENCE / 10)
+        _write(file)
+        self._keep(folder, file)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back, if it is held."""
+        if self._folder is None or self._file is None:
+            return
+        with contextlib.suppress(OSError):  # its text counts for nothing without the lock
+            os.ftruncate(self._file, 0)
+        os.close(self._file)
+        del _held[self._folder]
+        self._folder = self._file = None
+
+    @staticmethod
+    def holder(folder: Path) -> str | None:
+        """Returns who trains in a folder, as `process 123 on HOST since …`, or None where nobody does."""
+        return holder(folder)
+
+    def _keep(self, folder: Path, file: int) -> None:
+        self._folder, self._file = folder, file
+        _held[folder] = self
+
+    @staticmethod
+    def _unlocked(folder: Path, error: OSError) -> bool:
+        rank_zero_warn(
+            f"{folder} cannot be locked ({error.strerror}): the same command given twice at once would not be refused"
+        )
+        return True
+
+
+def holder(folder: Path) -> str | None:
+    """Returns who trains in a folder, as `process 123 on HOST since …`, or None where nobody does."""
+    folder = folder.resolve()
+    if folder in _held:
+        return f"this process ({os.getpid()})"
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        text = os.pread(file, 500, 0).decode("utf-8", "replace").strip()
+        if error.errno in _WITHOUT_LOCKS and not _perhaps(text):
+            return None
+        return text or "another process"
+    finally:
+        os.close(file)
+    return None
+
+
+def host() -> str:
+    """Returns the name of this machine."""
+    return socket.gethostname()
+
+
+def process() -> str:
+    """Returns what this process is known by on this machine, until the next one has its number: `PID/BEGIN`."""
+    return f"{os.getpid()}/{_begin(os.getpid())}"
+
+
+def is_alive(known: str) -> bool:
+    """Returns whether the process of this machine that is known by `known` is still there."""
+    pid, _, begin = known.partition("/")
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return begin == _begin(int(pid))
+
+
+def _begin(pid: int) -> str:
+    """When a process began, in ticks since the machine did; 0 where the system does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+def _write(file: int) -> None:
+    text = f"process {os.getpid()} on {host()} since {datetime.now().isoformat(' ', 'seconds')}\n"
+    with contextlib.suppress(OSError):  # a full disk: the lock counts, its text only tells
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode("utf-8", "replace"), 0)
+
+
+def _perhaps(text: str) -> bool:
+    """Whether who wrote this may still be there, where the file system does not know."""
+    words = text.split()
+    if len(words) < 4 or words[3] != host() or not words[1].isdecimal():
+        return bool(words)
+    return os.path.exists(f"/proc/{words[1]}")
