@@ -7,8 +7,11 @@ from torch import Tensor
 
 from aunet_lightning.data.tokens import Tokenizer
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
 from splitters import Stack
+
+TEMPERATURES = Range(least=0.001, most=1000)  # beyond, logits ÷ temperature leave what float32 has; 0 is another way
 
 
 @torch.no_grad()
@@ -26,7 +29,8 @@ def generate(
 
     Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
     The same seed gives the same text. tokenizer: that of a model that reads tokens. Returns the prompts with
-    their continuations. Raises ValueError for a negative n_bytes or temperature.
+    their continuations. Raises ValueError for a negative n_bytes, and for a temperature that is neither 0 nor among
+    TEMPERATURES.
     """
     check_sampling(n_bytes, temperature)
     device = net.head.weight.device
@@ -56,10 +60,11 @@ def generate(
     ]
 
 
-def check_sampling(n_bytes: int, temperature: float) -> None:
-    """Raises ValueError for what cannot be sampled."""
-    if n_bytes < 0 or temperature < 0:
-        raise ValueError(f"sampling {n_bytes} bytes at temperature {temperature}: both must be 0 or more")
+def check_sampling(n_bytes: int, temperature: float, prefix: str = "") -> None:
+    """Raises ValueError for what cannot be sampled, with `prefix` before the names of the settings."""
+    check(f"{prefix}bytes", n_bytes, Range(least=0, most=10**12), whole=True)
+    if temperature != 0:
+        check(f"{prefix}temperature", temperature, TEMPERATURES)
 
 
 def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper, positive
+from splitters.contract import Splitter, Stepper, UnitStepper, flag, positive
 from splitters.registry import Spec, register, resolve_part
 from splitters.sentence_end import SentenceEnd
 
@@ -19,7 +19,7 @@ class Every(Splitter):
 
     def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
         self.n = positive("every", "n", n)
-        self.sentences = SentenceEnd() if sentence_end else None
+        self.sentences = SentenceEnd() if flag("every", "sentence_end", sentence_end) else None
         self.of = None if of is None else resolve_part("every", of)
         self.groups_units = of is None
 

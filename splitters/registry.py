@@ -7,6 +7,7 @@ entry-point group `aunet.splitters`, or call `register` before they are used.
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -104,13 +105,19 @@ def construct(kind: str, name: str, cls: type[Made], options: Mapping[str, Any])
     try:
         inspect.signature(cls).bind(**options)
     except TypeError as error:
-        raise ValueError(f"{kind} {name!r}: {error}; its options are {inspect.signature(cls)}") from None
+        raise ValueError(f"{kind} {name!r}: {error}; its options are {_options(cls)}") from None
     try:
         return cls(**options)
     except ValueError:
         raise
     except Exception as error:  # a plug-in can raise anything
         raise ValueError(f"{kind} {name!r} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _options(cls: type) -> str:
+    """Returns the signature in words that YAML has too."""
+    text = str(inspect.signature(cls)).removesuffix(" -> None")
+    return re.sub(r"(?:\w+\.)?Literal\[([^]]*)\]", lambda found: found[1].replace(", ", " | "), text)
 
 
 Spec = str | Mapping[str, Any] | AnySplitter  # a name, `{name: …, option: …}`, or an object

@@ -150,10 +150,10 @@ def test_fit_takes_published_models(path, capsys):
     [
         ([], "no budget is given: give one of --flops, --gpu_hours and --parameters"),
         (["--flops", "1e18", "--gpu_hours", "3"], "--flops and --gpu_hours are budgets both: give one"),
-        (["--flops", "-1"], "--flops is -1: it must be above 0"),
-        (["--flops", "nan"], "--flops is nan: it must be above 0"),
+        (["--flops", "-1"], "--flops is -1, it must be above 0"),
+        (["--flops", "nan"], "--flops is nan, it must be a finite number, above 0"),
         (["--gpu_hours", "1", "--utilisation", "40"], "--utilisation is 40: it is a share of the peak, give 1 or less"),
-        (["--flops", "1e18", "--devices", "0"], "--devices is 0: it must be above 0"),
+        (["--flops", "1e18", "--devices", "0"], "--devices is 0, it must be 1 or more"),
         (["--flops", "1e18"], "--data is missing: name text, .* or give --bytes_per_unit, as in 5 10"),
         (
             ["--flops", "1e18", "--stages", "5", "--bytes_per_unit", "4", "8", "16", "32"],

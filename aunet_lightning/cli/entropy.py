@@ -8,6 +8,7 @@ import yaml
 
 from aunet_lightning.cli.looking import MEGABYTES, _texts, _up_to
 from aunet_lightning.entropy import device, fires, load
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.reports.table import TOTAL, aligned
 
 TOLERANCE = 0.01  # of the wanted number of boundaries
@@ -34,10 +35,8 @@ def find_threshold(arguments: list[str]) -> int:
         "--megabytes", type=float, default=MEGABYTES, help=f"of a language at most (default {MEGABYTES})"
     )
     options = parser.parse_args(arguments)
-    if not options.bytes_per_unit >= 1:
-        raise ValueError(f"--bytes_per_unit is {options.bytes_per_unit:g}, it must be 1 or more")
-    if not options.megabytes > 0:
-        raise ValueError("--megabytes must be above 0")
+    check("--bytes_per_unit", options.bytes_per_unit, Range(least=1, most=1e6))
+    check("--megabytes", options.megabytes, Range(above=0, most=1e12))
     model = load(options.checkpoint)
     texts = [text for text in _up_to(list(_texts(options.text)), int(options.megabytes * 1e6)) if text.data]
     if not texts:

@@ -1,47 +1,77 @@
 """The parser of fit, validate, test and predict: what is wrong in one sentence, without a page of usage."""
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from aunet_lightning.model.config import StageConfig
+from aunet_lightning.cli import sources
+from aunet_lightning.cli.explain import Explainer, unknown
+
+LONGEST = 380  # characters of a sentence
+UNION = (
+    r"^(?P<key>\S+:)?.*?Does not validate .*? Errors: - (?P<errors>.*) Given value type: .* Given value: (?P<value>.*)"
+)
+INTERNAL = (  # what messages of jsonargparse and of Python have, and what a user may read
+    (r"<class 'NoneType'>", "null"), (r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1"), (r"typing\.", ""),
+    (r"<[^<>]* object at 0x\w+>", "…"), (r"Problem with given class_path", "class_path"),
+)  # fmt: skip
+
+
+class Refused(Exception):
+    """What a parser says of its arguments; jsonargparse catches other kinds of errors, and tries on."""
 
 
 class ShortErrorParser(LightningArgumentParser):
     """Says what is wrong in one sentence, without a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"aunet: error: {short_error(message, self._known())}", file=sys.stderr)
-        sys.exit(2)
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """As its parent. Refuses, besides, files that are no settings, keys that stand twice, and null where there
+        must be something, which the parent takes for what was not said."""
+        commands = self._subcommands_action.choices if self._subcommands_action else {}
+        if not args or args[0] not in commands:
+            return super().parse_args(args, *more, **options)
+        command = commands[args[0]]
+        explainer = Explainer(command._actions)
+        given: list[tuple[str, Any]] = []
+        try:
+            given += sources.read(args[1:])
+            parsed = super().parse_args(args, *more, **options)
+        except Refused as refused:
+            faults = [*explainer.faults(given)]
+            _tell(str(faults[0]) if faults else short_error(str(refused), [*explainer.actions]))
+        except (ValueError, TypeError, OSError, RecursionError, AttributeError, ImportError) as error:
+            _tell(short_error(str(error)))
+        for fault in explainer.faults(given):
+            if fault.passed_over:
+                _tell(str(fault))
+        return parsed
 
-    def _known(self) -> list[str]:
-        """Every key that can be set, of this parser and of its commands."""
-        parsers = [self, *(p for a in self._actions if isinstance(a.choices, dict) for p in a.choices.values())]
-        in_lists = [field.name for field in fields(StageConfig)]
-        return [*in_lists, *dict.fromkeys(action.dest for parser in parsers for action in parser._actions)]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise Refused(message) from ex
+
+
+def _tell(sentence: str) -> NoReturn:
+    print(f"aunet: error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def short_error(message: str, keys: Sequence[str] = ()) -> str:
     """Returns a parser's message on one line, in plain words, with the nearest of `keys` for an unknown one."""
     text = re.sub(r"\s+", " ", message).strip()
-    text = re.sub(r'Parser key "([^"]+)"', r"\1", text)
-    wrong = re.match(r"(\S+): Does not validate .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)", text)
-    if wrong:
-        kinds = re.sub(r"typing\.Literal\[([^]]*)\]", r"\1", wrong[2]).replace("<class 'NoneType'>", "null")
-        return f"{wrong[1]} is {wrong[3]}, but must be one of: {kinds}"
-    if text.startswith("Unexpected config:"):
-        return f"the configuration holds no settings: {text}"
-    text = re.sub(r"Expected a typing.Literal\[([^]]+)\]", r"choose one of \1", text)
-    text = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", text)
     text = text.replace("required: fit.", "required, for example from a file (-c experiments/quickstart.yaml): ")
-    if unknown := re.search(r"(?:unrecognized arguments: --|does not accept option '|Option ')([\w.]+)", text):
-        inside = unknown[1].rpartition(".")[0]
-        beside = [key for key in keys if key.rpartition(".")[0] == inside]
-        near = difflib.get_close_matches(unknown[1], keys, n=1)
-        text += f". Did you mean {near[0]}?" if near else f". There are {', '.join(beside)}"
-    return text
+    if found := re.search(r"unrecognized arguments: --([^\s=]+)", text):
+        inside = found[1].rpartition(".")[0]
+        return unknown(found[1], [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == inside], keys)
+    text = re.sub(r'Parser key "([^"]+)":(?: -)?', r"\1:", text)
+    if found := re.search(UNION, text):
+        tries = [one for one in re.split(" - ", found["errors"]) if not re.match("Expected a <class", one)]
+        text = f"{found['key'] or ''} {(tries or [found['errors']])[0]}".strip()
+        if "Expected a dot import path string" in text:
+            key, value = found["key"] or "", found["value"]
+            text = f"{key} {value} is not a class that is known: write its path, package.module.Class"
+    for pattern, plain in INTERNAL:
+        text = re.sub(pattern, plain, text)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import yaml
 
 from aunet_lightning.cli.looking import MEGABYTES, UPPER
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.reports.table import TOTAL, aligned
 from splitters import DEFAULT, Stack
 from splitters.laws import check_foreign
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 AROUND = 2  # BOS and EOS
 HELD_OUT = 100  # every so many-th document is validated on, where files have as many
-POSITIVE = (
-    "flops", "gpu_hours", "parameters", "flops_per_second", "utilisation", "gpu_memory", "devices", "ratio",
-    "megabytes", "row_bytes", "stages",
-)  # fmt: skip
+RANGES = {
+    "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
+    "flops_per_second": Range(above=0, most=1e30), "utilisation": Range(above=0),
+    "gpu_memory": Range(above=0, most=1e6), "devices": Range(least=1, most=10**7), "ratio": Range(above=0, most=1e6),
+    "megabytes": Range(above=0, most=1e12), "row_bytes": Range(least=1, most=2**27), "stages": Range(least=1),
+    "bytes_per_unit": Range(most=1e6),
+}  # fmt: skip
 
 
 @dataclass
@@ -126,10 +129,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in POSITIVE:
-        value = getattr(options, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"--{name} is {value:g}: it must be above 0")
+    for name, range_ in RANGES.items():
+        check(f"--{name}", getattr(options, name), range_)
     if options.utilisation > 1:
         raise ValueError(f"--utilisation is {options.utilisation:g}: it is a share of the peak, give 1 or less")
     budgets = [f"--{name}" for name in ("flops", "gpu_hours", "parameters") if getattr(options, name) is not None]

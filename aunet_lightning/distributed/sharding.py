@@ -15,6 +15,7 @@ from aunet_lightning.costs import stage_blocks
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.numbers import Range, check_fields
 from splitters.registry import Spec
 
 Kind = Literal["float32", "bfloat16"]
@@ -43,6 +44,7 @@ class ParallelConfig:
     """devices that weights are divided among, for example those of a node; groups of so many hold copies; null: all"""
 
     def __post_init__(self) -> None:
+        check_fields(self, "parallel", shard_size=Range(least=1, most=10**6))
         for name, allowed in (
             ("wrap", get_args(Wrap)),
             ("param_dtype", get_args(Kind)),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.vocabulary import VOCABULARY
 
 Upsampling = Literal["multi_linear", "repeat", "copy", "insert"]
@@ -30,12 +31,14 @@ class StageConfig:
     those before it); boundaries past it are dropped, counted and logged"""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "head_dim", "window", "conv", "max_units"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"stage: {name} is {value}, it must be 1 or more")
+        width, count = Range(least=1, most=2**17), Range(least=1, most=2**31 - 1)
+        check_fields(
+            self, "stage",
+            dim=width, layers=Range(least=1, most=1000), head_dim=width, window=count, conv=Range(least=1, most=4096),
+            max_units=count,
+        )  # fmt: skip
         if self.dim % self.head_dim or self.head_dim % 2:
-            raise ValueError(f"stage: head_dim is {self.head_dim}, it must be even and divide dim {self.dim}")
+            raise ValueError(f"stage.head_dim is {self.head_dim}, it must be even and divide dim {self.dim}")
 
 
 @dataclass
@@ -74,17 +77,17 @@ class AUNetConfig:
         for name, allowed in (("upsampling", get_args(Upsampling)), ("offsets", get_args(Offsets))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("max_offset", "ffn_multiple_of", "round_units_to"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be 1 or more")
-        if self.vocabulary < VOCABULARY:
-            raise ValueError(f"vocabulary is {self.vocabulary}, it must be {VOCABULARY} or more: bytes, BOS and EOS")
+        width = Range(least=1, most=2**17)
+        check_fields(
+            self, "net",
+            max_offset=Range(least=1, most=4096), rope_theta=Range(least=1, most=1e15),
+            norm_eps=Range(above=0, most=1), ffn_multiple_of=width, ffn_multiplier=Range(above=0, most=100),
+            round_units_to=width, vocabulary=Range(least=VOCABULARY, most=2**24),
+        )  # fmt: skip
         if self.vocabulary > VOCABULARY and len(self.stages) > 1:
             raise ValueError(
                 f"vocabulary is {self.vocabulary}, with {len(self.stages)} stages: tokens are read by a model of one"
             )
-        if not 0 < self.ffn_multiplier < float("inf"):
-            raise ValueError(f"ffn_multiplier is {self.ffn_multiplier}, it must be above 0, for example 1.0")
         if self.stages[0].max_units is not None:
             raise ValueError("stages[0].max_units is set, but stage 1 is bytes: cap the stages above it")
 

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.numbers import Range, check_fields, show
 
 
 @dataclass
@@ -36,16 +37,30 @@ class RunConfig:
     """how many of the latest checkpoints are kept"""
     keep_best: int = 1
     """how many are kept besides for their val/bpb"""
+    check_memory: bool = True
+    """refuse a run that is expected to need more memory than there is"""
     rank_timeout: float = 60.0
     """seconds without a sign of life from another process of the run after which this one ends, and says so"""
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint_every", 1), ("keep_last", 1), ("keep_best", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"run.{name} is {getattr(self, name)}, it must be {least} or more")
-        for name in ("checkpoint_minutes", "rank_timeout"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"run.{name} is {value}, it must be above 0")
+        check_fields(
+            self, "run",
+            checkpoint_every=Range(least=1, most=10**15), checkpoint_minutes=Range(above=0, most=10**7),
+            keep_last=Range(least=1, most=10**6), keep_best=Range(least=0, most=10**6),
+            rank_timeout=Range(above=0, most=10**7),
+        )  # fmt: skip
+        for name in ("experiment", "name"):
+            if (value := getattr(self, name)) is not None:
+                _check_name(f"run.{name}", value)
+        for part in [] if self.folder is None else Path(self.folder).parts or [""]:
+            _check_name("run.folder", part)
+
+
+def _check_name(key: str, name: str) -> None:
+    """Raises ValueError for a name that cannot be that of a folder too."""
+    if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        wanted = f"a name of 1 to {LONGEST_NAME} bytes, without control characters"
+        raise ValueError(f"{key} is {show(name)}, it must be {wanted}")
 
 
 # What makes a run this run and not another: all that its numbers depend on. The rest (on what machine,
@@ -72,6 +87,7 @@ MEANING = (
      "validations at other steps, or on other text: val/… before and after are not of one kind"),
     (("trainer", "run", "report", "data.workers", "data.cache_dir"), "no number of the training changes"),
 )  # fmt: skip
+LONGEST_NAME = 200
 LONGEST_OPTION = 30  # characters of an option in a name; the digest tells runs apart
 
 

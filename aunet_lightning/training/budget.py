@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from aunet_lightning.numbers import Range, check_fields
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -27,8 +29,10 @@ class BudgetConfig:
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if len(given) > 1:
             raise ValueError(f"budget: {' and '.join(given)} are given, name one: a run ends by one measure")
-        if wrong := [name for name, value in given.items() if not value > 0]:
-            raise ValueError(f"budget.{wrong[0]} is {given[wrong[0]]}, it must be above 0")
+        check_fields(
+            self, "budget",
+            flops=Range(above=0, most=1e40), bytes=Range(above=0, most=1e20), seconds=Range(above=0, most=1e10),
+        )  # fmt: skip
 
     def progress(self, spent: Spent) -> float | None:
         """Returns the share of the budget that is spent (1 or more: all of it), or None without a budget."""

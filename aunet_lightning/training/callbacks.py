@@ -19,6 +19,7 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import mean_row
 from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.model.reading import ModelStack
+from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.reports.boundaries import Levels, as_html, as_line, one_per_script
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
 from aunet_lightning.reports.table import TOTAL, BpbTable
@@ -45,11 +46,10 @@ class ReportConfig:
     """0 takes the most likely byte each time"""
 
     def __post_init__(self) -> None:
-        if self.pictures_every < 0:
-            raise ValueError(f"report.pictures_every is {self.pictures_every}, it must be 0 or more")
-        if wrong := [order for order in self.ngrams if not 1 <= order <= MAX_ORDER]:
-            raise ValueError(f"report.ngrams has {wrong[0]}, orders are 1 to {MAX_ORDER}")
-        check_sampling(self.sample_bytes, self.sample_temperature)
+        check_fields(
+            self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15)
+        )
+        check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")
 
 
 class BpbProgressBar(TQDMProgressBar):

@@ -9,6 +9,7 @@ import torch
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.numbers import Range, check_fields
 
 
 @dataclass
@@ -35,15 +36,16 @@ class OptimizerConfig:
     """steps in a row whose loss or gradient is not finite that are skipped; at the next the run stops"""
 
     def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ValueError(f"optimizer.betas is {self.betas}, it must be two numbers, for example [0.9, 0.95]")
         self.betas = (self.betas[0], self.betas[1])
-        if self.lr <= 0:
-            raise ValueError(f"optimizer: lr is {self.lr}, it must be above 0")
-        if min([self.splitter_lr, *(self.stage_lr or [])]) < 0:
-            raise ValueError("optimizer: stage_lr and splitter_lr must be 0 or more")
-        if self.max_skipped < 0:
-            raise ValueError(f"optimizer: max_skipped is {self.max_skipped}, it must be 0 or more")
-        if self.warmup_steps < 0:
-            raise ValueError(f"optimizer: warmup_steps is {self.warmup_steps}, it must be 0 or more")
+        steps, multiple = Range(least=0, most=10**15), Range(least=0, most=1000)
+        check_fields(
+            self, "optimizer",
+            lr=Range(above=0, most=100), warmup_steps=steps, final_lr_ratio=Range(least=0, most=1),
+            weight_decay=Range(least=0, most=100), betas=Range(least=0, below=1), eps=Range(above=0, most=1),
+            stage_lr=multiple, splitter_lr=multiple, max_skipped=steps,
+        )  # fmt: skip
 
     def of_stages(self, n_stages: int) -> list[float]:
         """Returns the multiple of lr for each stage. Raises ValueError where stage_lr is not one number per stage."""

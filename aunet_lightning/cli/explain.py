@@ -1,0 +1,206 @@
+"""What is wrong with settings, in plain words: found by walking them beside the types that the parser has for them."""
+
+import difflib
+import types
+from argparse import Action
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from aunet_lightning.numbers import listed, show
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+QUOTES = {
+    False: " (YAML reads no, off and false as false: put quotes around the word)",
+    True: " (YAML reads yes, on and true as true: put quotes around the word)",
+}
+
+
+class Wrong(ValueError):
+    """One thing that is wrong, in a sentence. passed_over: jsonargparse goes on as if it were not said."""
+
+    def __init__(self, what: str, passed_over: bool = False) -> None:
+        super().__init__(what)
+        self.passed_over = passed_over
+
+
+class Explainer:
+    """Finds what is wrong with settings of a command whose parser has these actions."""
+
+    def __init__(self, actions: Sequence[Action]) -> None:
+        settings = (action for action in actions if not action.dest.endswith((".help", "print_config")))
+        self.actions = {action.dest: action for action in settings}
+
+    def faults(self, sources: Sequence[tuple[str, Any]]) -> Iterator[Wrong]:
+        """Yields what is wrong in each source, as `sources.read` gives them."""
+        for key, value in sources:
+            if not key:
+                yield from self._of_mapping(value, "")
+            else:
+                as_text, as_yaml = [*self._of_setting(key, value)], [*self._of_setting(key, _loaded(value))]
+                if as_text and as_yaml:
+                    yield from as_yaml
+
+    def _of_mapping(self, settings: Mapping[Any, Any], prefix: str) -> Iterator[Wrong]:
+        for name, value in settings.items():
+            if not isinstance(name, str):
+                yield Wrong(f"{prefix}{show(name)} is not the name of a setting{hint(name)}")
+            else:
+                yield from self._of_setting(prefix + name.removesuffix("+"), value)
+
+    def _of_setting(self, key: str, value: Any) -> Iterator[Wrong]:
+        action = self.actions.get(key)
+        if source := getattr(action, "source", None):  # a link
+            names = " and ".join(name for name, _ in source)
+            yield Wrong(f"{key} cannot be set: it follows from {names}", True)
+        elif (kind := getattr(action, "_typehint", None)) is not None:
+            yield from mismatches(kind, value, key)
+        elif any(dest.startswith(f"{key}.") for dest in self.actions):
+            if isinstance(value, Mapping):
+                yield from self._of_mapping(value, f"{key}.")
+            elif not isinstance(value, str) or not Path(value).is_file():
+                inside = listed(self._beside(f"{key}.x"))
+                yield Wrong(f"{key} is {show(value)}, it must be a mapping of settings ({inside})", True)
+        elif action is None and not any(key.startswith(f"{dest}.") for dest in self._of_classes()):
+            yield Wrong(unknown(key, self._beside(key), [*self.actions]))
+
+    def _of_classes(self) -> list[str]:
+        return [dest for dest, action in self.actions.items() if getattr(action, "_typehint", None) is not None]
+
+    def _beside(self, key: str) -> list[str]:
+        """Every setting in the same mapping."""
+        inside = key.rpartition(".")[0]
+        starts = f"{inside}." if inside else ""
+        names = (dest[len(starts) :].partition(".")[0] for dest in self.actions if dest.startswith(starts))
+        return [name for name in dict.fromkeys(names) if name not in ("help", "config", "")]
+
+
+def unknown(key: str, beside: Sequence[str], everything: Sequence[str]) -> str:
+    """Returns that a key is unknown, and which was meant or which there are."""
+    inside, _, name = key.rpartition(".")
+    if near := difflib.get_close_matches(name, beside, n=1):
+        return f"{key} is unknown. Did you mean {inside}{'.' * bool(inside)}{near[0]}?"
+    elsewhere = [one for one in everything if one.rpartition(".")[2] == name]
+    if near := elsewhere or difflib.get_close_matches(key, everything, n=1):
+        return f"{key} is unknown. Did you mean {near[0]}?"
+    return f"{key} is unknown. There are {listed(beside)}"
+
+
+def mismatches(kind: Any, value: Any, key: str) -> Iterator[Wrong]:
+    """Yields where a value is not of a type, as deep inside of it as can be said. Classes are left to their makers."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        tries = [[*mismatches(one, value, key)] for one in inner]
+        if all(tries):
+            deep = [found for one, found in zip(inner, tries, strict=True) if _of_one_shape(one, value)]
+            yield from deep[0] if deep else [wrong(kind, value, key)]
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        kinds = list(inner) if origin is tuple and ... not in inner else [inner[0]] * len(value)
+        if len(kinds) != len(value):
+            yield wrong(kind, value, key)
+        else:
+            for number, (one_kind, one) in enumerate(zip(kinds, value, strict=True)):
+                yield from mismatches(one_kind, one, f"{key}[{number}]")
+    elif origin in (dict, Mapping) and isinstance(value, Mapping):
+        for name, one in value.items():
+            if inner[0] is str and not isinstance(name, str):
+                yield Wrong(f"{key} has the key {show(name)}, it must be text{hint(name)}")
+            yield from mismatches(inner[1], one, f"{key}.{name}")
+    elif is_dataclass(kind) and isinstance(value, Mapping):
+        yield from _of_dataclass(kind, value, key)
+    elif not _fits(kind, value):
+        yield wrong(kind, value, key)
+
+
+def _of_dataclass(kind: Any, value: Mapping[Any, Any], key: str) -> Iterator[Wrong]:
+    there = {field.name: field for field in fields(kind)}
+    for name, one in value.items():
+        if name in there:
+            yield from mismatches(there[name].type, one, f"{key}.{name}")
+        else:
+            yield Wrong(unknown(f"{key}.{name}", [*there], []))
+    for name, field in there.items():
+        if name not in value and field.default is MISSING and field.default_factory is MISSING:
+            yield Wrong(f"{key} lacks {name}")
+
+
+def _of_one_shape(kind: Any, value: Any) -> bool:
+    shape = get_origin(kind) or kind
+    if isinstance(value, Mapping):
+        return shape in (dict, Mapping) or is_dataclass(kind)
+    return isinstance(value, list) and shape in (list, tuple)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of a type, or of one that is not judged here."""
+    if get_origin(kind) is Literal:
+        return any(value == one and type(value) is type(one) for one in get_args(kind))
+    if kind is float:
+        return (isinstance(value, int | float) and not isinstance(value, bool)) or _reads_as(value, float)
+    if kind is int:
+        return (isinstance(value, int) and not isinstance(value, bool)) or _reads_as(value, int)
+    if kind in WORDS:
+        return isinstance(value, kind)
+    if get_origin(kind) in (list, tuple, dict, Mapping) or is_dataclass(kind):
+        return False
+    if isinstance(kind, type) and issubclass(kind, timedelta):
+        return isinstance(value, str | Mapping)
+    return kind is Any or isinstance(value, str) or (isinstance(value, Mapping) and "class_path" in value)
+
+
+def _reads_as(value: Any, kind: type) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def wrong(kind: Any, value: Any, key: str) -> Wrong:
+    """Returns that a value is not of a type, in words."""
+    text = hint(value) if _takes_text(kind) else ""
+    words = " or ".join(dict.fromkeys(_words(kind)))
+    return Wrong(f"{key} is {show(value)}, it must be {words}{text}", value is None)
+
+
+def _words(kind: Any) -> Iterator[str]:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        parts = [part for one in inner for part in _words(one)]
+        yield from sorted(parts, key="null".__eq__)
+    elif origin is Literal:
+        yield from map(str, inner)
+    elif origin is tuple and ... not in inner:
+        yield f"a list of {len(inner)} values"
+    elif origin in (list, tuple):
+        yield "a list"
+    elif kind in WORDS:
+        yield WORDS[kind]
+    elif origin in (dict, Mapping) or is_dataclass(kind):
+        yield "a mapping"
+    else:
+        yield f"a {getattr(kind, '__name__', 'value').strip('_')}"
+
+
+def _takes_text(kind: Any) -> bool:
+    return kind is str or str in get_args(kind) or any(map(_takes_text, get_args(kind)))
+
+
+def hint(value: Any) -> str:
+    """Returns how to write a text that YAML takes for something else."""
+    if isinstance(value, bool):
+        return QUOTES[value]
+    return "" if value is None or isinstance(value, str | list | Mapping) else " (put quotes around it)"
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text

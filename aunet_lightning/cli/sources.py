@@ -1,0 +1,79 @@
+"""The settings of a command line as plain data: what its files and options say, before any of it is understood."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aunet_lightning.numbers import show
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """Returns what each file and each option gives: ('', a mapping of settings), or (the option's key, its text).
+
+    Raises ValueError for a file that cannot be read as settings.
+    """
+    found: list[tuple[str, Any]] = []
+    for option, value in _options(arguments):
+        if option in ("-c", "--config"):
+            found.append(("", _settings(value)))
+        elif option.startswith("--"):
+            found.append((option[2:].removesuffix("+"), value))
+    return found
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if not equals and option.startswith("-"):
+            value = next(given, "")
+        yield option, value
+
+
+def _settings(where: str) -> dict[Any, Any]:
+    """Returns what a file holds, or a text in its place that is a mapping itself."""
+    name = where if len(where) <= 80 else f"{where[:77]}…"
+    if not where.strip():
+        raise ValueError("-c is empty: name a YAML file")
+    inline = where.lstrip().startswith("{") or "\n" in where
+    try:
+        text = where if inline else Path(where).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"-c {name}: the file is not text in UTF-8: save it as UTF-8") from None
+    except IsADirectoryError:
+        raise ValueError(f"-c {name} is a folder: name a YAML file") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"-c {name}: {getattr(error, 'strerror', None) or 'this cannot be a file'}") from None
+    try:
+        settings = yaml.load(text, _Loader)
+        json.dumps(settings, default=str, skipkeys=True)  # what holds itself would be walked for ever
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"-c {name}{line}: {error.problem or 'this is not YAML'}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise ValueError(f"-c {name}: this is not YAML that settings can be in ({_first(error)})") from None
+    if settings is None:
+        raise ValueError(f"-c {name} holds no settings: it is empty")
+    if not isinstance(settings, dict):
+        raise ValueError(f"-c {name} holds {show(settings)}, and no settings: write KEY: VALUE lines")
+    return settings
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:100]
