@@ -276,7 +276,7 @@ def test_where_runs_are_tracked(monkeypatch):
     with pytest.raises(UserError, match=r"run\.tracking_uri is empty"):
         tracking_uri("")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///~nobody-here/n.db")
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI is '~nobody-here/n.db'"):
+    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI is '~nobody-here/n\.db'"):
         tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://there")
     with pytest.raises(UserError, match=r"^\$MLFLOW_TRACKING_URI: the store foo://there"):
