@@ -160,7 +160,7 @@ KINDS: dict[str, tuple[str, list[Any]]] = {  # the kind of each key, and what el
     "data": ("mapping", []), "model": ("mapping", []), "trainer": ("mapping", []), "run": ("mapping", []),
     "report": ("mapping", []), "model.net": ("mapping", [None]), "model.optimizer": ("mapping", []),
     "model.budget": ("mapping", []), "model.parallel": ("mapping", []),
-    "data.row_bytes": ("whole", [0, -1, None, 10**9, 10**30]), "data.batch_rows": ("whole", [0, -1, None, 10**7]),
+    "data.row_bytes": ("whole", [0, -1, None, 10**9, 10**30]), "data.batch_rows": ("whole", [0, -1, None, 10**8]),
     "data.holdout_every": ("whole", [0, 1, -3, 10**30]), "data.workers": ("whole", [-1, None, 10**6]),
     "data.languages": ("list", [[], ["xx"], [False], [None], [1]]), "data.text_key": ("text", [None]),
     "data.language_key": ("text", [None]), "data.cache_dir": ("text", ["/proc/no"]),

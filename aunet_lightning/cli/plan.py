@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from aunet_lightning.cli.looking import MEGABYTES, UPPER
-from aunet_lightning.numbers import Range, check
+from aunet_lightning.numbers import Range, check, show
 from aunet_lightning.reports.table import TOTAL, aligned
 from splitters import DEFAULT, Stack
 from splitters.laws import check_foreign
@@ -26,10 +26,10 @@ AROUND = 2  # BOS and EOS
 HELD_OUT = 100  # every so many-th document is validated on, where files have as many
 RANGES = {
     "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
-    "flops_per_second": Range(above=0, most=1e30), "utilisation": Range(above=0),
+    "flops_per_second": Range(least=1e6, most=1e30), "utilisation": Range(above=0),
     "gpu_memory": Range(above=0, most=1e6), "devices": Range(least=1, most=10**7), "ratio": Range(above=0, most=1e6),
-    "megabytes": Range(above=0, most=1e12), "row_bytes": Range(least=1, most=2**27), "stages": Range(least=1),
-    "bytes_per_unit": Range(most=1e6),
+    "megabytes": Range(above=0, most=1e12), "row_bytes": Range(least=1, most=2**27),
+    "stages": Range(least=1, most=1000), "bytes_per_unit": Range(most=1e6),
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _rules(options: argparse.Namespace) -> list[Any]:
     """Returns one rule per stage transition. Raises ValueError where their number is not that of --stages."""
-    upper = None if options.upper is None else [yaml.safe_load(rule) for rule in options.upper]
+    upper = None if options.upper is None else [_rule("--upper", rule) for rule in options.upper]
     stages = options.stages or (len(upper) + 2 if upper is not None else 3)
     if stages == 1:
         if options.splitter or upper:
@@ -150,7 +150,14 @@ def _rules(options: argparse.Namespace) -> list[Any]:
     upper = [UPPER] * (stages - 2) if upper is None else upper
     if len(upper) != stages - 2:
         raise ValueError(f"--upper names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second")
-    return [yaml.safe_load(options.splitter or DEFAULT), *upper]
+    return [_rule("--splitter", options.splitter or DEFAULT), *upper]
+
+
+def _rule(option: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{option} is {show(text)}, it must be a name, or YAML like {{name: fixed, n: 4}}") from None
 
 
 def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[float]:

@@ -14,6 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check_fields, show
 
+LONGEST_PART = 255  # bytes of a name in a path, in most file systems
+LONGEST_NAME = 200  # of a run, which gets a digest
+
 
 @dataclass
 class RunConfig:
@@ -53,13 +56,13 @@ class RunConfig:
             if (value := getattr(self, name)) is not None:
                 _check_name(f"run.{name}", value)
         for part in [] if self.folder is None else Path(self.folder).parts or [""]:
-            _check_name("run.folder", part)
+            _check_name("run.folder", part, LONGEST_PART)
 
 
-def _check_name(key: str, name: str) -> None:
+def _check_name(key: str, name: str, longest: int = LONGEST_NAME) -> None:
     """Raises ValueError for a name that cannot be that of a folder too."""
-    if not name.strip() or not name.isprintable() or len(name.encode("utf-8", "replace")) > LONGEST_NAME:
-        wanted = f"a name of 1 to {LONGEST_NAME} bytes, without control characters"
+    if not name.strip() or re.search(r"[\0-\x1f\x7f]", name) or len(name.encode("utf-8", "replace")) > longest:
+        wanted = f"a name of 1 to {longest} bytes, without control characters"
         raise ValueError(f"{key} is {show(name)}, it must be {wanted}")
 
 
@@ -87,7 +90,6 @@ MEANING = (
      "validations at other steps, or on other text: val/… before and after are not of one kind"),
     (("trainer", "run", "report", "data.workers", "data.cache_dir"), "no number of the training changes"),
 )  # fmt: skip
-LONGEST_NAME = 200
 LONGEST_OPTION = 30  # characters of an option in a name; the digest tells runs apart
 
 

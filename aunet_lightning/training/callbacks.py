@@ -46,9 +46,7 @@ class ReportConfig:
     """0 takes the most likely byte each time"""
 
     def __post_init__(self) -> None:
-        check_fields(
-            self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15)
-        )
+        check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
         check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")
 
 
