@@ -341,6 +341,7 @@ def test_a_report_that_mlflow_does_not_take_is_still_a_report(here, monkeypatch,
     assert "the report is not in MLflow; aunet compare --report puts it there. tracking_uri: gone" in told.err
 
 
+@pytest.mark.slow
 def test_errors_of_another_process_arrive_as_sentences(here):
     code = (
         "from aunet_lightning.cli.compare import _apart\nfrom aunet_lightning.compare.tracking import begin\n"

@@ -1,5 +1,6 @@
 """metrics.jsonl: every point of a run, one a line. Damaged lines are set aside, and the rest is used."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -45,7 +46,8 @@ def read_points(path: Path, mend: bool) -> Read:
     if damaged:
         _set_aside(path, kept, damaged, mend)
     elif mend and cut:
-        _rewrite(path, kept)
+        with contextlib.suppress(OSError):  # nothing can be written after it either
+            _rewrite(path, kept)
     return Read(points, sure)
 
 
