@@ -128,7 +128,7 @@ GOOD: dict[str, list[Any]] = {
     "trainer.enable_model_summary": [True, False], "trainer.enable_checkpointing": [False, None],
     "trainer.inference_mode": [True, False], "trainer.reload_dataloaders_every_n_epochs": [0],
     "trainer.default_root_dir": [".", None], "trainer.logger": [False, True, None],
-    "trainer.callbacks": [None, [{"class_path": "lightning.pytorch.callbacks.Timer"}]],
+    "trainer.callbacks": [None, [{"class_path": "lightning.pytorch.callbacks.ModelSummary"}]],
     "trainer.benchmark": [True, False], "trainer.sync_batchnorm": [True, False],
     "run.experiment": ["x", "ünï cödé", "a/b"], "run.name": ["r", "ünï", None], "run.folder": ["runs/here", None],
     "run.tags": [{}, {"a": "b"}], "run.checkpoint_every": [1, 1000], "run.checkpoint_minutes": [None, 0.5],

@@ -161,6 +161,8 @@ def test_what_a_command_line_says(tmp_path):
     assert sources.read(["-c", str(file), "--run.name=b", "--trainer.callbacks+", "X"]) == [
         ("", {"run": {"name": "a"}}), ("run.name", "b"), ("trainer.callbacks", "X"),
     ]  # fmt: skip
+    assert sources.read(["--print_config", "-c", str(file)])[1] == ("", {"run": {"name": "a"}})
+    assert sources.read(["--trainer.max_epochs", "-1"]) == [("trainer.max_epochs", "-1")]
     assert sources.read(["-c", "{run: {name: a}}"]) == [("", {"run": {"name": "a"}})]
     file.write_text("run:\n  name: a\n  name: b\n")
     with pytest.raises(ValueError, match=r"line 3: the key name stands twice"):

@@ -1,6 +1,8 @@
 """The settings of a command line as plain data: what its files and options say, before any of it is understood."""
 
+import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +40,11 @@ def read(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    given = iter(arguments)
-    for argument in given:
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         option, equals, value = argument.partition("=")
-        if not equals and option.startswith("-"):
-            value = next(given, "")
-        yield option, value
+        is_option = re.match(r"-+[a-zA-Z]", following) is not None
+        if option.startswith("-"):
+            yield option, value if equals or is_option else following
 
 
 def _settings(where: str) -> dict[Any, Any]:
