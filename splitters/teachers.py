@@ -6,7 +6,6 @@ Every splitter can teach. What is here cannot be a splitter, because its boundar
 import difflib
 import importlib
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from splitters.contract import Splitter, one_of
 from splitters.edge_texts import short_texts
 from splitters.grapheme import Grapheme
 from splitters.registry import AnySplitter, Spec, available, construct, resolve_part
+from splitters.tokenizer_json import library, plain, read_file, refused
 from splitters.whitespace import BLANK
 
 REPLACEMENT = 0xFFFD  # stands for a byte of no character: neither a letter nor a blank
@@ -180,8 +180,9 @@ class Tokenizer(SpanTeacher):
 
     `file`: its path. Offsets are those in the text before normalisation; a mark that a normaliser composes or strips is
     outside the token. A boundary inside a character moves to that character's last byte. What the tokenizer itself
-    puts before a word is no token. Truncation, padding, the post-processor and dropout are left out. Raises ValueError
-    for a file that is no tokenizers JSON, or whose tokenizer cannot encode every text.
+    puts before a word is not a token. Text that spells a special token is text, and truncation, padding, the
+    post-processor and dropout are off (`tokenizer_json.plain`). Raises ValueError for a file that is not a tokenizers
+    JSON, or whose tokenizer cannot encode every text.
     """
 
     source = "Hugging Face tokenizers"
@@ -191,17 +192,13 @@ class Tokenizer(SpanTeacher):
         if not isinstance(file, str | Path):
             raise ValueError(f"tokenizer: file is {file!r}, it must be the path of a tokenizers JSON")
         self.file = str(file)
-        self.tokenizer = _tokenizer(self.file)
+        self.tokenizer = library(plain(read_file(self.file, "tokenizer"), self.file), self.file)
         vocabulary = self.tokenizer.get_vocab()
         self.blanks = np.array([vocabulary[token] for token in BLANK_TOKENS if token in vocabulary], np.int64)
-        try:
+        remedy = "give its model an unknown token that its vocabulary has, or byte fallback"
+        with refused(f"tokenizer: {self.file!r} cannot encode every text", remedy):
             for data in short_texts().values():
                 self.split(data)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(
-                f"tokenizer: {self.file!r} cannot encode every text ({error}): "
-                "give its model an unknown token that its vocabulary has, or byte fallback"
-            ) from None
 
     def spans(self, text: str) -> np.ndarray:
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -211,25 +208,6 @@ class Tokenizer(SpanTeacher):
             begin, end = spans[token].tolist()
             kept[token] = text[begin:end].isspace() or text[begin:end] in BLANK_TOKENS  # else it was put there
         return spans[kept]
-
-
-def _tokenizer(file: str) -> Any:
-    """Returns the tokenizer of a file, without what is no part of its tokens, or changes them at random."""
-    import tokenizers
-
-    try:
-        fields = json.loads(Path(file).read_text(encoding="utf-8"))
-        fields |= {"truncation": None, "padding": None, "post_processor": None}  # the last would trim offsets
-        if "dropout" in fields["model"]:
-            fields["model"]["dropout"] = None
-        return tokenizers.Tokenizer.from_str(json.dumps(fields))
-    except OSError as error:
-        raise ValueError(f"tokenizer: the file {file!r} cannot be read ({error})") from None
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(
-            f"tokenizer: {file!r} is no tokenizers JSON ({type(error).__name__}: {error}): "
-            "save one with Tokenizer.save, or train one with aunet vocabulary"
-        ) from None
 
 
 TEACHERS: dict[str, type[Teacher]] = {

@@ -15,7 +15,8 @@ from aunet_lightning.data.bpe import train_bpe
 from splitters import available, build
 from splitters.edge_texts import SCRIPTS, short_texts
 from splitters.teachers import TEACHERS, Teacher, peeks, resolve_teacher
-from splitters.trie import SHIPPED, _from_letters
+from splitters.tokenizer_json import _from_letters
+from splitters.trie import SHIPPED
 from tests.conftest import MIXED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -259,13 +260,26 @@ def test_tokens_of_each_kind_of_model(tmp_path, model, fields, expected):
     assert marked(subject, expected.replace("│", "")) == expected
 
 
+@pytest.mark.parametrize(("model", "unknown"), [(UNIGRAM, "<unk>"), (WORD_PIECE, "[UNK]"), (BPE, "<unk>")])
+def test_an_unknown_token_stays_where_it_is_special(tmp_path, model, unknown):
+    text, pre = "hello 世界 ab ☃ b " + unknown, {"pre_tokenizer": {"type": "WhitespaceSplit"}}
+    special = {"content": unknown, "id": 0, "special": True}
+    without, with_ = (
+        teacher("tokenizer", file=saved(tmp_path, model, fields)).split(text.encode())
+        for fields in (pre, {"added_tokens": [special], **pre})
+    )
+    snowman = len("hello 世界 ab ☃".encode()) - 1
+    assert with_[snowman]
+    assert without[: snowman + 4].tolist() == with_[: snowman + 4].tolist()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no tokenizers JSON"),
-        ("[]", "is no tokenizers JSON"),
-        ("{}", "is no tokenizers JSON"),
-        ('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "is no tokenizers JSON|cannot encode every text"),
+        ("{", "is not a tokenizers JSON"),
+        ("[]", "is not a tokenizers JSON"),
+        ("{}", "is not a tokenizers JSON"),
+        ('{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "is not a tokenizers JSON|cannot encode every text"),
         (
             json.dumps({"added_tokens": [], "model": {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None}}),
             "cannot encode every text",
@@ -281,7 +295,7 @@ def test_what_is_no_tokenizer_is_named(tmp_path, content, words):
 
 
 def test_a_missing_tokenizer_is_named():
-    with pytest.raises(ValueError, match=r"'missing.json' cannot be read"):
+    with pytest.raises(ValueError, match=r"there is no file 'missing.json'"):
         teacher("tokenizer", file="missing.json")
     with pytest.raises(ValueError, match="file is 3"):
         teacher("tokenizer", file=3)

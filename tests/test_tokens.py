@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
 from aunet_lightning.cli.main import main
 from aunet_lightning.data.bpe import train_bpe
-from aunet_lightning.data.tokens import Tokenizer, vocabulary_size
+from aunet_lightning.data.corpus import Corpus, expand, prepare
+from aunet_lightning.data.tokens import TokenCorpus, Tokenizer, prepare_tokens, trained, vocabulary_size
 from aunet_lightning.generation import generate
 from aunet_lightning.training.metrics import BitsPerByte
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
@@ -126,7 +128,18 @@ def test_it_goes_on_with_a_text(tokenizer):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tokenizer": {"vocab_size": 100}}, "257 or more"),
+        ({"tokenizer": {"vocab_size": 100}}, "vocab_size is 100, it must be a whole number from 257"),
+        ({"tokenizer": {"vocab_size": 10**9}}, "vocab_size is 1000000000, .* to 1048576"),
+        ({"tokenizer": {"vocab_size": 1e9}}, "vocab_size is 1000000000.0, it must be a whole number"),
+        ({"tokenizer": {"vocab_size": 300.0}}, "vocab_size is 300.0, it must be a whole number"),
+        ({"tokenizer": {"vocab_size": True}}, "vocab_size is True, it must be a whole number"),
+        ({"tokenizer": {"vocab_size": "300"}}, "vocab_size is '300', it must be a whole number"),
+        ({"tokenizer": {"vocab_size": None}}, "vocab_size is None, it must be a whole number"),
+        ({"tokenizer": {"vocab_size": 300, "seed": 1}}, "is not understood"),
+        ({"tokenizer": {}}, "is not understood"),
+        ({"tokenizer": "{vocab_size: 300.0}"}, "'{vocab_size: 300.0}' is not understood.* whole number from 257"),
+        ({"tokenizer": 300}, "300 is not understood"),
+        ({"tokenizer": Path("x.json")}, "is not understood"),
         ({"tokenizer": {"size": 1000}}, "is not understood"),
         ({"tokenizer": "nowhere.json"}, "there is no file 'nowhere.json'"),
         ({"tokenizer": {"vocab_size": 600}, "splitter": "whitespace"}, "splitter must be null"),
@@ -137,13 +150,81 @@ def test_what_is_wrong_is_said(options, words):
         ByteDataModule(["x.jsonl"], **{"splitter": None, **options})
 
 
-def test_a_vocabulary_that_loses_text_is_refused(tmp_path):
+def prepared(tmp_path, texts, name="some.jsonl"):
+    """The folder of a prepared source."""
+    path = tmp_path / name
+    path.write_text("".join(json.dumps({"text": text, "lang": "th"}) + "\n" for text in texts))
+    return prepare(expand([str(path)], "data.train_files", text_key="text", language_key="lang")[0], tmp_path / "cache")
+
+
+def test_a_vocabulary_that_loses_text_names_the_document(tmp_path):
     fields = json.loads(train_bpe([b"some text"], 260))
     fields["normalizer"] = {"type": "Lowercase"}
-    tokenizer = Tokenizer(json.dumps(fields))
-    tokenizer.encode([b"lower"])
-    with pytest.raises(ValueError, match=r"loses text .*'Upper'"):
-        tokenizer.encode([b"Upper"])
+    folder = prepared(tmp_path, ["lower"] * 1500 + ["lower ทุก, then Upper", "Upper"])
+    lossy = Tokenizer(json.dumps(fields), "lossy.json")
+    words = (
+        r"lossy.json loses text.* document '1501' of some \(language th\), at byte 22, 'Upper' comes back as 'upper'"
+    )
+    with pytest.raises(ValueError, match=words):
+        prepare_tokens(folder, lossy)
+    assert not list(folder.glob("*tokens*"))
+
+
+def damaged(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "zeros":
+        begin = len(data) // 3
+        data[begin : begin + 2000] = bytes(len(data[begin : begin + 2000]))
+    if how == "cut short":
+        del data[-5:]
+    if how == "empty":
+        data.clear()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["zeros", "cut short", "empty", "missing"])
+@pytest.mark.parametrize("kind", ["bin", "npy"])
+def test_damaged_tokens_are_made_again_with_a_word(tmp_path, tokenizer, how, kind):
+    texts = [f"text {n} " * (n % 7 + 1) for n in range(900)]
+    folder = prepared(tmp_path, texts)
+    path = prepare_tokens(folder, tokenizer) / f"tokens-{tokenizer.digest}.{kind}"
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        damaged(path, how)
+    if (how, kind) == ("missing", "npy"):  # as if they were never written to their end
+        prepare_tokens(folder, tokenizer)
+    else:
+        with pytest.warns(UserWarning, match="is not what was written .* made again") as warned:
+            prepare_tokens(folder, tokenizer)
+        assert len(warned) == 1
+    assert path.read_bytes() == whole
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corpus = TokenCorpus(Corpus([folder]), tokenizer)
+    assert [tokenizer.decode(corpus.text(d)).decode() for d in range(len(corpus))] == texts
+
+
+@pytest.mark.parametrize("how", ["zeros", "cut short", "empty"])
+def test_a_damaged_vocabulary_is_trained_again_with_a_word(tmp_path, how):
+    corpus = Corpus([prepared(tmp_path, ["the end of the garden"])])
+    documents = np.arange(len(corpus))
+    with pytest.warns(UserWarning, match="no more than 269 entries in it, and vocab_size is 300"):
+        one = trained(corpus, documents, 300, tmp_path)
+    (path,) = tmp_path.glob("bpe-*.json")
+    damaged(path, how)
+    with pytest.warns(UserWarning, match="is not what was written"):
+        assert trained(corpus, documents, 300, tmp_path).digest == one.digest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trained(corpus, documents, 265, tmp_path).size == 267
+        assert trained(corpus, documents, 265, tmp_path).size == 267
+
+
+def test_text_that_is_not_utf8_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="the trained vocabulary reads UTF-8"):
+        tokenizer.encode([b"a\xff"])
 
 
 def test_tokens_are_read_by_one_stage():

@@ -1,6 +1,8 @@
 """The trie of a vocabulary: where the walk dies, and what a tokenizers JSON says."""
 
 import json
+import random
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from aunet_lightning.data.bpe import train_bpe
+from aunet_lightning.data.bpe import LONGEST_RUN, train_bpe
 from splitters import Stack, build, check
 from splitters.trie import SHIPPED, entries
 from tests.conftest import UDHR
@@ -100,11 +102,11 @@ def test_entries_are_bytes(tmp_path, token, fields, expected):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", "no tokenizers JSON"),
+        ("[]", "not a tokenizers JSON"),
         ("{}", "model"),
         ('{"model": {"type": "Unigram", "vocab": [["a", 0.5]]}}', "Unigram, not a BPE"),
         ('{"model": {"type": "BPE", "vocab": {}}}', "is empty"),
-        ("{", "no tokenizers JSON"),
+        ("{", "not a tokenizers JSON"),
         ('{"model": {"vocab": {"##a": 0}}}', "WordPiece, not a BPE"),
         (
             '{"model": {"type": "BPE", "vocab": {"a</w>": 0}, "end_of_word_suffix": "</w>"}}',
@@ -131,9 +133,36 @@ def test_a_trained_vocabulary_is_a_tokenizer_of_the_library(tmp_path):
     check({"name": "trie", "vocabulary": str(path)})
 
 
-def test_a_size_below_the_bytes_is_refused():
-    with pytest.raises(ValueError, match="size of a vocabulary is 200"):
-        train_bpe([b"a"], 200)
+@pytest.mark.parametrize("size", [200, 10**9, 300.0, True])
+def test_a_size_that_no_vocabulary_has_is_refused(size):
+    with pytest.raises(ValueError, match=f"size of a vocabulary is {size}, it must be a whole number from 257"):
+        train_bpe([b"a"], size)
+
+
+RUNS = {
+    "letters": "abcdefghij",
+    "one letter": "a",
+    "Thai": "กขคงจชซาิี",
+    "digits": "0123456789",
+    "marks": "!?.-",
+    "blanks": " \n\t",
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_training_reads_a_long_run_in_time(kind):
+    """Half a megabyte without a break: minutes, where time grows with the square of its length."""
+    text = "".join(random.Random(0).choices(RUNS[kind], k=500_000 // len(RUNS[kind][0].encode())))
+    begin = time.process_time()
+    train_bpe([text.encode()], 700)
+    assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize("letter", ["a", "ก", "!", " "])
+def test_entries_are_learned_from_runs_of_the_bound_and_no_longer(tmp_path, letter):
+    path = tmp_path / "runs.json"
+    path.write_text(train_bpe([letter.encode() * 20_000] * 2, 300))
+    assert max(map(len, entries(path))) == LONGEST_RUN * len(letter.encode())
 
 
 def test_the_shipped_vocabulary_has_not_seen_what_the_quickstart_holds_out():

@@ -9,31 +9,42 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 
-from aunet_lightning.data.bpe import train_bpe
+from aunet_lightning.data.bpe import LONGEST_RUN, SIZES, WORDS, check_size, train_bpe
+from aunet_lightning.data.contents import is_whole, seal
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.vocabulary import N_BYTES, VOCABULARY
-from splitters.trie import token_bytes
+from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
 
 TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
 AT_ONCE = 1000  # documents
+FORMAT = 1  # of cached tokens: changes when the same vocabulary encodes otherwise
+LONGEST = 2**15 - 1  # bytes of an entry
+SHOWN = 20  # characters of lost text
+SILENT = ("type", "cache_capacity", "fuse_unk")  # keys of a model that change no id
 
 
 def check_tokenizer(spec: TokenizerSpec | None) -> None:
-    """Raises ValueError for what is neither a file nor a size."""
-    if isinstance(spec, dict) and (set(spec) != {"vocab_size"} or spec["vocab_size"] < N_BYTES + 1):
+    """Raises ValueError for what is neither a file of a BPE nor a size."""
+    if spec is None:
+        return
+    if isinstance(spec, str) and not spec.lstrip().startswith("{"):  # a command line leaves {vocab_size: 3e2} a string
+        Tokenizer.from_file(spec)
+        return
+    if not isinstance(spec, dict) or set(spec) != {"vocab_size"}:
+        least, most = SIZES
         raise ValueError(
-            f"tokenizer: {spec} is not understood: give {{vocab_size: 4096}} ({N_BYTES + 1} or more, the 256 bytes "
-            "among them), to be trained on the training text, or the path of a tokenizers JSON"
+            f"tokenizer: {spec!r} is not understood: give {{vocab_size: 4096}} (a whole number from {least} to {most}, "
+            "the 256 bytes among them), to be trained on the training text, or the path of a tokenizers JSON"
         )
-    if isinstance(spec, str) and not Path(spec).is_file():
-        raise ValueError(f"tokenizer: there is no file {spec!r}: name a tokenizers JSON, or {{vocab_size: 4096}}")
+    check_size(spec["vocab_size"], "tokenizer: vocab_size")
 
 
 def vocabulary_size(spec: TokenizerSpec | None) -> int:
@@ -42,14 +53,15 @@ def vocabulary_size(spec: TokenizerSpec | None) -> int:
     if spec is None:
         return VOCABULARY
     if isinstance(spec, str):
-        return Tokenizer(Path(spec).read_text(encoding="utf-8"), spec).size
+        return Tokenizer.from_file(spec).size
     return spec["vocab_size"] - N_BYTES + VOCABULARY
 
 
 class Tokenizer:
-    """A byte-complete BPE as ids of ours. Raises ValueError where the JSON is no such tokenizer.
+    """A byte-complete BPE as ids of ours. Raises ValueError where the JSON is not such a tokenizer.
 
-    `fields` is the tokenizers JSON; `name` is how errors call it.
+    Text is text: what the JSON says beyond its vocabulary is off (`splitters.tokenizer_json.plain`). `fields` is the
+    tokenizers JSON as it was given; `name` is how errors call it; `digest` is of all that its ids depend on.
     """
 
     def __init__(self, fields: str, name: str = "the trained vocabulary") -> None:
@@ -57,13 +69,33 @@ class Tokenizer:
         self.ids: dict[int, int] = {}  # theirs → ours
         self.bytes: list[bytes] = [*(bytes([byte]) for byte in range(N_BYTES)), b"", b""]  # of ours
         single: set[bytes] = set()
-        for token, data in sorted(token_bytes(fields, name)):
+        parsed = plain(fields, name)
+        for token, data in sorted(token_bytes(parsed, name)):
             if len(data) == 1 and data not in single:
                 self.ids[token] = data[0]
                 single.add(data)
             else:
                 self.ids[token] = len(self.bytes)
                 self.bytes.append(data)
+        if (longest := max(map(len, self.bytes))) > LONGEST:
+            raise ValueError(f"tokenizer: an entry of {name!r} has {longest} bytes, it must have {LONGEST} or fewer")
+        parsed["model"]["unk_token"] = None  # a character that it lacks is lost, and not another token
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are forked
+        self._tokenizer = library(parsed, name)
+        self.digest = _digest(parsed, self.bytes)
+
+    @staticmethod
+    def from_file(path: str) -> "Tokenizer":
+        """Returns the tokenizer of a file, whose path may begin with ~."""
+        remedy = "name a tokenizers JSON, or {vocab_size: 4096} to train one on the training text"
+        return _made(read_file(path, "tokenizer", remedy), path)
+
+    def same_as(self, fields: str | None) -> bool:
+        """Returns whether another tokenizers JSON, as of a checkpoint, has the same ids for every text."""
+        try:
+            return fields == self.fields or (fields is not None and Tokenizer(fields).digest == self.digest)
+        except ValueError:
+            return False
 
     @property
     def size(self) -> int:
@@ -75,28 +107,26 @@ class Tokenizer:
         """int16 [size]: bytes of text of each id, 0 for BOS and EOS."""
         return np.array([len(data) for data in self.bytes], np.int16)
 
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(self.fields.encode()).hexdigest()[:16]
+    def encode(self, texts: Sequence[bytes], called: Callable[[int], str] = "text {}".format) -> list[np.ndarray]:
+        """Returns the ids of each text, int32. `called` is how errors call one, by its place among them.
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer as HuggingFace
-
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are forked
-        return HuggingFace.from_str(self.fields)
-
-    def encode(self, texts: Sequence[bytes]) -> list[np.ndarray]:
-        """Returns the ids of each text, int32. Raises ValueError where they do not spell the text out again."""
+        Raises ValueError where ids do not spell a text out again, with the byte of the first difference, and for what
+        is not UTF-8.
+        """
+        try:
+            given = [text.decode("utf-8") for text in texts]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"tokenizer: {self.name} reads UTF-8, and bytes {error.object[:40]!r} are not") from None
+        with refused(f"tokenizer: {self.name} cannot encode text"):
+            encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
         found = []
-        given = [text.decode("utf-8") for text in texts]
-        for text, encoding in zip(texts, self._tokenizer.encode_batch(given, add_special_tokens=False), strict=True):
+        for place, encoding in enumerate(encodings):
             ids = np.array([self.ids.get(token, -1) for token in encoding.ids], np.int32)
-            if (ids < 0).any() or self.decode(ids) != text:
+            if (ids < 0).any() or self.decode(ids) != texts[place]:
                 raise ValueError(
-                    f"tokenizer: {self.name} loses text ({text[:40].decode('utf-8', 'ignore')!r}… comes back as "
-                    f"{self.decode(ids[ids >= 0])[:40].decode('utf-8', 'replace')!r}…), so its bits are not those of "
-                    "the text: take a byte-level BPE without a normalizer (aunet vocabulary trains one)"
+                    f"tokenizer: {self.name} loses text, so its bits are not those of the text: in {called(place)}, "
+                    f"{_difference(texts[place], self.decode(ids[ids >= 0]))}. Take a byte-level BPE that has all "
+                    "bytes, no normalizer and no add_prefix_space (aunet vocabulary trains one)"
                 )
             found.append(ids)
         return found
@@ -143,34 +173,99 @@ class TokenCorpus(Corpus):
 
 
 def prepare_tokens(folder: Path, tokenizer: Tokenizer) -> Path:
-    """Writes the tokens of a prepared source beside its text unless they are there; returns the folder."""
-    lengths_file, tokens_file = (folder / f"tokens-{tokenizer.digest}.{kind}" for kind in ("npy", "bin"))
-    if lengths_file.exists():  # written last
-        return folder
+    """Writes the tokens of a prepared source beside its text unless they are there, whole; returns the folder.
+
+    Raises ValueError where the vocabulary loses text, naming the document and the place.
+    """
+    lengths_file, tokens_file = (f"tokens-{tokenizer.digest}.{kind}" for kind in ("npy", "bin"))
+    if (folder / lengths_file).exists():  # written last
+        if is_whole(folder, lengths_file) and is_whole(folder, tokens_file):
+            return folder
+        _warn_damaged(folder / tokens_file)
     corpus = Corpus([folder])
     lengths = np.zeros(len(corpus), np.int64)
-    with tempfile.TemporaryDirectory(dir=folder) as part:
-        with (Path(part) / "bin").open("wb") as file:
+
+    def called(first: int, place: int) -> str:
+        document = first + place
+        source = folder.name.rpartition("-")[0]
+        return f"document {corpus.name(document)!r} of {source} (language {corpus.language(document)})"
+
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        part = Path(name)
+        with (part / tokens_file).open("wb") as file:
             for first in range(0, len(corpus), AT_ONCE):
                 documents = range(first, min(first + AT_ONCE, len(corpus)))
-                for d, ids in zip(
-                    documents, tokenizer.encode([corpus.text(d).tobytes() for d in documents]), strict=True
-                ):
+                texts = [corpus.text(d).tobytes() for d in documents]
+                for d, ids in zip(documents, tokenizer.encode(texts, partial(called, first)), strict=True):
                     file.write(ids.tobytes())
                     lengths[d] = len(ids)
-        np.save(Path(part) / "npy.npy", lengths)
-        os.replace(Path(part) / "bin", tokens_file)
-        os.replace(Path(part) / "npy.npy", lengths_file)
+        np.save(part / lengths_file, lengths)
+        seal(part, lengths_file, tokens_file)
+        _move(part, folder, last=lengths_file)
     return folder
 
 
 def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path) -> Tokenizer:
     """Returns a vocabulary trained on these documents, and keeps it: the same text gives the same file."""
-    key = [vocab_size, *(folder.name for folder in corpus.folders), hashlib.sha256(documents.tobytes()).hexdigest()]
+    key = [vocab_size, WORDS, LONGEST_RUN, *(folder.name for folder in corpus.folders)]
+    key.append(hashlib.sha256(documents.tobytes()).hexdigest())
     kept = cache / f"bpe-{vocab_size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    if not kept.exists():
+    if not is_whole(cache, kept.name):
+        if kept.exists():
+            _warn_damaged(kept)
         fields = train_bpe((corpus.text(int(d)).tobytes() for d in documents), vocab_size)
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="utf-8") as part:
-            part.write(fields)
-        os.replace(part.name, kept)
-    return Tokenizer(kept.read_text(encoding="utf-8"))
+        with tempfile.TemporaryDirectory(dir=cache) as part:
+            (Path(part) / kept.name).write_text(fields, encoding="utf-8")
+            seal(Path(part), kept.name)
+            _move(Path(part), cache, last=kept.name)
+    tokenizer = Tokenizer(kept.read_text(encoding="utf-8"))
+    if (entries := tokenizer.size - VOCABULARY + N_BYTES) < vocab_size:
+        rank_zero_warn(
+            f"tokenizer: the training text has no more than {entries} entries in it, and vocab_size is {vocab_size}: "
+            f"{vocab_size - entries} ids of the model are never seen"
+        )
+    return tokenizer
+
+
+def _warn_damaged(path: Path) -> None:
+    rank_zero_warn(f"{path} is not what was written (damaged, or cut short): it is made again")
+
+
+def _move(part: Path, folder: Path, last: str) -> None:
+    """Moves all files, seals among them, into a folder; who finds the last finds them all."""
+    for path in sorted(part.iterdir(), key=lambda path: path.name == last):
+        os.replace(path, folder / path.name)
+
+
+@lru_cache(maxsize=2)
+def _made(fields: str, name: str) -> Tokenizer:
+    return Tokenizer(fields, name)
+
+
+def _digest(parsed: dict[str, Any], tokens: list[bytes]) -> str:
+    """Returns a digest of what ids depend on, however the JSON writes it."""
+    model = {key: value for key, value in parsed["model"].items() if value and key not in SILENT}
+    model["vocab"] = [entry for entry in model["vocab"] if not entry.startswith(HIDDEN)]  # in the order of ids
+    model["merges"] = list(merges_of(model))
+    read = [model, *(parsed.get(part) for part in ("normalizer", "pre_tokenizer", "added_tokens"))]
+    key = json.dumps([FORMAT, _stated(read), [data.hex() for data in tokens]], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _stated(value: Any) -> Any:
+    """Returns a JSON value without keys that say nothing of ids."""
+    if isinstance(value, dict):
+        return {key: _stated(each) for key, each in value.items() if each is not None and key != "trim_offsets"}
+    return [_stated(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _difference(text: bytes, back: bytes) -> str:
+    """Returns the place and the text of the first difference in words."""
+    shorter = min(len(text), len(back))
+    one, other = (np.frombuffer(data[:shorter], np.uint8) for data in (text, back))
+    at = int(np.append(np.flatnonzero(one != other), shorter)[0])
+    first = at
+    while first and first < len(text) and text[first] & 0xC0 == 0x80:  # a character is shown whole
+        first -= 1
+    was, is_ = (data[first : first + 4 * SHOWN].decode("utf-8", "replace")[:SHOWN] for data in (text, back))
+    return f"at byte {at}, {was!r} comes back as {is_!r}"

@@ -1,0 +1,181 @@
+"""Tokenizers JSONs of Hugging Face: their vocabulary as bytes, and all switched off that is not of it.
+
+Whoever reads one reads it here, so that text is text for each of them: the splitter `trie`, the teacher `tokenizer`
+and the baseline that reads tokens.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+OFF = ("truncation", "padding", "post_processor")  # the last puts tokens into the text, and trims offsets
+PARTS = ("normalizer", "pre_tokenizer", "decoder")
+HIDDEN = "\U0010ffff"  # a noncharacter: an entry that begins with it is spelled by no text
+BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")  # as SentencePiece names a byte
+REMEDY = "name one that Tokenizer.save wrote, or train one with aunet vocabulary"
+
+
+def read_file(path: str | Path, what: str, remedy: str = REMEDY) -> str:
+    """Returns the text of a file, whose path may begin with ~. Raises ValueError for what is not one, naming it."""
+    try:
+        file = Path(path).expanduser()
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            problem = "" if text.strip() else f"the file {str(path)!r} is empty"
+        elif file.is_dir():
+            problem = f"{str(path)!r} is a folder, and not a tokenizers JSON"
+        else:
+            problem = f"{str(path)!r} is not a regular file" if file.exists() else f"there is no file {str(path)!r}"
+    except UnicodeDecodeError as error:
+        problem = f"the file {str(path)!r} is not text ({error.reason} at byte {error.start})"
+    except (OSError, ValueError, RuntimeError) as error:  # not to be opened; a NUL in it; the home of nobody
+        problem = f"the file {str(path)[:200]!r} cannot be read ({error})"
+    if problem:
+        raise ValueError(f"{what}: {problem}: {remedy}")
+    return text
+
+
+def plain(fields: str, name: str, what: str = "tokenizer") -> dict[str, Any]:
+    """Returns a tokenizers JSON without what reads text as anything else than text, or reads it at random.
+
+    Off are truncation, padding, the post-processor and dropout. Added tokens count where they extend the vocabulary:
+    special ones, and those that the model's vocabulary has too, are not looked for in the text, and none takes the
+    blanks around it. A special entry of the model's vocabulary is hidden from text that spells it, unless text needs
+    it: it is a single character or a byte, or merges have it. Ids are counted anew in their order. Raises ValueError
+    for any other JSON, which `name` calls.
+    """
+    try:
+        parsed = json.loads(fields)
+        if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), dict):
+            raise ValueError("it has no model" if isinstance(parsed, dict) else f"it holds a {type(parsed).__name__}")
+        model: dict[str, Any] = dict(parsed["model"])
+        given = sorted(parsed.get("added_tokens") or [], key=lambda token: token.get("id", 0))
+        special = {token["content"] for token in given if token.get("special", True)}
+        hidden = special - _needed(model, special)
+        renamed = {entry: HIDDEN + entry for entry in hidden}
+        vocab = model.get("vocab")
+        if isinstance(vocab, dict):
+            if wrong := [entry for entry, id_ in vocab.items() if type(id_) is not int]:
+                raise ValueError(f"the id of its entry {wrong[0]!r} is {vocab[wrong[0]]!r}")
+            order = sorted(vocab, key=vocab.__getitem__)
+            model["vocab"] = {renamed.get(entry, entry): id_ for id_, entry in enumerate(order)}
+        elif isinstance(vocab, list):
+            model["vocab"] = [[renamed.get(entry, entry), score] for entry, score in vocab]
+            order = [entry for entry, _ in vocab]
+        else:
+            raise ValueError("its model has no vocab")
+        if model.get("unk_token") in hidden:
+            model["unk_token"] = renamed[model["unk_token"]]
+        if "dropout" in model:
+            model["dropout"] = None
+        inside = {*special, *order, ""}
+        kept = {token["content"]: token for token in given if token["content"] not in inside}
+        added = [_searched(token, len(order) + place) for place, token in enumerate(kept.values())]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{what}: {name!r} is not a tokenizers JSON ({_said(error)}): {REMEDY}") from None
+    return {**parsed, **dict.fromkeys(OFF), "model": model, "added_tokens": added}
+
+
+def _needed(model: dict[str, Any], special: set[str]) -> set[str]:
+    """Returns which special entries text cannot be spelled without."""
+    merged = {part for left, right in merges_of(model) for part in (left, right, left + right)}
+    return {entry for entry in special if len(entry) == 1 or entry in merged or BYTE.fullmatch(entry)}
+
+
+def merges_of(model: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yields the merges of a BPE, whichever way they are written."""
+    for merge in model.get("merges") or []:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right
+
+
+def _searched(token: dict[str, Any], id_: int) -> dict[str, Any]:
+    flags = {"single_word": False, "normalized": True, **token}
+    return {**flags, "id": id_, "special": False, "lstrip": False, "rstrip": False}
+
+
+@contextmanager
+def refused(problem: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Raises as ValueError whatever the library raises: its panics are not even an Exception."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{problem} ({error}): {remedy}") from None
+
+
+def library(parsed: dict[str, Any], name: str) -> Any:
+    """Returns the Hugging Face tokenizer of what `plain` has read. Raises ValueError where it is not taken."""
+    from tokenizers import Tokenizer
+
+    with refused(f"tokenizer: {name!r} is not a tokenizers JSON"):
+        return Tokenizer.from_str(json.dumps(parsed))
+
+
+def token_bytes(parsed: dict[str, Any], name: str, what: str = "tokenizer") -> list[tuple[int, bytes]]:
+    """Returns (id, bytes) of each token that text can be read as, of a BPE that `plain` has read.
+
+    Reads what a byte-level BPE writes (GPT-2's letters for bytes) and what a SentencePiece BPE does
+    (▁ for a blank, <0x0A> for a byte). Raises ValueError for other models, and for an empty vocabulary.
+    """
+    model = parsed["model"]
+    try:
+        kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")
+        if kind != "BPE":
+            raise ValueError(f"its model is a {kind}, not a BPE")
+        if not isinstance(model["vocab"], dict):
+            raise ValueError("its vocab has no ids")
+        for affix in ("end_of_word_suffix", "continuing_subword_prefix"):
+            if model.get(affix):
+                raise ValueError(f"its {affix} {model[affix]!r} marks what is not text")
+        read = _from_letters if _is_byte_level(parsed) else partial(_from_piece, blank=_blank_of(parsed))
+        found = [(id_, read(entry)) for entry, id_ in model["vocab"].items() if not entry.startswith(HIDDEN)]
+        found += [(token["id"], token["content"].encode()) for token in parsed["added_tokens"]]
+    except ValueError as error:
+        raise ValueError(
+            f"{what}: {name!r} is not a tokenizers JSON with a BPE model ({_said(error)}): "
+            "train one with aunet vocabulary, or name that of a byte-level BPE"
+        ) from None
+    found = [(id_, entry) for id_, entry in found if entry]
+    if not found:
+        raise ValueError(f"{what}: the vocabulary of {name!r} is empty: train one with aunet vocabulary")
+    return found
+
+
+def _said(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+
+
+def _is_byte_level(parsed: dict[str, Any]) -> bool:
+    return any('"ByteLevel"' in json.dumps(parsed.get(part)) for part in PARTS)
+
+
+def _blank_of(parsed: dict[str, Any]) -> str:
+    """Returns what stands for a blank: ▁, or the Metaspace's own replacement."""
+    parts = json.dumps({part: parsed.get(part) for part in PARTS}, ensure_ascii=False)
+    found = re.search(r'"Metaspace"[^{}]*"replacement": "(.)"', parts)
+    return found[1] if found else "▁"
+
+
+@lru_cache(maxsize=1)
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest is moved past U+0100 in its order."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}
+
+
+def _from_letters(entry: str) -> bytes:
+    letters = _byte_letters()
+    return bytes(letters[letter] for letter in entry) if all(letter in letters for letter in entry) else b""
+
+
+def _from_piece(entry: str, blank: str) -> bytes:
+    if byte := BYTE.fullmatch(entry):
+        return bytes([int(byte[1], 16)])
+    return entry.replace(blank, " ").encode()
