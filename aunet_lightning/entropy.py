@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aunet_lightning.data import contents
+from aunet_lightning.paths import user_path
 from aunet_lightning.vocabulary import BOS, EOS, VOCABULARY
 from splitters.contract import Splitter, Stepper
 
@@ -235,16 +237,16 @@ def load(checkpoint: str) -> ByteModel:
 
     Raises ValueError, with the remedy, where it is missing, no checkpoint, of several stages, or has no window.
     """
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint, "entropy: checkpoint")
     try:
-        status = path.stat()
+        its = contents.stamp(path)
     except OSError:
         raise ValueError(f"entropy: there is no file {checkpoint!r} (looked from {Path.cwd()}): {REMEDY}") from None
-    return _load(str(path.absolute()), status.st_mtime_ns, status.st_size)
+    return _load(str(path.absolute()), *its)
 
 
 @cache
-def _load(path: str, mtime_ns: int, size: int) -> ByteModel:
+def _load(path: str, *its: int) -> ByteModel:
     from aunet_lightning.cli.checkpoint import load_net
 
     try:
@@ -291,8 +293,9 @@ class _Kept:
         return self.__dict__ | {"_maps": None}  # each worker maps the files for itself
 
     def is_whole(self) -> bool:
-        """Whether both files are there and belong together."""
-        return self._open() is not None
+        """Whether both files are there, hold what was written, and belong together."""
+        whole = all(contents.is_whole(self.folder, path.name) for path in (self.flat, self.index))
+        return whole and self._open() is not None
 
     def find(self, key: tuple[np.uint64, np.uint64], length: int) -> np.ndarray | None:
         """Returns float32 [length + 1] of the prepared text with this hash and length, else None."""
@@ -324,6 +327,8 @@ class _Kept:
             with part.open("wb") as file:
                 np.save(file, np.ascontiguousarray(index[:, np.lexsort(index[1::-1])]))
             os.replace(part, self.index)
+            contents.seal(self.folder, self.flat.name, self.index.name)
+            self._maps = None
         finally:
             part.unlink(missing_ok=True)
 

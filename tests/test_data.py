@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
@@ -59,13 +62,38 @@ def predicted(batches, epoch):
 @pytest.mark.parametrize("row_bytes", [1, 7, 32, 1000])
 @pytest.mark.parametrize("batch_rows", [1, 3, 50])
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_every_byte_is_predicted_once_per_epoch(tmp_path, row_bytes, batch_rows, epoch):
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_every_byte_is_predicted_once_per_epoch(tmp_path, row_bytes, batch_rows, epoch, part):
     path, texts = small(tmp_path)
-    batches = module([path], row_bytes=row_bytes, batch_rows=batch_rows).batches("train")
+    data = module([path], val_files=[str(path)], row_bytes=row_bytes, batch_rows=batch_rows)
+    data.keeps_whole = True
+    batches = data.batches(part)
     expected = Counter()
     for document, text in enumerate(texts):
         expected.update((document, byte) for byte in [*text.encode(), EOS])
     assert predicted(batches, epoch) == expected
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 20), st.randoms())
+def test_what_a_row_holds_of_a_whole_document_does_not_depend_on_its_neighbours(lengths, row_bytes, drawn):
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [chr(65 + i) * length for i, length in enumerate(lengths)]
+        found = []
+        for order in (texts, drawn.sample(texts, len(texts))):
+            path = write(Path(folder) / "a.jsonl", [{"text": text, "id": text[0]} for text in order])
+            data = ByteDataModule(None, [str(path)], cache_dir=folder, row_bytes=row_bytes, batch_rows=3)
+            data.setup()
+            data.keeps_whole = True
+            batches, pieces = data.batches("val"), Counter()
+            for r in range(batches.n_rows):
+                row = batches.row(0, r)
+                assert 0 < len(row["ids"]) <= row_bytes
+                for document in set(row["documents"].tolist()) - {-1}:
+                    ours = row["documents"] == document
+                    pieces[data.corpora["val"].name(document), bytes(row["ids"][ours].astype(np.uint16))] += 1
+            found.append(pieces)
+        assert found[0] == found[1]
 
 
 def test_the_loader_gives_an_epoch_of_real_text():
@@ -207,7 +235,7 @@ def test_what_is_unusable_is_counted_and_told(tmp_path):
         data = module([path])
     assert [text for _, text in data.texts("train")] == [b"good", b"also good"]
     assert data.skipped == {
-        "empty line": 1, "invalid JSON": 2, "empty text": 1, "no string under 'text'": 3, "lone surrogate in text": 1,
+        "empty line": 1, "invalid JSON": 1, "not UTF-8": 1, "empty text": 1, "no string under 'text'": 3, "lone surrogate in text": 1,
         "'lang' is not a string": 1,
     }  # fmt: skip
     with pytest.warns(UserWarning, match="9 of 11"):

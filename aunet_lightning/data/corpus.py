@@ -1,21 +1,28 @@
-"""Documents as flat memory-mapped bytes, made once per source file and found again by its stamp."""
+"""Documents as flat memory-mapped bytes, made once per source file and found again by what it holds."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
+from aunet_lightning.data.contents import is_whole, known_digest, seal, stamp
 from aunet_lightning.data.documents import Report, read_documents, stem
+from aunet_lightning.paths import user_path
 
-FORMAT = 1  # changes when the stored form does
+FORMAT = 2  # changes when the stored form does
+FILES = ("text.bin", "index.npz", "meta.json", "names.json")
 
 
 @dataclass(frozen=True)
@@ -26,106 +33,204 @@ class Source:
     language: str  # for lines that name none
     text_key: str = "text"
     language_key: str = "lang"
+    named: bool = False  # whether the language was given, and is not the file's name
 
     def folder(self, cache: Path) -> Path:
-        """Where its flat form belongs: a name that changes with the file."""
-        status = self.path.stat()
-        key = [FORMAT, str(self.path.resolve()), status.st_size, status.st_mtime_ns]
-        key += [self.language, self.text_key, self.language_key]
-        return cache / f"{stem(self.path)}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
+        """Where its flat form belongs: a name that changes with what the file holds.
+
+        Raises ValueError where the file cannot be read.
+        """
+        where = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:32]
+        try:
+            digest = known_digest(self.path, cache / "digests" / f"{where}.json")
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be read ({error.strerror})") from None
+        key = [FORMAT, digest, self.language, self.text_key, self.language_key]
+        name = re.sub(r"[^\w.-]", "_", stem(self.path))[:40]
+        return cache / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
 
 
-def expand(entries: Sequence[str | dict[str, str]], what: str, **keys: str) -> list[Source]:
-    """Returns the sources that paths, globs and `{path: …, lang: …}` entries name, in a fixed order.
+def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str) -> list[Source]:
+    """Returns the sources that paths, globs and `{path: …, lang: …}` entries name, in a fixed order, each file once.
 
-    Raises ValueError where an entry matches no file.
+    Globs match no hidden files. Of entries that name one file, also by links, the one with a `lang` counts. Raises
+    ValueError where an entry matches no file, or two give one file different languages.
     """
-    sources = []
-    for entry in entries:
+    found: dict[tuple[int, int], Source] = {}
+    for entry in [entries] if isinstance(entries, str) else entries:
         wanted = entry if isinstance(entry, dict) else {"path": entry}
+        if isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML that is no list of paths
+            raise ValueError(
+                f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
+                "(YAML reads no as false)"
+            )
         if "path" not in wanted or wanted.keys() - {"path", "lang"}:
             raise ValueError(f"{what}: {entry!r} is neither a path nor {{path: …, lang: …}}")
-        pattern = Path(wanted["path"]).expanduser()
-        anchor = Path(pattern.anchor) if pattern.anchor else Path()
-        parts = pattern.relative_to(pattern.anchor) if pattern.anchor else pattern
-        paths = [pattern] if pattern.is_file() else sorted(p for p in anchor.glob(str(parts)) if p.is_file())
+        if any(not isinstance(value, str) for value in wanted.values()):
+            raise ValueError(
+                f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
+            )
+        paths = _matches(str(wanted["path"]), what)
         if not paths:
             raise ValueError(f"{what}: no file matches {wanted['path']!r} (looked from {Path.cwd()})")
-        sources += [Source(path, wanted.get("lang", stem(path)), **keys) for path in paths]
-    return sources
+        for path in paths:
+            status = path.stat()
+            one = Source(path, wanted.get("lang", stem(path)), named="lang" in wanted, **keys)
+            other = found.setdefault((status.st_dev, status.st_ino), one)
+            if other is one:
+                continue
+            if other.named and one.named and other.language != one.language:
+                raise ValueError(
+                    f"{what}: {path} is given the languages {other.language!r} and {one.language!r}: name it once"
+                )
+            same = "" if other.path == path else f" (as {other.path} too)"
+            rank_zero_warn(f"{what} names {path} more than once{same}: it is read once")
+            if one.named:
+                found[status.st_dev, status.st_ino] = one
+    return list(found.values())
+
+
+def _matches(pattern: str, what: str) -> list[Path]:
+    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob says so."""
+    path = user_path(pattern, what)
+    try:
+        if path.is_file():
+            return [path]
+        anchor = Path(path.anchor) if path.anchor else Path()
+        parts = path.relative_to(path.anchor) if path.anchor else path
+        found = sorted(match for match in anchor.glob(str(parts)) if match.is_file()) if parts.parts else []
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({error})") from None
+    dotted = [part for part in parts.parts if part.startswith(".")]
+
+    def hidden(part: str) -> bool:
+        return part.startswith(".") and not any(fnmatch(part, pattern) for pattern in dotted)
+
+    return [match for match in found if not any(map(hidden, match.parts))]
 
 
 def prepare(source: Source, cache: Path) -> Path:
-    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears whole."""
+    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears whole.
+
+    Raises ValueError where the file cannot be read, or the cache not be written.
+    """
     folder = source.folder(cache)
     if folder.is_dir():
-        return folder
+        if all(is_whole(folder, name) for name in FILES):
+            return folder
+        rank_zero_warn(f"{folder}, the cached form of {source.path}, is damaged: it is made again")
+        _discard(folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
     except OSError as error:
         raise ValueError(
-            f"data.cache_dir: cannot write to {cache} ({error}): name a folder that can be written"
+            f"data.cache_dir: cannot write to {cache} ({error.strerror}): name a folder that can be written"
         ) from None
+    before = stamp(source.path)
     try:
         _write(source, part)
+        seal(part, *FILES)
+        if stamp(source.path) != before:
+            raise ValueError(f"{source.path} has changed while it was read: begin again once it is whole")
         try:
             os.replace(part, folder)
         except OSError:
             if not folder.is_dir():  # otherwise another process was first, with the same content
                 raise
+    except OSError as error:
+        raise ValueError(
+            f"data.cache_dir: the flat form of {source.path} cannot be written to {cache} ({error.strerror}): make "
+            "room, or name another folder"
+        ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
+def _discard(folder: Path) -> None:
+    gone = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        os.replace(folder, gone / "old")
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def _write(source: Source, folder: Path) -> None:
-    report, lengths, languages = Report(), array("q"), array("l")
+    report, lengths, languages, hashes = Report(), array("q"), array("l"), array("Q")
     names: list[str] = []
     known: dict[str, int] = {}
+    whole = hashlib.sha256()
     with (folder / "text.bin").open("wb") as text:
-        for document in read_documents(source.path, source.text_key, source.language_key, source.language, report):
+        for document in read_documents(source.path, source.text_key, source.language_key, source.language, report, ""):
             text.write(document.text)
+            whole.update(document.text)
             lengths.append(len(document.text))
             languages.append(known.setdefault(document.language, len(known)))
+            hashes.append(int.from_bytes(hashlib.blake2b(document.text, digest_size=8).digest()))
             names.append(document.name)
-    np.savez(folder / "index.npz", lengths=np.array(lengths, np.int64), languages=np.array(languages, np.int32))
-    meta = {"languages": list(known), "report": asdict(report), "path": str(source.path)}
-    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-    (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+    sizes, labels = np.array(lengths, np.int64), np.array(languages, np.int32)
+    whole.update(sizes.tobytes() + labels.tobytes())
+    whole.update(json.dumps(list(known)).encode())
+    np.savez(folder / "index.npz", lengths=sizes, languages=labels, hashes=np.array(hashes, np.uint64))
+    meta = {"languages": list(known), "report": asdict(report), "digest": whole.hexdigest()}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
 
 
 class Corpus:
     """All documents of some prepared sources, by number.
 
-    `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `within` int64 [n]
-    (the number of the document inside its file).
+    `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `hashes` uint64 [n] of the texts,
+    `digests` of what each file holds. `paths` are the files, for what is said of them.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = ()) -> None:
         self.folders = list(folders)
+        self.paths = list(paths) or self.folders
+        self.digests: list[str] = []
         self.language_names: list[str] = []
-        self.report = Report()
+        self.report, self.reports = Report(), list[Report]()
         known: dict[str, int] = {}
-        lengths, languages, starts, files, within = [], [], [], [], []
+        lengths, languages, starts, files, within, hashes = [], [], [], [], [], []
         for number, folder in enumerate(self.folders):
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
             index = np.load(folder / "index.npz")
             ours = np.array([known.setdefault(name, len(known)) for name in meta["languages"]], np.int32)
             lengths.append(index["lengths"])
+            hashes.append(index["hashes"])
             languages.append(ours[index["languages"]] if len(ours) else index["languages"])
             starts.append(np.cumsum(index["lengths"]) - index["lengths"])
             files.append(np.full(len(index["lengths"]), number, np.int32))
             within.append(np.arange(len(index["lengths"])))
-            self.report.add(Report(**meta["report"]))
+            self.digests.append(meta["digest"])
+            self.reports.append(Report(**meta["report"]))
+            self.report.add(self.reports[-1], str(self.paths[number]))
         self.language_names = list(known)
         self.lengths: np.ndarray = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
         self.languages: np.ndarray = np.concatenate(languages) if lengths else np.zeros(0, np.int32)
-        self.within: np.ndarray = np.concatenate(within) if lengths else np.zeros(0, np.int64)
+        self.hashes: np.ndarray = np.concatenate(hashes) if lengths else np.zeros(0, np.uint64)
+        self._within: np.ndarray = np.concatenate(within) if lengths else np.zeros(0, np.int64)
         self._starts: np.ndarray = np.concatenate(starts) if lengths else np.zeros(0, np.int64)
         self._files: np.ndarray = np.concatenate(files) if lengths else np.zeros(0, np.int32)
         self._texts: dict[int, np.ndarray] = {}
         self._names: dict[int, list[str]] = {}
+
+    @property
+    def places(self) -> np.ndarray:
+        """int64 [n]: which document of its language each one is in its file, from 0."""
+        groups = self._files.astype(np.int64) * max(len(self.language_names), 1) + self.languages
+        order = np.argsort(groups, kind="stable")
+        begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
+        counts = np.diff(np.append(begins, len(order)))
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order)) - np.repeat(begins, counts)
+        return places
+
+    def digest(self, documents: np.ndarray) -> str:
+        """Returns a digest of what some documents are, in their order: of their texts and languages, not of names."""
+        whole = hashlib.sha256("\n".join(self.digests).encode())
+        whole.update(documents.astype(np.int64).tobytes())
+        return whole.hexdigest()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -143,7 +248,7 @@ class Corpus:
         file = int(self._files[document])
         if file not in self._names:
             self._names[file] = json.loads((self.folders[file] / "names.json").read_text(encoding="utf-8"))
-        return self._names[file][int(self.within[document])]
+        return self._names[file][int(self._within[document])]
 
     def language(self, document: int) -> str:
         return self.language_names[int(self.languages[document])]

@@ -1,6 +1,8 @@
 """ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,27 +12,31 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
-from aunet_lightning.data.documents import Report
+from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
+from aunet_lightning.paths import user_path
 from splitters import DEFAULT, Splitter, Stack
 from splitters.laws import check_foreign
 from splitters.registry import resolve
 from splitters.teachers import Teacher, check_form
 
 Rule = str | dict[str, Any]
-Files = list[str | dict[str, str]]
+LANGUAGE_KEY = "lang"
+Files = list[str | dict[str, str]] | str
 
 
 class ByteDataModule(LightningDataModule):
     """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: JSON-lines files (plain, .gz or .zst), as paths, globs or {path: …, lang: …}; one document a line
+        train_files: JSON-lines files (plain, .gz, .bz2, .xz or .zst), as paths, globs or {path: …, lang: …}; one
+            document a line
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
-        holdout_every: without val_files, every n-th document of each training file is validated on and never trained on
+        holdout_every: without val_files, every n-th document of each language in each training file is
+            validated on and never trained on
         languages: only documents in these languages; null: all
         text_key: the JSON key of the text
         language_key: the JSON key of the language; lines without it have the file's lang, or the file's name
@@ -53,7 +59,7 @@ class ByteDataModule(LightningDataModule):
         holdout_every: int | None = None,
         languages: list[str] | None = None,
         text_key: str = "text",
-        language_key: str = "lang",
+        language_key: str = LANGUAGE_KEY,
         splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
         tokenizer: TokenizerSpec | None = None,
@@ -85,8 +91,9 @@ class ByteDataModule(LightningDataModule):
         self.holdout_every, self.languages = holdout_every, languages
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
-        self.cache = Path(cache_dir) if cache_dir else _default_cache()
+        self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
         self.tokenizer_spec, self.tokenizer = tokenizer, None if tokenizer is None else _from_file(tokenizer)
+        self.keeps_whole = False  # whether rows of held-out text are packed so that no neighbour moves a document
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None
@@ -114,13 +121,13 @@ class ByteDataModule(LightningDataModule):
             return
         for part in self.files:
             if sources := self._sources(part):
-                self.corpora[part] = corpus = Corpus([prepare(source, self.cache) for source in sources])
-                if warning := corpus.report.warning():
-                    rank_zero_warn(f"{part} files: {warning}")
+                folders = [prepare(source, self.cache) for source in sources]
+                self.corpora[part] = Corpus(folders, [source.path for source in sources])
+                self._check_lines(part, sources)
         self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
-            documents, within = self.documents["train"], self.corpora["train"].within
-            held_out = within[documents] % self.holdout_every == self.holdout_every - 1
+            documents, places = self.documents["train"], self.corpora["train"].places
+            held_out = places[documents] % self.holdout_every == self.holdout_every - 1
             self.corpora["val"] = self.corpora["train"]
             self.documents |= {"train": documents[~held_out], "val": documents[held_out]}
         if "test" not in self.corpora and "val" in self.corpora:
@@ -128,9 +135,69 @@ class ByteDataModule(LightningDataModule):
         for part, documents in self.documents.items():
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
-
+        self._check_parts()
         if self.tokenizer_spec is not None:
             self.tokenizer = self.tokenizer or self._trained(self.tokenizer_spec)
+
+    def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
+        """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
+        is asked for is in no line."""
+        corpus = self.corpora[part]
+        report = corpus.report
+        missing = None if report.documents else report.has_no(self.keys["text_key"], "data.text_key")
+        if missing is None and self.keys["language_key"] != LANGUAGE_KEY:
+            missing = report.has_no(self.keys["language_key"], "data.language_key")
+        if missing:
+            raise ValueError(f"data.{part}_files: {missing}")
+        if warning := report.warning():
+            rank_zero_warn(f"{part} files: {warning}")
+        sharing: dict[str, list[Path]] = {}
+        for source, of_file in zip(sources, corpus.reports, strict=True):
+            if of_file.unnamed and not source.named:
+                sharing.setdefault(source.language, []).append(source.path)
+        for language, paths in sharing.items():
+            if len({bare_name(path) for path in paths}) > 1:
+                rank_zero_warn(
+                    f"{part} files: {', '.join(path.name for path in paths[:4])} share the language {language!r}, "
+                    "which their names begin with, as their lines name none: where they differ, name it, "
+                    f"{{path: {paths[0].name}, lang: …}}"
+                )
+        for digest, count in Counter(corpus.digests).items():
+            if count > 1 and report.documents:
+                same = [str(path) for path, one in zip(corpus.paths, corpus.digests, strict=True) if one == digest]
+                rank_zero_warn(f"{part} files: {' and '.join(same)} hold the same documents, which count {count} times")
+
+    def _check_parts(self) -> None:
+        """Warns of held-out text that is trained on too, and of languages that none is held out of."""
+        if "train" not in self.corpora:
+            return
+        known = self.corpora["train"].hashes[self.documents["train"]]
+        given = [part for part in ("val", "test") if part == "val" or self.files["test"] is not None]
+        for part in (part for part in given if part in self.corpora):
+            corpus, documents = self.corpora[part], self.documents[part]
+            again = documents[np.isin(corpus.hashes[documents], known)]
+            if len(again):
+                share = corpus.lengths[again].sum() / max(corpus.lengths[documents].sum(), 1)
+                rank_zero_warn(
+                    f"{share:.1%} of the {part} text ({len(again)} of {len(documents)} documents) is in the training "
+                    f"text too, so its bits are too low: the first is {corpus.name(int(again[0]))}"
+                )
+        if self.files["val"] is None and "val" in self.corpora:
+            names = self.corpora["train"].language_names
+            used = {
+                part: set(np.unique(self.corpora["train"].languages[self.documents[part]])) for part in ("train", "val")
+            }
+            if without := sorted(names[language] for language in used["train"] - used["val"]):
+                rank_zero_warn(
+                    f"no document of {', '.join(without)} is held out: no file has data.holdout_every "
+                    f"({self.holdout_every}) documents of it"
+                )
+
+    def digests(self) -> dict[str, str]:
+        """Returns a digest of the documents of train and val, where they are: what a run's numbers depend on."""
+        return {
+            part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
+        }
 
     def _trained(self, spec: TokenizerSpec) -> Tokenizer:
         if "train" not in self.corpora or not isinstance(spec, dict):
@@ -197,7 +264,7 @@ class ByteDataModule(LightningDataModule):
         return PackedBatches(
             self._read(part), self.documents[part], self.stack,
             max(round(self.row_bytes / self.bytes_per_token), 1), self.batch_rows,
-            self.seed if part == "train" else None, rank, world, marks,
+            self.seed if part == "train" else None, rank, world, marks, self.keeps_whole and part != "train",
         )  # fmt: skip
 
     def train_dataloader(self) -> ResumableLoader:
@@ -231,6 +298,9 @@ class ByteDataModule(LightningDataModule):
         if self._train_loader is not None:
             self._train_loader.close()
 
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown("")
+
     def _sources(self, part: str) -> list[Source]:
         return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
 
@@ -247,7 +317,10 @@ class ByteDataModule(LightningDataModule):
 
     def _why_none(self, part: str) -> str:
         if part == "val" and self.files["val"] is None:
-            return f"no file has {self.holdout_every} documents; lower data.holdout_every or name data.val_files"
+            return (
+                f"no file has {self.holdout_every} documents of a language; lower data.holdout_every or name "
+                "data.val_files"
+            )
         return self.corpora[part].report.warning() or "the files are empty"
 
 
@@ -256,5 +329,6 @@ def _from_file(spec: TokenizerSpec) -> Tokenizer | None:
 
 
 def _default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AUNET_CACHE") or Path(root) / "aunet-lightning")
+    if named := os.environ.get("AUNET_CACHE"):
+        return user_path(named, "$AUNET_CACHE")
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir (by default)") / "aunet-lightning"

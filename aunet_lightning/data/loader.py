@@ -1,5 +1,8 @@
 """A loader that a checkpoint can put back on the very batch it would have given next."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -7,6 +10,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from aunet_lightning.data.packing import Batch, PackedBatches
 from aunet_lightning.processes import end_with_parent
+
+STEP = 30.0  # seconds that a step may take after a signal
 
 
 class ResumableLoader:
@@ -22,7 +27,7 @@ class ResumableLoader:
         self._next = _Remaining(len(batches))
         self._loader = DataLoader(
             batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_begin,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -52,8 +57,13 @@ class ResumableLoader:
         self._next.epoch, self._next.position = state["epoch"], state["position"]
 
 
-def _end_with_parent(worker: int) -> None:
-    end_with_parent()
+def _begin(worker: int) -> None:
+    """In a worker: a signal to all processes (Ctrl-C, a job's end) is for the one that trains, which ends its step, and
+    saves, before it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(STEP, os._exit, [1]).start())
+    end_with_parent(grace=0)
 
 
 class _Remaining(Sampler[tuple[int, int]]):

@@ -4,10 +4,15 @@ An epoch's documents, in an order drawn from (seed, epoch), make one stream: BOS
 Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted
 exactly once. Batches read the stream in parallel lanes, so that the rows of one batch come from
 different documents, and a lane's next row goes on where its last one stopped.
+
+Where documents are kept `whole`, each begins in a row that has room for all of it, or else at the beginning of one:
+what of a document a row holds does not depend on its neighbours, and so, where documents do not see each other, nor
+does its score.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,16 +52,39 @@ class PackedBatches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         marks: Mapping[int, Splitter | Teacher] | None = None,
+        whole: bool = False,
     ) -> None:
         self.marks = dict(marks or {})
         self.sizes = corpus.tokenizer.sizes if isinstance(corpus, TokenCorpus) else BYTE_SIZES
         self.corpus, self.documents, self.stack = corpus, documents, stack
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
         self.rank, self.world = rank, world
-        stream = int((corpus.lengths[documents] + AROUND).sum())
-        self.n_rows = -(-(stream - 1) // row_bytes) if len(documents) else 0
+        self.whole = whole
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
         self._split: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Rows per epoch."""
+        if not len(self.documents):
+            return 0
+        sizes = self.corpus.lengths[self.documents] + AROUND
+        stream = int(self._starts(sizes)[-1] + sizes[-1]) if self.whole else int(sizes.sum())
+        return -(-(stream - 1) // self.row_bytes)
+
+    def _starts(self, sizes: np.ndarray) -> np.ndarray:
+        """Returns where in the stream documents of these sizes begin, int64 [n]."""
+        if not self.whole:
+            return np.cumsum(sizes) - sizes
+        starts, at, row = np.empty(len(sizes), np.int64), 0, self.row_bytes
+        for i, size in enumerate(sizes.tolist()):
+            if at % row + size - 1 > row:  # its EOS is only predicted
+                at = -(-at // row) * row
+            starts[i] = at
+            at += size
+            if (at - 1) % row == 0:  # its EOS is the last target of the row before
+                at -= 1
+        return starts
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -77,7 +105,7 @@ class PackedBatches(Dataset[Batch]):
             if self.seed is not None:
                 documents = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(documents)
             sizes = self.corpus.lengths[documents] + AROUND
-            self._epoch = (epoch, documents, np.cumsum(sizes) - sizes)
+            self._epoch = (epoch, documents, self._starts(sizes))
         return self._epoch[1], self._epoch[2]
 
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
@@ -88,7 +116,7 @@ class PackedBatches(Dataset[Batch]):
         ids, levels, marks, documents = [], [], [], []
         for place in range(first, len(order)):
             start = int(starts[place])
-            if start >= end:
+            if start >= end - self.whole:
                 break
             document = int(order[place])
             since, until = max(begin - start, 0), min(end - start, int(self.corpus.lengths[document]) + AROUND)

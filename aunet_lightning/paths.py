@@ -1,0 +1,16 @@
+"""Paths as users write them."""
+
+from pathlib import Path
+
+
+def user_path(path: str | Path, what: str) -> Path:
+    """Returns a path with `~` put in full. Raises ValueError, which names `what`, for one that cannot be."""
+    text = str(path)
+    if not text or "\0" in text:
+        raise ValueError(f"{what} is {text!r}, which is not a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{what} is {text!r}, but there is no home folder: set HOME, or write the path in full"
+        ) from None
