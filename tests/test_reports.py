@@ -101,6 +101,7 @@ def test_clusters_keep_every_character_and_boundary(name):
     found, levels = clusters(data, STACK), STACK.levels(data)
     text = "".join("\ufffd" if "\udc80" <= c <= "\udcff" else c for c in data.decode("utf-8", "surrogateescape"))
     pictures = {code: 0x2400 + code for code in range(32) if code not in b"\t\n\r"} | {127: 0x2421}
+    pictures |= {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}  # terminals obey these too
     assert "".join(cluster.text for cluster in found) == text.translate(pictures)
     assert sum(cluster.bytes for cluster in found) == len(data)
     assert sum(cluster.boundaries for cluster in found) == int((levels > 0).sum())
@@ -113,7 +114,7 @@ def test_clusters_keep_every_character_and_boundary(name):
 def test_colours_keep_the_text_and_tear_no_cluster_apart(name, rule):
     text, stack = SCRIPTS[name], Stack([rule, "every", "every"])
     coloured = as_colours(text.encode(), stack)
-    text = text.translate({0x0B: "␋", 0x0C: "␌"})
+    text = text.replace("\r\n", "\n").translate({0x0B: "␋", 0x0C: "␌", 0x0D: "␍", 0x85: "\\x85"})
     assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == text
     begins = {match.start() for match in regex.finditer(r"\X", text)} | {len(text)}
     at = 0

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import regex
 import yaml
 
+from aunet_lightning.paths import user_path
+from aunet_lightning.terminal import one_line
 from splitters import DEFAULT, Stack, check
 from splitters.laws import check_foreign
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 CHARACTERS = 600  # of a text in pictures
 MEGABYTES = 2.0  # of a language in statistics
-SUFFIXES = (".jsonl", ".json", ".txt", ".md", ".csv", ".gz", ".zst")  # what ends so names a file, not a text
+SUFFIXES = (  # what ends so names a file, not a text
+    ".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".gz", ".zst", ".bz2", ".xz"
+)  # fmt: skip
+SAMPLE, MOSTLY = 1 << 16, 0.1  # bytes of a file that are looked at, and how many of them may not be UTF-8
 UPPER = {"name": "every", "n": 2}
 
 
@@ -121,7 +126,7 @@ def vocabulary(arguments: list[str]) -> int:
     if not any(texts):
         raise ValueError(f"there is no text in {', '.join(options.files)}")
     trained = train_bpe(texts, options.size)
-    out = Path(options.out)
+    out = user_path(options.out, "--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(trained, encoding="utf-8")
     check({"name": "trie", "vocabulary": str(out)})
@@ -170,7 +175,7 @@ def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
     if not arguments:
         yield Text("text", "-", "standard input", sys.stdin.buffer.read())
     for argument in arguments:
-        path = Path(argument)
+        path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
         if _is_file(path):
             yield from _of_file(path)
         elif must_exist or _names_a_file(argument):
@@ -181,27 +186,40 @@ def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
 
 def _names_a_file(argument: str) -> bool:
     """Returns whether an argument that is no file was meant as one, and not as a text."""
-    return argument.startswith(("/", "./", "../", "~")) or (Path(argument).suffix in SUFFIXES and " " not in argument)
+    named = Path(argument).suffix.lower() in SUFFIXES and " " not in argument
+    return named or argument.startswith(("/", "./", "../", "~"))
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a text that is too long for a name
+    except (OSError, ValueError):  # a text that is too long for a name, or has a NUL
         return False
 
 
 def _of_file(path: Path) -> Iterator[Text]:
-    from aunet_lightning.data.documents import Report, read_documents, stem
+    from aunet_lightning.data.documents import COMPRESSED, Report, read_documents, stem
 
-    if ".jsonl" not in path.suffixes and path.suffix not in (".gz", ".zst"):
-        yield Text(stem(path), str(path), str(path), path.read_bytes())
+    if not {".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes}:
+        yield Text(stem(path), str(path), str(path), _plain(path))
         return
     report = Report()
     for document in read_documents(path, "text", "lang", stem(path), report):
         yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
     if warning := report.warning():
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
+
+
+def _plain(path: Path) -> bytes:
+    """Returns a file of plain text. Raises ValueError for one that is no text: it has NULs, or hardly any UTF-8."""
+    data = path.read_bytes()
+    head = data[:SAMPLE]
+    lost = head.decode("utf-8", "replace").count("\ufffd") - head.count("\ufffd".encode())
+    if b"\0" in head or lost > max(MOSTLY * len(head), 3):
+        raise ValueError(f"{path} is not text in UTF-8: name JSON lines (.jsonl) or plain text")
+    if lost:
+        print(f"aunet: warning: {path}: bytes that are not UTF-8 among its first {len(head)}: {lost}", file=sys.stderr)
+    return data
 
 
 def _statistics(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
@@ -213,10 +231,10 @@ def _statistics(texts: list[Text], stacks: dict[str, Levels], options: argparse.
     if options.stats:
         print(units.as_text(rows))
     if options.csv:
-        Path(options.csv).write_text(units.as_csv(rows), encoding="utf-8")
+        user_path(options.csv, "--csv").write_text(units.as_csv(rows), encoding="utf-8")
         print(f"wrote {options.csv}", file=sys.stderr)
     if options.plot:
-        units.plot(rows, Path(options.plot))
+        units.plot(rows, user_path(options.plot, "--plot"))
         print(f"wrote {options.plot}", file=sys.stderr)
 
 
@@ -231,7 +249,7 @@ def _up_to(texts: list[Text], most: int) -> Iterator[Text]:
         else:
             left[text.language] = left.get(text.language, 0) + 1
     if left:
-        named = ", ".join(f"{language} {count}" for language, count in left.items())
+        named = ", ".join(f"{one_line(language)} {count}" for language, count in left.items())
         print(f"aunet: --megabytes {most / 1e6:g} left out documents: {named}", file=sys.stderr)
 
 
@@ -251,7 +269,7 @@ def _agreement(texts: list[Text], stacks: dict[str, Levels]) -> dict:
             words.setdefault(text.language, []).append(found)
     if missing:
         remedy = "pip install 'aunet-lightning[words]'"
-        print(f"aunet: the words of {', '.join(missing)} need icu4py: {remedy}", file=sys.stderr)
+        print(f"aunet: the words of {', '.join(map(one_line, missing))} need icu4py: {remedy}", file=sys.stderr)
     return {
         (language, label): agreement(documents, stack)
         for language, documents in words.items()
@@ -268,7 +286,7 @@ def _shortened(texts: list[Text], characters: int) -> list[Text]:
     for text in first.values():
         whole = text.data.decode("utf-8", "surrogateescape")
         if len(whole) > characters:
-            print(f"aunet: {text.name}: the first {characters} of {len(whole)} characters", file=sys.stderr)
+            print(f"aunet: {one_line(text.name)}: the first {characters} of {len(whole)} characters", file=sys.stderr)
         shown.append(text._replace(data=whole[:characters].encode("utf-8", "surrogateescape")))
     if len(first) < len(texts):
         print(f"aunet: the first of each language and file, {len(first)} of {len(texts)} documents", file=sys.stderr)
@@ -279,7 +297,8 @@ def _page(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namesp
     from aunet_lightning.reports.boundaries import as_html
 
     shown = _shortened(texts, options.characters)
-    Path(options.html).write_text(as_html([(text.name, text.data) for text in shown], stacks), encoding="utf-8")
+    page = as_html([(text.name, text.data) for text in shown], stacks)
+    user_path(options.html, "--html").write_text(page, encoding="utf-8")
     print(f"wrote {options.html}", file=sys.stderr)
 
 
@@ -292,7 +311,7 @@ def _show(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namesp
     for text in shown:
         for label, stack in stacks.items():
             if len(shown) * len(stacks) > 1:
-                print(f"\n{text.name} · {label}")
+                print(f"\n{one_line(text.name)} · {one_line(label)}")
             picture = as_colours(text.data, stack) if colours else as_line(text.data, stack)
             print(picture.rstrip("\n"))
             levels = stack.levels(text.data)

@@ -1,14 +1,18 @@
-"""Entry point: picks the command, and loads only what it needs."""
+"""Entry point: picks the command, loads only what it needs, and tells what went wrong."""
 
-import argparse
 import os
 import sys
+
+if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as random.py, is not to be taken for a module
+    sys.path.append(sys.path.pop(0))
+
+import argparse
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from aunet_lightning import __version__
+from aunet_lightning.terminal import guarded, printable
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help tells a command's options)
 
@@ -35,8 +39,23 @@ TRAINING = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 done, 1 it failed, 2 it was not understood."""
+    """Runs one command; returns its exit code: 0 done, 1 it failed, 2 it was not understood, 128 + n signal n."""
+    if argv is None and sys.getfilesystemencoding() != "utf-8":
+        _again_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with guarded():
+        return _main(arguments)
+
+
+def _again_in_utf8() -> None:
+    """Starts this program anew with UTF-8 for names of files, whatever the locale; the terminal keeps its encoding."""
+    terminal = f"{sys.stdout.encoding}:backslashreplace"
+    os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": os.environ.get("PYTHONIOENCODING") or terminal}
+    python = [sys.executable, "-X", "utf8", "-m", "aunet_lightning.cli.main"]
+    os.execv(sys.executable, [os.fsencode(argument) for argument in (*python, *sys.argv[1:])])
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -47,12 +66,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP threads that wait for each other spin, and where another program has the cores they spin
     # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (experiments/RESULTS.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # of processes that this one starts: no file here is a module
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # one's own splitters: module:Class
-    if command in TRAINING:
-        from aunet_lightning.cli.training import run
+        sys.path.append(os.getcwd())  # one's own splitters, module:Class; last, as a file may be called random.py
+    try:
+        if command in TRAINING:
+            _check_encoding(arguments)
+            from aunet_lightning.cli.training import run
 
-        return run(arguments)
+            return run(arguments)
+        return _light(command, rest)
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"\naunet {command}: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        from aunet_lightning.errors import tell
+
+        return tell(error, f"aunet {command}" if command in TRAINING else "aunet")
+
+
+def _light(command: str, rest: list[str]) -> int:
     from aunet_lightning.cli import compare, entropy, looking, plan
 
     light: dict[str, Callable[[list[str]], int]] = {
@@ -69,14 +105,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = ", ".join([*TRAINING, *light])
         print(f"aunet: error: unknown command {command!r}: choose one of {known}", file=sys.stderr)
         return 2
-    try:
-        return light[command](rest)
-    except BrokenPipeError:  # whoever read the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        print(f"aunet: error: {error}", file=sys.stderr)
-        return 1
+    return light[command](rest)
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Raises UserError for settings that are not UTF-8: no configuration file could hold them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            from aunet_lightning.errors import UserError
+
+            raise UserError(
+                f"the argument {argument!r} is not UTF-8: rename the file, or write the setting in UTF-8"
+            ) from None
 
 
 def _generate(arguments: list[str]) -> int:
@@ -91,9 +133,9 @@ def _generate(arguments: list[str]) -> int:
     from aunet_lightning.generation import generate
 
     net, stack, tokenizer = load_generator(options.checkpoint)
-    prompts = [prompt.encode() for prompt in options.prompt or [""]]
+    prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
     for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed, tokenizer):
-        print(text.decode("utf-8", "replace"))
+        print(printable(text.decode("utf-8", "replace")))
     return 0
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import regex
 
+from aunet_lightning.terminal import CONTROLS
+
 MARKS = ("│", "║", "┃", "█")  # before a unit of stage 2, 3, 4, 5
 CHARACTERS = 56  # of each text in a run's pictures
 
@@ -64,7 +66,7 @@ class Levels(Protocol):
         """Returns uint8 [len(data)]."""
 
 
-_CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+_CONTROLS = {code: shown for code, shown in CONTROLS.items() if chr(code) != "\r"}  # a line's end may have one
 
 
 class Cluster(NamedTuple):
@@ -115,12 +117,12 @@ def as_colours(data: bytes, stack: Levels) -> str:
             counts[passed] += 1
         hue, shade = (counts[2], counts[1]) if stack.depth > 1 else (counts[1], 0)
         style = f"48;5;{_BACKGROUNDS[hue % 2][shade % 2]};{_BLACK}" + (f";{_UNDERLINE}" if counts[3] % 2 else "")
-        out.append((style, text))
+        out.append((style, {"\r\n": "\n", "\r": "␍"}.get(text, text)))
     lines: list[str] = []
     for style, run in groupby(out, key=lambda item: item[0]):
         together = "".join(text for _, text in run)
-        for piece in regex.split(r"(\r?\n)", together):
-            lines.append(piece if not piece.strip("\r\n") else f"\x1b[{style}m{piece}{_RESET}")
+        for piece in regex.split(r"(\n)", together):
+            lines.append(piece if not piece.strip("\n") else f"\x1b[{style}m{piece}{_RESET}")
     return "".join(lines)
 
 

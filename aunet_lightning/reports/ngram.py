@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from aunet_lightning.reports.table import TOTAL
+from aunet_lightning.reports.table import TOTAL, row_of
 
 MAX_ORDER = 7  # the bytes of an n-gram are packed into 64 bits, with the order's length apart
 
@@ -55,7 +55,7 @@ def bpb_by_language(
     n_bytes: dict[str, int] = {}
     for language, text in held_out:
         cost = model.bits(text)
-        for key in (language, TOTAL):
+        for key in (row_of(language), TOTAL):
             bits[key] = bits.get(key, 0.0) + cost
             n_bytes[key] = n_bytes.get(key, 0) + len(text)
     return {key: bits[key] / n_bytes[key] if n_bytes[key] else math.nan for key in bits}

@@ -6,14 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-TOTAL = "(all)"  # the row of all text; no language has such a name
+from aunet_lightning.terminal import one_line
+
+TOTAL = "(all)"  # the row of all text
+
+
+def row_of(language: str) -> str:
+    """Returns what the row of a language is called: as the language, quoted where it would be taken for the total."""
+    return f'"{language}"' if language.strip('"') == TOTAL else language
 
 
 @dataclass(frozen=True)
 class BpbTable:
     """One row per language and one for all text (first); one column per model."""
 
-    columns: Mapping[str, Mapping[str, float]]  # model → language or TOTAL → BPB
+    columns: Mapping[str, Mapping[str, float]]  # model → TOTAL or row of a language → BPB
 
     def rows(self) -> list[tuple[str, list[float]]]:
         languages = sorted({language for column in self.columns.values() for language in column} - {TOTAL})
@@ -30,7 +37,7 @@ class BpbTable:
 
     def as_markdown(self) -> str:
         lines = ["| language | " + " | ".join(self.columns) + " |", "|---|" + "---:|" * len(self.columns)]
-        lines += [f"| {language} | " + " | ".join(_cells(values)) + " |" for language, values in self.rows()]
+        lines += [f"| {one_line(language)} | " + " | ".join(_cells(values)) + " |" for language, values in self.rows()]
         return "\n".join(lines) + "\n"
 
     def as_csv(self) -> str:
@@ -43,6 +50,7 @@ class BpbTable:
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[str]) -> list[str]:
     """Returns a line per row, the first of which is the header; columns headed by `left` are aligned on the left."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aunet_lightning.reports.boundaries import Levels
-from aunet_lightning.reports.table import TOTAL, aligned
+from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from aunet_lightning.reports.words import Agreement
 
 N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
@@ -75,7 +75,7 @@ def measure(
     """Returns one row per language, splitter and stage of (language, text) pairs, and rows for all text first."""
     by_language: dict[str, list[bytes]] = {}
     for language, data in texts:
-        by_language.setdefault(language, []).append(data)
+        by_language.setdefault(row_of(language), []).append(data)
     rows: list[UnitStatistics] = []
     for label, stack in stacks.items():
         total = [_Counts() for _ in range(stack.depth)]
