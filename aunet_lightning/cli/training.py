@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import os
 import re
-import sys
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,17 +16,31 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from aunet_lightning.cli.parser import ShortErrorParser
+from aunet_lightning.cli.parser import ShortErrorParser, short_error
+from aunet_lightning.cli.settings import check
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
 from aunet_lightning.distributed.checkpoint_io import AnyForm
-from aunet_lightning.distributed.checkpoints import check_whole
+from aunet_lightning.distributed.checkpoints import check_contents, check_whole, read_told
 from aunet_lightning.distributed.watchdog import Watchdog
-from aunet_lightning.errors import UserError
+from aunet_lightning.errors import UserError, check_documents
 from aunet_lightning.model.aunet import AUNet
-from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
+from aunet_lightning.paths import user_path
+from aunet_lightning.tracking import descent
+from aunet_lightning.tracking.lock import RunLock
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, abandon, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
+from aunet_lightning.training.beginning import (
+    check_held_out,
+    check_length,
+    check_memory,
+    check_text,
+    checkpoint_of,
+    expect,
+    keep_text,
+    step_of,
+)
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.callbacks import (
     BoundaryPictures,
@@ -35,8 +50,9 @@ from aunet_lightning.training.callbacks import (
     ReportConfig,
     Throughput,
 )
-from aunet_lightning.training.checkpointing import Checkpointing, Stopped
+from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.stopping import EndsAsStopped, Stopped, stoppable
 from splitters import DEFAULT
 
 TRAINER_DEFAULTS = {
@@ -56,23 +72,28 @@ def run(arguments: list[str]) -> int:
     # Keys and values that blocks hand on are views, and nothing is written into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what is logged is reduced over devices before
+    lock = RunLock()
     try:
-        AUNetCLI(_with_config_of_checkpoint(arguments))
-    except UserError as error:
-        print(f"aunet {arguments[0]}: error: {error}", file=sys.stderr)
-        return 1
+        with stoppable():
+            AUNetCLI(_with_config_of_checkpoint(arguments), lock)
     except Stopped as stopped:
         _say(f"aunet {arguments[0]}: {stopped}")
         return stopped.exit_code
+    finally:
+        lock.release()
     return 0
 
 
 class AUNetCLI(LightningCLI):
     """LightningCLI for one fixed module and data module, with `run`, `report` and the splitters beside them."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], lock: RunLock) -> None:
         self.folder: RunFolder | None = None
         self.run_logger: MLflowRunLogger | None = None
+        self.report: Report | None = None
+        self.checkpointing: Checkpointing | None = None
+        self.lock = lock
         super().__init__(
             AUNetModule,
             ByteDataModule,
@@ -114,6 +135,26 @@ class AUNetCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        self.subcommand = self.config["subcommand"]
+        settings = self.settings()
+        check(settings)
+        masked = settings["model"]["net"]["document_masking"] and not _mentions(args, "document_masking")
+        if masked and any(self._unmasked_runs(settings)):
+            self.config[self.subcommand].model.net.document_masking = False
+            rank_zero_info("model.net.document_masking is false, as it was by default when this run began")
+
+    def _unmasked_runs(self, settings: dict[str, Any]) -> Iterator[Path]:
+        """Yields the configurations of runs that these settings continue, but for masking, and that are without it."""
+        of = self.config[self.subcommand]
+        before = settings | {
+            "model": settings["model"] | {"net": settings["model"]["net"] | {"document_masking": False}}
+        }
+        found = [RunFolder.of(of.run, run_name(settings), before)]
+        if of.get("ckpt_path") not in (None, "last", "best"):
+            found.append(RunFolder.around(Path(of.ckpt_path)))
+        for folder in found:
+            if folder.config.exists() and not folder.settings()["model"]["net"].get("document_masking", False):
+                yield folder.config
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the settings as they were given: stock Lightning lets a checkpoint overrule them."""
@@ -121,8 +162,10 @@ class AUNetCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:  # what classes say of their arguments
-            raise UserError(str(error)) from error
+        except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
+            if told := short_error(str(error)):  # what classes say of their arguments
+                raise UserError(told) from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init[self.subcommand]
@@ -134,25 +177,24 @@ class AUNetCLI(LightningCLI):
                 "trainer.max_steps is not set: say how many steps, or trainer.max_epochs, or what model.budget may be "
                 "spent, so that the run ends"
             )
-        callbacks: list[pl.Callback] = [
-            Throughput(),
-            Report(config["report"]),
-            BoundaryPictures(config["report"].pictures_every),
-        ]
+        self.report = Report(config["report"])
+        pictures = BoundaryPictures(config["report"].pictures_every)
+        callbacks: list[pl.Callback] = [Throughput(), self.report, pictures, EndsAsStopped()]
         if trainer["enable_progress_bar"] is not False:
             callbacks.append(BpbProgressBar())
         if not trainer["fast_dev_run"]:
-            name = config["run"].name or self._run_name()
+            name = config["run"].name or run_name(self.settings())
             self.folder = RunFolder.of(config["run"], name, self.settings())
             callbacks.append(Watchdog(config["run"].rank_timeout))
             if self.subcommand == "fit" and trainer["enable_checkpointing"] is not False:
-                callbacks.append(Checkpointing(self.folder, config["run"]))
+                self.checkpointing = Checkpointing(self.folder, config["run"])
+                callbacks.append(self.checkpointing)
             if self.subcommand == "predict":
                 callbacks.append(PredictionWriter(self.folder.path / "predictions.jsonl"))
             if trainer["logger"] in (None, True):
                 trainer["logger"] = self.run_logger = MLflowRunLogger(
                     self.folder, config["run"].experiment, name, tracking_uri(config["run"].tracking_uri),
-                    self._params(), {"splitter": self._units_name(config)} | config["run"].tags,
+                    self._params(), {"splitter": units_name(self.settings())} | config["run"].tags,
                 )  # fmt: skip
         if self.subcommand == "predict" or trainer["fast_dev_run"]:
             trainer["logger"] = False
@@ -166,29 +208,79 @@ class AUNetCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Reads the data before anything is begun, so that a mistake there costs no time."""
         devices = self.trainer.num_devices * self.trainer.num_nodes
+        started = int(os.environ.get("WORLD_SIZE", devices)) if "TORCHELASTIC_RUN_ID" in os.environ else devices
+        if started != devices:
+            raise UserError(
+                f"torchrun has started {started} processes, but trainer.devices and trainer.num_nodes make {devices} "
+                f"(auto is 1 on a CPU): set trainer.devices to {started // self.trainer.num_nodes}"
+            )
         if self.datamodule.batch_rows % devices:
             raise UserError(
                 f"data.batch_rows is {self.datamodule.batch_rows}: it must be a multiple of the devices ({devices})"
             )
-        try:
-            self.datamodule.prepare_data()
-            self.datamodule.setup()
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        self.datamodule.prepare_data()
+        self.datamodule.setup()
 
     def before_fit(self) -> None:
+        assert self.report is not None
+        check_held_out(self.model, self.datamodule, self.trainer)
+        self.report.expected = expect(self.model, self.datamodule, self.trainer)
+        if self.config_init["fit"]["run"].check_memory:
+            check_memory(self.report.expected, self.trainer)
         if self.folder is None:
             return
-        rank_zero_only(self.folder.begin)(self.settings(), self.dump())
+        self._begin_folder(self.folder)
         options = self.config_init["fit"]
         options["weights_only"] = True  # a checkpoint is data, and loads as nothing else
-        newest = self.folder.newest()
-        if options["ckpt_path"] is None and newest is not None:
-            rank_zero_info(f"Going on from {newest}")
-            options["ckpt_path"] = str(newest)
+        path = checkpoint_of(self.folder, options["ckpt_path"])
+        if path is not None:
+            self._continue_from(self.folder, path)
+            options["ckpt_path"] = str(path)
+        else:
+            options["ckpt_path"] = None
+        self._keep_settings(self.folder)
         if self.run_logger is not None:
             self.run_logger.start()
             self.run_logger.log_text(self.dump(), "config.yaml")
+
+    @rank_zero_only
+    def _begin_folder(self, folder: RunFolder) -> None:
+        """Makes the run's folder, and makes sure that it is this run's, and that no other process trains it."""
+        folder.make()
+        if not self.lock.acquire(folder.path):
+            raise UserError(
+                f"run.folder: {folder.path} is being trained by {RunLock.holder(folder.path)}: wait for it, or choose "
+                "another run.folder"
+            )
+        descent.finish(folder)
+        folder.check(self.settings())
+        check_text(folder, self.datamodule)
+
+    @rank_zero_only
+    def _keep_settings(self, folder: RunFolder) -> None:
+        folder.keep(self.dump())
+        keep_text(folder, self.datamodule)
+
+    def _continue_from(self, folder: RunFolder, path: Path) -> None:
+        """Makes sure that training can continue from a checkpoint, and sets aside what the run had after it."""
+        rank_zero_only(check_contents)(path)
+        checkpoint = read_told(path)
+        check_length(checkpoint, path, self.trainer.max_steps)
+        check_documents(checkpoint, self.datamodule.digests())
+        rank_zero_info(f"Continuing from {path}")
+        step = step_of(folder, path)
+        if step is None or step < max(folder.saved()) or folder.changes_numbers(self.settings()):
+            self._set_aside(folder, checkpoint.get("global_step", 0) if step is None else step, whole=step is None)
+
+    @rank_zero_only
+    def _set_aside(self, folder: RunFolder, step: int, whole: bool) -> None:
+        moved = descent.set_aside(folder, step, whole)
+        if moved is None:
+            return
+        _say(f"What this run had after step {step} ({moved}) is set aside in {moved.folder}")
+        if self.run_logger is not None and moved.run:
+            self.run_logger.tags |= {"continues": moved.run["run_id"], "continues_after_step": str(step)}
+            abandon(moved.run["tracking_uri"], moved.run["run_id"], step, str(moved.folder))
 
     def before_validate(self) -> None:
         self._find_checkpoint()
@@ -198,6 +290,11 @@ class AUNetCLI(LightningCLI):
 
     def before_predict(self) -> None:
         self._find_checkpoint()
+        if not self.model.config.document_masking:
+            _say(
+                "model.net.document_masking is off: a document's bits depend on those before it in its row, and so on "
+                "the order of the documents"
+            )
 
     def after_fit(self) -> None:
         if self.model.failure is not None:
@@ -206,7 +303,15 @@ class AUNetCLI(LightningCLI):
             raise UserError(self.model.failure)
         if self.folder is None:
             return
-        if self.model.steps_trained and self.model.steps_trained == self.trainer.global_step:
+        if self.checkpointing is not None and self.checkpointing.lost is not None:
+            if self.run_logger is not None:
+                self.run_logger.finalize("failed")
+            newest = self.folder.newest()
+            left = f"the newest that is there is {newest}" if newest else "there is none"
+            raise UserError(
+                f"training is done, but {self.checkpointing.lost}; {left}. Make room, and give the command again"
+            )
+        if self.model.continues and self.model.steps_trained == self.trainer.global_step:
             table = self.folder.path / "val_bpb.md"
             _say(
                 f"\nThis run was finished before, at step {self.model.steps_trained}: nothing was left to train.",
@@ -232,20 +337,6 @@ class AUNetCLI(LightningCLI):
                 else f"model.net.stages has {stages} stages but splitter is null: name one"
             )
 
-    def _run_name(self) -> str:
-        config = self.config_init[self.subcommand]
-        stages = self.model.config.stages
-        widths = "-".join(str(stage.dim) for stage in stages)
-        return f"{self._units_name(config)}-{len(stages)}stages-{widths}-seed{config['seed_everything']}"
-
-    @staticmethod
-    def _units_name(config: Any) -> str:
-        """What the model reads text by: its first splitter, its vocabulary, or plain bytes."""
-        tokenizer = config["tokenizer"]
-        if tokenizer is None:
-            return rule_name(config["splitter"])
-        return rule_name({"name": "bpe"} | (tokenizer if isinstance(tokenizer, dict) else {"file": tokenizer}))
-
     def _params(self) -> dict[str, Any]:
         """The dozen settings by which runs are told apart in MLflow; all of them are in config.yaml."""
         config, net = self.config_init[self.subcommand], self.model.config
@@ -253,7 +344,7 @@ class AUNetCLI(LightningCLI):
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in AUNet(net, self.datamodule.stack).parameters())
         return {
-            "splitter": self._units_name(config),
+            "splitter": units_name(self.settings()),
             "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",
             "languages": ", ".join(config["data"].languages or ["all"]),
             "stages": len(stages),
@@ -289,8 +380,11 @@ class AUNetCLI(LightningCLI):
                     f"ckpt_path is missing, and {self.folder.path} has no checkpoint: run aunet fit with the same "
                     "options first, or name a checkpoint"
                 )
-            options["ckpt_path"] = str(found)
-        check_whole(Path(options["ckpt_path"]))
+            options["ckpt_path"] = found
+        path = user_path(options["ckpt_path"], "ckpt_path")
+        options["ckpt_path"] = str(path)
+        check_whole(path)
+        rank_zero_only(check_contents)(path)
         _say(f"Checkpoint {options['ckpt_path']}")
         if self.run_logger is not None and self.subcommand != "predict":
             around = RunFolder.around(Path(options["ckpt_path"]))
@@ -299,21 +393,41 @@ class AUNetCLI(LightningCLI):
                 self.run_logger.folder = around
             else:
                 self.run_logger.folder.path.mkdir(parents=True, exist_ok=True)
-            self.run_logger.start()
+            self.run_logger.start(training=False)
 
     def _where_to_look(self) -> list[str]:
         assert self.folder is not None
-        kept = self.folder.best if self.folder.best.exists() else self.folder.last
-        lines = [
-            f"\nThe run is in {self.folder.path}",
-            f"Its weights: aunet validate --ckpt_path {kept}  (or test, predict; aunet generate CKPT)",
-        ]
+        lines = [f"\nThe run is in {self.folder.path}"]
+        if kept := next((path for path in (self.folder.best, self.folder.last) if path.exists()), None):
+            lines.append(f"Its weights: aunet validate --ckpt_path {kept}  (or test, predict; aunet generate CKPT)")
         if self.run_logger is not None:
             uri, page = self.run_logger.uri, ui_path(self.run_logger.experiment_id)
             if uri.startswith("http"):
                 return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
             lines += [f"See it in MLflow: {ui_command(uri)}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
+
+
+def run_name(settings: Mapping[str, Any]) -> str:
+    """Returns a run's name where none is given: its units, stages, widths and seed."""
+    stages = settings["model"]["net"]["stages"]
+    widths = "-".join(str(stage["dim"]) for stage in stages)
+    return f"{units_name(settings)}-{len(stages)}stages-{widths}-seed{settings['seed_everything']}"
+
+
+def units_name(settings: Mapping[str, Any]) -> str:
+    """Returns what a model reads text by: its first splitter, its vocabulary, or plain bytes."""
+    tokenizer = settings["tokenizer"]
+    if tokenizer is None:
+        return rule_name(settings["splitter"])
+    return rule_name({"name": "bpe"} | (tokenizer if isinstance(tokenizer, dict) else {"file": tokenizer}))
+
+
+def _mentions(arguments: Sequence[str], word: str) -> bool:
+    """Returns whether arguments, or files of settings that they name, hold a word."""
+    values = [argument.partition("=")[2] or argument for argument in arguments]
+    files = [Path(value) for value in values if value.endswith((".yaml", ".yml"))]
+    return any(word in text for text in (*arguments, *(file.read_text("utf-8") for file in files if file.is_file())))
 
 
 def _splitters(splitter: Rule | None, upper_splitters: list[Rule]) -> list[Rule]:
@@ -330,10 +444,10 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
     if named and named[-1] not in ("best", "last"):
-        check_whole(Path(named[-1]))
+        check_whole(user_path(named[-1], "ckpt_path"))
     if arguments[0] == "fit" or has_config or not named:
         return arguments
-    config = RunFolder.around(Path(named[-1])).config
+    config = RunFolder.around(user_path(named[-1], "ckpt_path")).config
     return [arguments[0], "-c", str(config), *arguments[1:]] if config.exists() else arguments
 
 

@@ -80,7 +80,7 @@ class Pulse:
         text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
         if isinstance(error, RuntimeError) and OF_OTHERS.search(str(error)):
             self.thread.join(2 * self.timeout)  # `end` ends this process
-        elif not getattr(error, "exit_code", None):  # all stop by that
+        elif not getattr(error, "agreed", False):  # else all stop by that
             self.failed = True
             self._set("gone", f"rank {self.rank} (host {socket.gethostname()}) failed: {text}")
 

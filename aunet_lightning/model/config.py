@@ -54,7 +54,7 @@ class AUNetConfig:
     """how many offsets p inside a unit have a matrix (or embedding) of their own"""
     offsets: Offsets = "clamp"
     """offsets past the last: clamp shares it; modulo wraps as the published weights expect"""
-    document_masking: bool = False
+    document_masking: bool = True
     """whether each document sees only itself, whatever else is packed into its row"""
     rope_theta: float = 500_000.0
     """base of the rotary position embedding"""

@@ -13,8 +13,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check_fields, show
+from aunet_lightning.paths import user_path
 
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
+LONGEST_NAME = 200  # of a run, which gets a digest
 
 
 @dataclass
@@ -111,7 +113,8 @@ def changes(kept: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     told: dict[str, list[str]] = {}
     for key in sorted(there.keys() | here.keys()):
         meaning = next((meaning for roots, meaning in MEANING if _under(key, roots)), None)
-        if there.get(key) != here.get(key) and meaning is not None:
+        new = key not in there and meaning == MEANING[-1][1]  # a setting that came with a newer version
+        if there.get(key) != here.get(key) and meaning is not None and not new:
             told.setdefault(meaning, []).append(f"{key} (there {there.get(key)!r}, here {here.get(key)!r})")
     return [f"{'; '.join(keys)}: {meaning}" for meaning, keys in told.items()]
 
@@ -161,12 +164,13 @@ class RunFolder:
         self.best = self.checkpoints / "best.ckpt"
         self.metrics = path / "metrics.jsonl"
         self.mlflow = path / "mlflow.json"
+        self.data = path / "data.json"  # what text the run was begun with
 
     @classmethod
     def of(cls, run: RunConfig, name: str, config: Mapping[str, Any]) -> "RunFolder":
         """Returns the folder of a run with this configuration; nothing is made yet."""
         if run.folder is not None:
-            return cls(Path(run.folder))
+            return cls(user_path(run.folder, "run.folder"))
         settings = json.dumps(defining(config, (*DEFINING, *LENGTH)), sort_keys=True, default=str)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
         return cls(Path("runs") / run.experiment / f"{name}-{digest}")
@@ -191,25 +195,59 @@ class RunFolder:
             return there[max(there)]
         return self.last if self.last.exists() else None
 
-    def begin(self, config: Mapping[str, Any], text: str) -> None:
-        """Makes the folder and keeps the configuration.
-
-        Raises UserError if the folder holds a run that was defined otherwise, or cannot be written.
-        """
-        if self.config.exists():
-            if differences := self.differences(config, DEFINING):
-                raise UserError(
-                    f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
-                    "Choose another run.folder, or leave it out to have one made"
-                )
-            for told in changes(yaml.safe_load(self.config.read_text(encoding="utf-8")), config):
-                rank_zero_warn(f"{self.path} goes on with changed settings: {told}")
+    def make(self) -> None:
+        """Makes the folder. Raises UserError where it cannot be made."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.config.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UserError(f"run.folder: cannot write to {self.path} ({error}): choose another run.folder") from None
+            raise UserError(
+                f"run.folder: cannot write to {str(self.path)[:200]} ({error.strerror}): choose another run.folder"
+            ) from None
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises UserError where the folder holds a run that was defined otherwise; says what else has changed."""
+        if not self.config.exists():
+            return
+        if differences := self.differences(config, DEFINING):
+            raise UserError(
+                f"run.folder: {self.path} holds another run; it differs in {'; '.join(differences)}. "
+                "Choose another run.folder, or leave it out to have one made"
+            )
+        for told in changes(self.settings(), config):
+            rank_zero_warn(f"{self.path} continues with changed settings: {told}")
+
+    def keep(self, text: str) -> None:
+        """Writes the configuration, whole or not at all. Raises UserError where it cannot be written."""
+        part = self.config.with_name(self.config.name + ".part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.config)
+        except OSError as error:
+            raise UserError(
+                f"run.folder: cannot write to {self.path} ({error.strerror}): choose another run.folder"
+            ) from None
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the configuration that is kept here. Raises UserError where it is damaged."""
+        try:
+            kept = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            kept = None
+        if not isinstance(kept, dict) or not isinstance((kept.get("model") or {}).get("net"), dict):
+            raise UserError(
+                f"{self.config} is damaged: restore it, delete it (the next aunet fit writes it anew), or choose "
+                "another run.folder"
+            )
+        return kept
+
+    def changes_numbers(self, config: Mapping[str, Any]) -> bool:
+        """Returns whether a run with these settings has other numbers from here on than one with those kept here."""
+        if not self.config.exists():
+            return False
+        there, here = dict(_flat(self.settings())), dict(_flat(config))
+        changed = [key for key in there.keys() | here.keys() if there.get(key) != here.get(key)]
+        return any(_under(key, roots) for key in changed for roots, _ in MEANING[:2])
 
     def differences(self, config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
         """Returns the settings under `keys` in which `config` differs from the run that is kept here."""
-        return differences(yaml.safe_load(self.config.read_text(encoding="utf-8")), config, keys)
+        return differences(self.settings(), config, keys)

@@ -14,16 +14,16 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities import rank_zero_only
 
-from aunet_lightning.costs import Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.data.rates import mean_row
 from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.model.reading import ModelStack
 from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.reports.boundaries import Levels, as_html, as_line, one_per_script
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
-from aunet_lightning.reports.table import TOTAL, BpbTable
+from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
+from aunet_lightning.terminal import printable
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
+from aunet_lightning.training.beginning import Expected, expect
 from aunet_lightning.training.module import AUNetModule
 from splitters import DEFAULT, Stack
 
@@ -93,6 +93,7 @@ class Report(Callback):
 
     def __init__(self, config: ReportConfig) -> None:
         self.config = config
+        self.expected: Expected | None = None  # worked out before, or when training begins
         self._baselines: dict[str, dict[str, dict[str, float]]] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,7 +111,7 @@ class Report(Callback):
 
     def _show_cost(self, trainer: Trainer, module: AUNetModule, data: ByteDataModule) -> None:
         """Says and logs what a byte of text costs, with the units that the training text has."""
-        row = mean_row(data)
+        row, held, problem = self.expected or expect(module, data, trainer)
         parts = module.cost.parts(row.positions)
         per_byte = sum(parts.values()) / row.text_bytes
         shown = ", ".join(f"{name} {flops / sum(parts.values()):.0%}" for name, flops in parts.items())
@@ -121,12 +122,8 @@ class Report(Callback):
             *([f"bytes per unit, by stage: {units}{expected}"] if units else []),
         )
         measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
-        precision: Precision = "bf16-mixed" if "16-mixed" in str(trainer.precision) else "32-true"
-        rows = -(-data.batch_rows // trainer.world_size)
-        try:
-            held = memory(module.config, row.positions, rows, module.splitters, precision)
-        except Exception as error:  # a predictor of one's own may need data where there is none
-            _print(f"memory in training: not known ({type(error).__name__}: {str(error).splitlines()[0][:100]})")
+        if held is None:
+            _print(f"memory in training: not known ({problem})")
         else:
             _print(
                 f"memory of a device in training: {held.total / 1e6:,.0f} MB, of it parameters "
@@ -169,7 +166,7 @@ class Report(Callback):
                 module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature,
                 tokenizer=data.tokenizer,
             )  # fmt: skip
-            samples = [text.decode("utf-8", "replace") for text in generated]
+            samples = [printable(text.decode("utf-8", "replace")) for text in generated]
             _print("\nSamples", *(f"» {sample}" for sample in samples))
             _log_text(trainer, "\n\n".join(samples), "samples.txt")
         module.train()
@@ -177,7 +174,8 @@ class Report(Callback):
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
         metric = module.metrics[part]
         values = metric.compute()
-        model = {TOTAL: float(values[0])} | metric.by_language(values)
+        languages = {row_of(language): bpb for language, bpb in metric.by_language(values).items()}
+        model = {TOTAL: float(values[0])} | languages
         return BpbTable({"AU-Net": model} | self._ngrams(_data(trainer), part))
 
     def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
@@ -230,7 +228,10 @@ class BoundaryPictures(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         kept = [logger.folder.path / "boundaries.json" for logger in _loggers(trainer)]
         if trainer.ckpt_path is not None and kept and kept[0].exists():
-            self.drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text(encoding="utf-8")).items()}
+            drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text(encoding="utf-8")).items()}
+            module = cast(AUNetModule, pl_module)
+            from_step = module.steps_trained * module.continues  # later ones are of a line that was left
+            self.drawn = {step: levels for step, levels in drawn.items() if step <= from_step}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

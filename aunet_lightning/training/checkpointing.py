@@ -3,12 +3,13 @@
 Checkpoints are `step-NNNNNNNN.ckpt`, each whole or not there; `last.ckpt` and `best.ckpt` point at two of them.
 """
 
+import math
 import os
 import re
 import signal
 import subprocess
-import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +20,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from aunet_lightning.distributed.checkpoint_io import AnyForm
 from aunet_lightning.distributed.checkpoints import PART, point, remove
 from aunet_lightning.distributed.strategy import FSDP2Strategy
-from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
+from aunet_lightning.errors import UserError
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.stopping import Stopped, handled, voting
 
 MONITOR = "val/bpb"
-
-
-class Stopped(Exception):
-    """A run that was told to stop, and is saved."""
-
-    def __init__(self, by: signal.Signals, step: int) -> None:
-        super().__init__(f"stopped by {by.name} after step {step}, which is saved: the same command goes on from there")
-        self.exit_code = 128 + by
 
 
 class Checkpointing(Checkpoint):
@@ -50,24 +44,24 @@ class Checkpointing(Checkpoint):
         self.unvalidated = False  # whether it is still to come
         self.saving = self.ended = False  # whether this callback saves; whether training is done
         self.next_time = 0.0
-        self.handlers: dict[int, Any] = {}
+        self.lost: str | None = None  # why the last step could not be saved
+        self.signals = ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
         return {"scores": dict(self.scores)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scores = dict(state_dict["scores"])
+        self.scores = {step: score for step, score in state_dict["scores"].items() if math.isfinite(score)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.next_time = time.monotonic() + 60 * (self.run.checkpoint_minutes or 0)
         if trainer.is_global_zero:
             for left in self.folder.checkpoints.glob(f"*{PART}"):  # by a run that was killed
                 remove(left)
-        module = cast(AUNetModule, pl_module)
-        if threading.current_thread() is threading.main_thread():
-            # In place of Lightning's, which save or speak with other devices in the middle of a step.
-            for number, vote in ((signal.SIGTERM, "stop"), (signal.SIGUSR1, "requeue")):
-                self.handlers[number] = signal.signal(number, lambda *_, vote=vote: module.votes.asked.add(vote))
+            if self.folder.saved():
+                self._keep(prune=False)
+        # In place of Lightning's handlers, which save or speak with other devices in the middle of a step.
+        self.signals.enter_context(handled(voting(cast(AUNetModule, pl_module).votes)))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -122,7 +116,8 @@ class Checkpointing(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking or score is None:
             return
         self.unvalidated = False
-        self.scores[trainer.global_step] = float(score)
+        if math.isfinite(score):  # else it is not best, whatever it is compared with
+            self.scores[trainer.global_step] = float(score)
         if trainer.global_step in self._best() and not trainer.should_stop:  # else it is saved at the end
             self._save(trainer)
             self._settle(trainer, tidy=True)
@@ -131,11 +126,10 @@ class Checkpointing(Checkpoint):
         self.ended = True
         self._save(trainer)
         self._settle(trainer, wait=True)
+        self.signals.close()  # what follows can be left out, and so ends at once
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
+        self.signals.close()
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step
@@ -163,48 +157,47 @@ class Checkpointing(Checkpoint):
         failed = sharded.problem if sharded is not None else cast(AnyForm, trainer.strategy.checkpoint_io).failed
         if failed or not path.exists():
             remove(path.with_name(path.name + PART))
-            rank_zero_warn(
-                f"the checkpoint {path} could not be written ({failed}): the run goes on, and tries again later"
-            )
+            self.lost = f"the checkpoint {path} could not be written ({failed})"
+            rank_zero_warn(f"{self.lost}" + ("" if self.ended else ": the run continues, and tries again later"))
             return
+        self.lost = None
         self._keep()
 
     def _best(self) -> list[int]:
         """The steps with the lowest BPB, best first."""
         return sorted(self.scores, key=lambda step: (self.scores[step], step))[: self.run.keep_best]
 
-    def _keep(self) -> None:
+    def _keep(self, prune: bool = True) -> None:
         try:
-            self._tidy()
+            self._point(prune)
         except OSError as error:
             rank_zero_warn(f"{self.folder.checkpoints} could not be tidied ({error}): older checkpoints stay")
 
-    def _tidy(self) -> None:
+    def _point(self, prune: bool) -> None:
         there = self.folder.saved()  # by step, whole ones
         best = [step for step in self._best() if step in there]
         kept = {*sorted(there)[-self.run.keep_last :], *best}
         point(self.folder.last, there[max(there)])
         if best:
             point(self.folder.best, there[best[0]])
-        for step in there.keys() - kept:
+        for step in there.keys() - kept if prune else ():
             remove(there[step])
 
     def _stop(self, trainer: Trainer, told: set[str]) -> None:
         self._settle(trainer, wait=True)
-        by = signal.SIGUSR1 if "requeue" in told else signal.SIGTERM
+        by = signal.SIGUSR1 if "requeue" in told else cast(AUNetModule, trainer.lightning_module).votes.by
         job = os.environ.get("SLURM_JOB_ID")
         if by == signal.SIGUSR1 and job and trainer.is_global_zero:
             array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
             job = f"{array}_{task}" if array and task else job
             if not re.fullmatch(r"[0-9_]+", job):
-                rank_zero_warn(f"SLURM_JOB_ID is {job!r}, no number: the job is not put back into the queue")
+                rank_zero_warn(f"SLURM_JOB_ID is {job!r}, not a number: the job is not put back into the queue")
             else:
                 done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
                 rank_zero_info(f"scontrol requeue {job}: {done.stderr.strip() or 'done'}")
-        for logger in trainer.loggers:
-            if isinstance(logger, MLflowRunLogger):
-                logger.ends_as = "KILLED"
-        raise Stopped(by, trainer.global_step)
+        if self.lost is not None:
+            raise UserError(f"stopped by {by.name}, and {self.lost}")
+        raise Stopped(by, trainer.global_step, agreed=True)
 
 
 def _validation_is_due(trainer: Trainer) -> bool:

@@ -8,18 +8,20 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.costs import Cost
 from aunet_lightning.data.corpus import Corpus
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
-from aunet_lightning.errors import UserError, check_boundaries
+from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.initial import seed_of
+from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
@@ -76,8 +78,13 @@ class AUNetModule(LightningModule):
         self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
         self.failure: str | None = None  # why the run stops before its end
         self.steps_trained = 0  # of the checkpoint that was loaded
+        self.continues = False  # whether training is that of the checkpoint; an export has weights alone
         self.metrics: dict[str, BitsPerByte] = {}
         self.units: dict[str, UnitStatistics] = {}
+
+    def setup(self, stage: str) -> None:
+        """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
+        cast(Any, self.trainer).datamodule.keeps_whole = self.config.document_masking
 
     def configure_model(self) -> None:
         """Builds the network, once."""
@@ -288,9 +295,9 @@ class AUNetModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = adamw(self.net, self.optimizer_config)
-        self._total_steps()  # says now if it is not known
+        self.total_steps()  # says now if it is not known
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.optimizer_config.lr_factor(step, self._total_steps(step))
+            optimizer, lambda step: self.optimizer_config.lr_factor(step, self.total_steps(step))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -300,6 +307,7 @@ class AUNetModule(LightningModule):
         data = cast(Any, self.trainer).datamodule
         checkpoint["splitters"] = data.rules
         checkpoint["boundaries"] = data.stack.fingerprint()
+        checkpoint["data"] = data.digests()
         checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
         if self._device_mesh is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
@@ -312,6 +320,7 @@ class AUNetModule(LightningModule):
             self.check_checkpoint(checkpoint)
         self.spent, self.skipped = Spent(**checkpoint.get("spent", {})), checkpoint.get("skipped", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
+        self.continues = checkpoint.get("loops") is not None
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises UserError where a checkpoint does not fit: another network, other boundaries or vocabulary."""
@@ -322,6 +331,8 @@ class AUNetModule(LightningModule):
                 f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
             )
         data = cast(Any, self.trainer).datamodule
+        if self.trainer.state.fn == "fit":
+            check_documents(checkpoint, data.digests())
         trained, used = checkpoint["splitters"], data.rules
         if trained != used and (self.net.predictors or Stack(trained).learned):
             raise UserError(
@@ -338,21 +349,15 @@ class AUNetModule(LightningModule):
                 "train on the same data.train_files"
             )
 
-    def _total_steps(self, step: int = 0) -> float:
-        """The steps of the whole run; under a budget, as many as it buys at the price of those so far.
-
-        (`trainer.estimated_stepping_batches` would load data, and lose its place.)
-        """
-        trainer, progress = self.trainer, self.budget.progress(self.spent)
+    def total_steps(self, step: int = 0) -> float:
+        """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
+        steps = steps_of(self.trainer, cast(Any, self.trainer).datamodule)
+        progress = self.budget.progress(self.spent)
         if progress is not None:
-            total = step / progress if progress > 0 else math.inf
-            return min(total, trainer.max_steps) if trainer.max_steps > 0 else total
-        if trainer.max_steps > 0:
-            return trainer.max_steps
-        if trainer.max_epochs is None or trainer.max_epochs < 0:
+            return min(step / progress if progress > 0 else math.inf, steps)
+        if steps == math.inf:
             raise ValueError("trainer: set max_steps or max_epochs, so that the learning rate knows where it ends")
-        batches = len(cast(Any, trainer).datamodule.batches("train"))
-        return max(trainer.max_epochs * batches // trainer.accumulate_grad_batches, 1)
+        return steps
 
     def _start(self, part: str) -> None:
         languages = cast(Any, self.trainer).datamodule.language_names(part)
@@ -374,14 +379,35 @@ class AUNetModule(LightningModule):
         if self.config.vocabulary > VOCABULARY:
             self.log(f"{part}/bytes_per_token", metric.bytes_per_token())
         for language, bpb in metric.by_language(values).items():
-            self.log(f"{part}/bpb_{language}", bpb)
+            self.log(f"{part}/bpb_{metric_name(language)}", bpb)
         for where, measured in units.compute().items():
             stage, _, language = where.partition("_")
             for name, value in measured.items():
-                self.log(f"{part}_{stage}/{name}_{language}" if language else f"{part}/{name}_{stage}", value)
+                self.log(
+                    f"{part}_{stage}/{name}_{metric_name(language)}" if language else f"{part}/{name}_{stage}", value
+                )
         for s, dropped in enumerate(units.dropped.tolist()):
             if dropped:
                 self.log(f"{part}/dropped_stage{s + 2}", dropped)
+
+
+def batches_per_epoch(trainer: Trainer, data: ByteDataModule) -> int:
+    """Returns the training batches of an epoch, as `limit_train_batches` (or overfit_batches) leaves them."""
+    batches, limit = len(data.batches("train")), trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+
+
+def steps_of(trainer: Trainer, data: ByteDataModule) -> float:
+    """Returns after how many steps the trainer ends a run; inf where it does not.
+
+    (`trainer.estimated_stepping_batches` would load data, and lose its place.)
+    """
+    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        # An epoch's last batch steps, also where fewer are left than are to be accumulated.
+        of_epoch = -(-batches_per_epoch(trainer, data) // trainer.accumulate_grad_batches)
+        steps = min(steps, trainer.max_epochs * of_epoch)
+    return max(steps, 1)
 
 
 def positions(batch: Batch, output: Output) -> Tensor:

@@ -1,6 +1,7 @@
 """An optimizer step: what its batches read, whether it is finite, and what the devices agree on in it."""
 
 import math
+import signal
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,7 @@ class Votes:
     def __init__(self) -> None:
         self.asked: set[str] = set()  # by this device
         self.agreed: set[str] = set()  # by all, in this step
+        self.by = signal.SIGTERM  # the signal by which this device was told to stop
 
     def mine(self) -> list[float]:
         return [float(name in self.asked) for name in self.NAMES]
