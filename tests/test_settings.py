@@ -108,6 +108,9 @@ def test_a_list_of_numbers_is_checked():
         ({"trainer": {"max_steps": 3, "min_steps": 4}}, "trainer.min_steps is 4, which is more than"),
         ({"trainer": {"devices": [0, 0]}}, "trainer.devices is [0, 0], it must be a number of devices"),
         ({"trainer": {"check_val_every_n_epoch": None}}, "give a whole number of steps"),
+        ({"model": {"net": {"stages": [STAGE, STAGE | {"dim": 0}]}}}, "model.net.stages[1].dim is 0, it must be 1 or more"),
+        ({"model": {"optimizer": {"lr": -1}}}, "model.optimizer.lr is -1, it must be above 0"),
+        ({"run": {"folder": "n" * 300}}, "run.folder is"),
         ({"run": {"name": "a\0"}}, "no text may hold the byte 0"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from aunet_lightning.cli.explain import Explainer, unknown
 
 LONGEST = 380  # characters of a sentence
 UNION = (
-    r"^(?P<key>\S+:)?.*?Does not validate .*? Errors: - (?P<errors>.*) Given value type: .* Given value: (?P<value>.*)"
+    r"^(?P<key>\S+:)?.*?Does not validate .*? Errors: - (?P<errors>.*) Given value type: .* Given value: ?(?P<value>.*)"
 )
 INTERNAL = (  # what messages of jsonargparse and of Python have, and what a user may read
     (r"<class 'NoneType'>", "null"), (r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1"), (r"typing\.", ""),

@@ -8,9 +8,15 @@ from typing import Any
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from aunet_lightning.distributed.sharding import ParallelConfig
 from aunet_lightning.errors import UserError
+from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.numbers import Range, listed, show
 from aunet_lightning.numbers import check as check_number
+from aunet_lightning.tracking.run_folder import RunConfig
+from aunet_lightning.training.budget import BudgetConfig
+from aunet_lightning.training.callbacks import ReportConfig
+from aunet_lightning.training.optimizer import OptimizerConfig
 
 COUNT, SHARE = Range(least=1, most=10**15), Range(least=0, most=1)
 WHOLE = {  # Lightning looks at few of its arguments, and at those late
@@ -44,6 +50,14 @@ WORDS: dict[str, Callable[[], list[str]]] = {  # asked when they are needed: mor
     "trainer.accelerator": lambda: ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
     "trainer.strategy": lambda: ["auto", *StrategyRegistry.available_strategies()],
 }
+SECTIONS = {
+    "model.net": AUNetConfig,
+    "model.optimizer": OptimizerConfig,
+    "model.budget": BudgetConfig,
+    "model.parallel": ParallelConfig,
+    "run": RunConfig,
+    "report": ReportConfig,
+}
 DURATION = r"\d{1,6}:\d\d:\d\d:\d\d"
 PARTS = ("weeks", "days", "hours", "minutes", "seconds")
 
@@ -57,10 +71,33 @@ def check(settings: Mapping[str, Any]) -> None:
         for key, value in _leaves(settings):
             _check_leaf(key, value)
         _check_trainer(settings.get("trainer") or {})
+        _check_sections(settings)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _check_sections(settings: Mapping[str, Any]) -> None:
+    """Makes what is made of each section later, for what it says of its settings: here they are named in full."""
+    for key, kind in SECTIONS.items():
+        section: Any = settings
+        for part in key.split("."):
+            section = (section or {}).get(part)
+        if section is None:
+            continue
+        for number, stage in enumerate(section.get("stages", [])):
+            _make(f"{key}.stages[{number}]", "stage", StageConfig, stage)
+        _make(key, key.rpartition(".")[2], kind, section)
+
+
+def _make(key: str, name: str, kind: type, section: Mapping[str, Any]) -> None:
+    try:
+        kind(**section)
+    except ValueError as error:
+        said = str(error)
+        full = f"{key}{said.removeprefix(name)}" if said.startswith(f"{name}.") else f"{key}: {said}"
+        raise UserError(said if said.startswith(f"{key}.") else full) from None
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -135,10 +172,7 @@ def _check_duration(key: str, value: str | Mapping[str, Any]) -> None:
         right = right and all(isinstance(one, int) and one in Range(least=0, most=10**6) for one in value.values())
         right = right and any(value.values())
     if not right:
-        raise UserError(
-            f"{key} is {show(value)}, it must be DAYS:HOURS:MINUTES:SECONDS, for example '00:12:00:00', or "
-            "{hours: 12}"
-        )
+        raise UserError(f"{key} is {show(value)}, it must be 'DAYS:HOURS:MINUTES:SECONDS', for example '00:12:00:00'")
 
 
 def _check_devices(devices: Any, on_cpu: bool) -> None:
