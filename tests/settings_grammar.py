@@ -266,7 +266,6 @@ TOGETHER: list[tuple[str, dict[str, Any], str]] = [  # settings that contradict 
     ("a linked splitter", {"data.splitter": "whitespace"}, "data.splitter"),
     ("barebones with a logger", {"trainer.barebones": True, "trainer.logger": True}, "barebones"),
     ("large network", {"model.net.stages.1.dim": 65536, "model.net.stages.1.layers": 200}, "memory"),
-    ("large batch", {"data.row_bytes": 10**6, "data.batch_rows": 10**5}, "memory"),
     ("fsdp2 of a param type with bf16", {"trainer.strategy": "fsdp2", "model.parallel.param_dtype": "bfloat16",
                                          "trainer.precision": "bf16-mixed"}, "param_dtype"),
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from aunet_lightning.tracking.run_folder import RunConfig
 from aunet_lightning.training.budget import BudgetConfig
 from aunet_lightning.training.callbacks import ReportConfig
 from aunet_lightning.training.optimizer import OptimizerConfig
+from splitters.registry import resolve
 
 COUNT, SHARE = Range(least=1, most=10**15), Range(least=0, most=1)
 WHOLE = {  # Lightning looks at few of its arguments, and at those late
@@ -72,6 +73,7 @@ def check(settings: Mapping[str, Any]) -> None:
             _check_leaf(key, value)
         _check_trainer(settings.get("trainer") or {})
         _check_sections(settings)
+        _check_splitters(settings)
     except UserError:
         raise
     except ValueError as error:
@@ -89,6 +91,16 @@ def _check_sections(settings: Mapping[str, Any]) -> None:
         for number, stage in enumerate(section.get("stages", [])):
             _make(f"{key}.stages[{number}]", "stage", StageConfig, stage)
         _make(key, key.rpartition(".")[2], kind, section)
+
+
+def _check_splitters(settings: Mapping[str, Any]) -> None:
+    upper = [(f"upper_splitters[{i}]", rule) for i, rule in enumerate(settings.get("upper_splitters") or [])]
+    for key, rule in [("splitter", settings.get("splitter")), *upper]:
+        try:
+            if rule is not None:
+                resolve(rule)
+        except ValueError as error:
+            raise UserError(f"{key}: {error}") from None
 
 
 def _make(key: str, name: str, kind: type, section: Mapping[str, Any]) -> None:

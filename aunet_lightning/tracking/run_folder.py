@@ -16,6 +16,7 @@ from aunet_lightning.numbers import Range, check_fields, show
 from aunet_lightning.paths import user_path
 
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
+LONGEST_NAME = 200  # of a run, which gets a digest
 
 
 @dataclass
