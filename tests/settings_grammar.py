@@ -136,6 +136,9 @@ GOOD: dict[str, list[Any]] = {
     "report.ngrams": [[], [1, 3]], "report.pictures_every": [0, 1], "report.sample_prompts": [[], [""], ["All ", "คน"]],
     "report.sample_bytes": [0, 3], "report.sample_temperature": [0, 0.8, 100.0],
 }  # fmt: skip
+BESIDE = [
+    path for path in GOOD if path.startswith((OPTIMIZER, "run.", "report.", "model.net.")) and "stage" not in path
+]
 CLASH = [  # of these, one at a time
     {"trainer.logger", "trainer.callbacks"},
     {"model.budget", "trainer.max_steps"},
@@ -374,6 +377,9 @@ def bad(rng: random.Random, folder: Path, everything: list[Any]) -> Case:
 
 def _made(rng: random.Random, folder: Path, what: str, changes: dict[str, Any], says: str) -> Case:
     settings = base(folder)
+    elsewhere = [path for path in BESIDE if not any(path.startswith(one.partition(".")[0]) for one in changes)]
+    for path in rng.sample(elsewhere, min(rng.randint(0, 3), len(elsewhere))):
+        put(settings, path, rng.choice(GOOD[path]))
     for path, value in changes.items():
         put(settings, path, value)
     return case(settings, what, says)

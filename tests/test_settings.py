@@ -141,7 +141,7 @@ def test_defaults_pass():
         (str, 3, "k is 3, it must be text (put quotes around it)"),
         (bool | list[bool], [True, 3], "k[1] is 3, it must be true or false"),
         (tuple[float, float], [1.0], "k is [1.0], it must be a list of 2 values"),
-        (list[StageConfig], [{"dim": 3, "layer": 1}], "k[0].layer is unknown. Did you mean k[0].layers?"),
+        (list[StageConfig], [{"dim": 3, "layer": 1}], "k[0].layer is unknown. Did you mean layers?"),
         (list[StageConfig], [{"dim": 3}], "k[0] lacks layers"),
         (list[StageConfig], [{"dim": "x", "layers": 1}], "k[0].dim is 'x', it must be a whole number"),
     ],

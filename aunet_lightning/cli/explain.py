@@ -122,7 +122,9 @@ def _of_dataclass(kind: Any, value: Mapping[Any, Any], key: str) -> Iterator[Wro
         if name in there:
             yield from mismatches(there[name].type, one, f"{key}.{name}")
         else:
-            yield Wrong(unknown(f"{key}.{name}", [*there], []))
+            near = difflib.get_close_matches(str(name), there, n=1)
+            which = f"Did you mean {near[0]}?" if near else f"There are {listed([*there])}"
+            yield Wrong(f"{key}.{name} is unknown. {which}")
     for name, field in there.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
             yield Wrong(f"{key} lacks {name}")

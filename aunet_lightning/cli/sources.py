@@ -57,6 +57,8 @@ def _settings(where: str) -> dict[Any, Any]:
         text = where if inline else Path(where).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"-c {name}: the file is not text in UTF-8: save it as UTF-8") from None
+    except FileNotFoundError:
+        raise ValueError(f"-c {name} does not exist") from None
     except IsADirectoryError:
         raise ValueError(f"-c {name} is a folder: name a YAML file") from None
     except (OSError, ValueError) as error:
