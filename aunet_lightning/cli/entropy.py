@@ -9,7 +9,7 @@ import yaml
 from aunet_lightning.cli.looking import MEGABYTES, _texts, _up_to
 from aunet_lightning.entropy import device, fires, load
 from aunet_lightning.numbers import Range, check
-from aunet_lightning.reports.table import TOTAL, aligned
+from aunet_lightning.reports.table import TOTAL, aligned, row_of
 
 TOLERANCE = 0.01  # of the wanted number of boundaries
 SLACK = 2000  # a gap of values may be chosen within this fraction of the wanted number
@@ -51,10 +51,10 @@ def find_threshold(arguments: list[str]) -> int:
     bounds = find(bits, options.bytes_per_unit, options.by)
 
     counts = [int(fires(of_text, bounds.get("threshold"), bounds.get("rise")).sum()) for of_text in bits]
-    languages = sorted({text.language for text in texts})
+    languages = sorted({row_of(text.language) for text in texts})
     rows = [["language", "bytes", "boundaries", "bytes/unit"]]
     for language in (TOTAL, *languages):
-        mine = [i for i, text in enumerate(texts) if language in (TOTAL, text.language)]
+        mine = [i for i, text in enumerate(texts) if language in (TOTAL, row_of(text.language))]
         n_bytes, n_boundaries = sum(len(data[i]) for i in mine), sum(counts[i] for i in mine)
         rate = f"{n_bytes / n_boundaries:.2f}" if n_boundaries else "–"
         rows.append([language, str(n_bytes), str(n_boundaries), rate])

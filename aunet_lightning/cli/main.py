@@ -9,9 +9,9 @@ if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as ran
 import argparse
 import signal
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from aunet_lightning import __version__
+from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import guarded, printable
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help tells a command's options)
@@ -66,7 +66,8 @@ def _main(arguments: list[str]) -> int:
     # OpenMP threads that wait for each other spin, and where another program has the cores they spin
     # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (experiments/RESULTS.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # of processes that this one starts: no file here is a module
+    if _is_installed():  # else processes that this one starts have the package from this folder alone
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # they take no file here for a module either
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # one's own splitters, module:Class; last, as a file may be called random.py
     try:
@@ -86,6 +87,15 @@ def _main(arguments: list[str]) -> int:
         from aunet_lightning.errors import tell
 
         return tell(error, f"aunet {command}" if command in TRAINING else "aunet")
+
+
+def _is_installed() -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution("aunet-lightning") is not None
+    except PackageNotFoundError:
+        return False
 
 
 def _light(command: str, rest: list[str]) -> int:
@@ -146,8 +156,9 @@ def _export(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from aunet_lightning.distributed.checkpoints import export
 
-    checkpoint = Path(options.checkpoint)
-    out = Path(options.out) if options.out else checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
+    checkpoint = user_path(options.checkpoint, "the checkpoint")
+    beside = checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
+    out = user_path(options.out, "--out") if options.out else beside
     print(f"{export(checkpoint, out):,} parameters: {out}")
     return 0
 

@@ -15,7 +15,8 @@ import yaml
 
 from aunet_lightning.cli.looking import MEGABYTES, UPPER
 from aunet_lightning.numbers import Range, check, show
-from aunet_lightning.reports.table import TOTAL, aligned
+from aunet_lightning.paths import user_path
+from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from splitters import DEFAULT, Stack
 from splitters.laws import check_foreign
 
@@ -93,7 +94,7 @@ def plan(arguments: list[str]) -> int:
         comment = [f"aunet plan {shlex.join(arguments)}", "", *lines]
         if not options.data:
             comment += ["", "It names no text: add data.train_files, and data.val_files or data.holdout_every."]
-        out = Path(options.out)
+        out = user_path(options.out, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(planning.as_yaml(settings, comment), encoding="utf-8")
         rest = "" if options.data else " --data.train_files '[YOUR.jsonl]' --data.holdout_every 100"
@@ -193,7 +194,7 @@ def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
     mix, report = Mix(), Report()
     for source in expand(list(files), "--data", text_key="text", language_key="lang"):
         for document in read_documents(source.path, "text", "lang", source.language, report):
-            language, size = document.language, len(document.text) + AROUND
+            language, size = row_of(document.language), len(document.text) + AROUND
             mix.bytes[language] = mix.bytes.get(language, 0) + size
             mix.documents[source.path] = mix.documents.get(source.path, 0) + 1
             counts = mix.positions.setdefault(language, np.zeros(stack.depth + 1))

@@ -151,7 +151,7 @@ class AUNetCLI(LightningCLI):
         }
         found = [RunFolder.of(of.run, run_name(settings), before)]
         if of.get("ckpt_path") not in (None, "last", "best"):
-            found.append(RunFolder.around(Path(of.ckpt_path)))
+            found.append(RunFolder.around(user_path(of.ckpt_path, "ckpt_path")))
         for folder in found:
             if folder.config.exists() and not folder.settings()["model"]["net"].get("document_masking", False):
                 yield folder.config

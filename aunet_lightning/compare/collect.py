@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from aunet_lightning.compare.results import CellResult, Example, Point, StudyRes
 from aunet_lightning.compare.running import DONE, FAILED, is_done, last_error
 from aunet_lightning.compare.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
+from aunet_lightning.tracking.names import metric_name
+from aunet_lightning.tracking.run_folder import RunFolder
 
 BPB_OF = "val/bpb_"  # and a language
 
@@ -63,7 +65,7 @@ def _cell(sized: Sized) -> CellResult:
         **known,
         status="done",
         bpb=last["val/bpb"],
-        bpb_by_language={key.removeprefix(BPB_OF): value for key, value in last.items() if key.startswith(BPB_OF)},
+        bpb_by_language={label: last[name] for name, label in _labels(folder, last).items()},
         curve=curve,
         bytes_per_unit=rates,
         bytes_per_second=last["bytes_seen"] / last["perf/training_seconds"],
@@ -73,6 +75,14 @@ def _cell(sized: Sized) -> CellResult:
         parallel_bits=_bits(folder / "predictions.jsonl") if cell.parallel else {},
         examples=_examples(folder / "units.json"),
     )
+
+
+def _labels(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the languages that were validated on, by the name of their metric."""
+    data = RunFolder(folder).data
+    of_val = json.loads(data.read_text(encoding="utf-8")).get("val", {}) if data.exists() else {}
+    labels = {BPB_OF + metric_name(label): label for label in of_val.get("languages", [])}
+    return {name: labels.get(name, name.removeprefix(BPB_OF)) for name in metrics if name.startswith(BPB_OF)}
 
 
 def _commit(sized: Sized) -> str:

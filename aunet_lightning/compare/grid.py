@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.paths import user_path
 
 Settings = dict[str, Any]
 NAME = re.compile(r"\w[\w .+-]*")
@@ -224,7 +225,7 @@ def cells(study: Study) -> list[Cell]:
 
 def _files(study: Study, part: str, language: str) -> list[str]:
     paths = [study.text[part].replace("{language}", one) for one in study.languages[language]]
-    there = [path for path in paths if Path(path).expanduser().exists()]
+    there = [path for path in paths if user_path(path, f"text.{part}").exists()]
     if part != "parallel" and len(there) < len(paths):
         lost = next(path for path in paths if path not in there)
         raise UserError(

@@ -138,6 +138,8 @@ class ByteDataModule(LightningDataModule):
         self._check_parts()
         if self.tokenizer_spec is not None:
             self.tokenizer = self.tokenizer or self._trained(self.tokenizer_spec)
+            for part in self.corpora:
+                self._read(part)  # text that tokens lose is told now
 
     def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
         """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
@@ -325,7 +327,7 @@ class ByteDataModule(LightningDataModule):
 
 
 def _from_file(spec: TokenizerSpec) -> Tokenizer | None:
-    return Tokenizer(Path(spec).read_text(encoding="utf-8"), spec) if isinstance(spec, str) else None
+    return Tokenizer.from_file(spec) if isinstance(spec, str) else None
 
 
 def _default_cache() -> Path:

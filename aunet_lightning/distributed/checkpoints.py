@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from aunet_lightning.errors import UserError, is_disk_full
+from aunet_lightning.paths import user_path
 
 META = "meta.pt"  # what a folder holds beside tensors
 PART = ".part"  # ends the name of what is being written, or deleted
@@ -121,7 +122,7 @@ def read(path: str | Path, weights_only: bool = True, optimizer: bool = True) ->
 
     optimizer: whether its states are read too, where they can be left out. Raises UserError where it is not whole.
     """
-    path = Path(path)
+    path = user_path(path, "the checkpoint")
     check_whole(path)
     if path.suffix == ".safetensors":
         return _exported(path)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -96,6 +97,7 @@ def keep_text(folder: RunFolder, data: ByteDataModule) -> None:
             "digest": digest,
             "documents": len(documents),
             "bytes": int(corpus.lengths[documents].sum()),
+            "languages": [corpus.language_names[i] for i in np.unique(corpus.languages[documents])],
             "files": [str(path) for path in corpus.paths],
         }
     folder.data.write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -343,7 +343,7 @@ class AUNetModule(LightningModule):
             rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
         else:
             check_boundaries(checkpoint, data.stack)
-        if data.tokenizer is not None and checkpoint["tokenizer"] != data.tokenizer.fields:
+        if data.tokenizer is not None and not data.tokenizer.same_as(checkpoint["tokenizer"]):
             raise UserError(
                 "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
                 "train on the same data.train_files"
