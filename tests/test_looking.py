@@ -202,7 +202,7 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
     [
         (["split", "gone.jsonl"], ["'gone.jsonl' is no file"]),
         (["split", ""], ["no text"]),
-        (["split", "a", "--stages", "1"], ["--stages is 1", "2 or more"]),
+        (["split", "a", "--stages", "1"], ["--stages is 1", "2 to 32"]),
         (["split", "a", "--stages", "3", "--upper_splitters", "every"], ["--stages and --upper_splitters"]),
         (["split", "a", "--plot", "/nowhere/a.png"], ["/nowhere/a.png"]),
         (["split", "a", "--plot", "a.doc"], ["a.doc", ".png"]),

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import regex
 import yaml
 
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
-from splitters import DEFAULT, Stack, check
+from splitters import DEFAULT, Stack
+from splitters import check as check_splitter
 from splitters.laws import check_foreign
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ SUFFIXES = (  # what ends so names a file, not a text
 )  # fmt: skip
 SAMPLE, MOSTLY = 1 << 16, 0.1  # bytes of a file that are looked at, and how many of them may not be UTF-8
 UPPER = {"name": "every", "n": 2}
+MOST_STAGES = 32
 
 
 class Text(NamedTuple):
@@ -95,8 +98,8 @@ def split(arguments: list[str]) -> int:
         "--color", choices=("auto", "always", "never"), default="auto", help="else units are marked │ ║"
     )
     options = parser.parse_args(arguments)
-    if not options.megabytes > 0 or options.characters < 1:
-        raise ValueError("--megabytes and --characters must be above 0")
+    check("--megabytes", options.megabytes, Range(above=0, most=1e12))
+    check("--characters", options.characters, Range(least=1))
     stacks = _stacks(options)
     texts = list(_texts(options.text))
     if not any(text.data for text in texts):
@@ -129,7 +132,7 @@ def vocabulary(arguments: list[str]) -> int:
     out = user_path(options.out, "--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(trained, encoding="utf-8")
-    check({"name": "trie", "vocabulary": str(out)})
+    check_splitter({"name": "trie", "vocabulary": str(out)})
     entries = len(json.loads(trained)["model"]["vocab"])
     print(f"{out}: {entries} entries, trained on {len(texts)} documents, {sum(map(len, texts)) / 1e6:.2f} MB")
     print(f"use it with --splitter '{json.dumps({'name': 'trie', 'vocabulary': str(out)}, ensure_ascii=False)}'")
@@ -140,8 +143,8 @@ def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
     """Returns a stack per splitter, by the words that named it, and a model per checkpoint, by its run's name."""
     if options.upper_splitters is not None and options.stages is not None:
         raise ValueError("--stages and --upper_splitters say the same: give one of them")
-    if options.stages is not None and options.stages < 2:
-        raise ValueError(f"--stages is {options.stages}: a splitter makes stage 2, so give 2 or more")
+    if options.stages is not None and not 2 <= options.stages <= MOST_STAGES:
+        raise ValueError(f"--stages is {options.stages}: a splitter makes stage 2, so give 2 to {MOST_STAGES}")
     upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
     if options.upper_splitters is not None:
         upper = [yaml.safe_load(rule) for rule in options.upper_splitters]

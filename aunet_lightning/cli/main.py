@@ -141,6 +141,9 @@ def _generate(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from aunet_lightning.cli.checkpoint import load_generator
     from aunet_lightning.generation import generate
+    from aunet_lightning.numbers import Range, check
+
+    check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
 
     net, stack, tokenizer = load_generator(options.checkpoint)
     prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 
 Settings = dict[str, Any]
@@ -238,6 +239,8 @@ def _files(study: Study, part: str, language: str) -> list[str]:
 def _number(value: Any) -> Any:
     """YAML reads 2e12 as a word."""
     try:
-        return None if value is None else float(value)
+        number = None if value is None else float(value)
     except (TypeError, ValueError):
         raise UserError(f"match: {value!r} is no number") from None
+    check("match", number, Range())
+    return number
