@@ -3,13 +3,14 @@
 import math
 import random
 from dataclasses import asdict, fields
+from typing import Optional, Union, get_args
 
 import pytest
 import yaml
 
 from aunet_lightning.cli import sources
 from aunet_lightning.cli.explain import mismatches
-from aunet_lightning.cli.parser import short_error
+from aunet_lightning.cli.parser import short_error, whole_first
 from aunet_lightning.cli.settings import check
 from aunet_lightning.distributed.sharding import ParallelConfig
 from aunet_lightning.errors import UserError
@@ -156,6 +157,13 @@ def test_a_wrong_type_in_words(kind, value, message):
 )
 def test_a_right_type(kind, value):
     assert not [*mismatches(kind, value, "k")]
+
+
+def test_a_whole_number_of_batches_stays_one():
+    """typing.Optional[Union[float, int]] and the other way round are one object: that which was made first."""
+    assert get_args(whole_first(Optional[Union[float, int]]))[0] is int  # noqa: UP007, UP045
+    assert get_args(whole_first(Optional[Union[int, float]]))[0] is int  # noqa: UP007, UP045
+    assert whole_first(int | None) == int | None
 
 
 def test_what_a_command_line_says(tmp_path):

@@ -1,9 +1,11 @@
 """The parser of fit, validate, test and predict: what is wrong in one sentence, without a page of usage."""
 
+import functools
+import operator
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -34,6 +36,9 @@ class ShortErrorParser(LightningArgumentParser):
         if not args or args[0] not in commands:
             return super().parse_args(args, *more, **options)
         command = commands[args[0]]
+        for action in command._actions:
+            if (kind := getattr(action, "_typehint", None)) is not None:
+                action._typehint = whole_first(kind)
         explainer = Explainer(command._actions)
         given: list[tuple[str, Any]] = []
         try:
@@ -51,6 +56,15 @@ class ShortErrorParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise Refused(message) from ex
+
+
+def whole_first(kind: Any) -> Any:
+    """Returns a union of types with int before float. typing gives back the first union of the same types that was
+    ever made, in its order, and with float first a limit of 1 batch is read as 1.0, which is all of them."""
+    inner = list(get_args(kind))
+    if get_origin(kind) is not Union or not {int, float} <= {*inner}:
+        return kind
+    return functools.reduce(operator.or_, sorted(inner, key=lambda one: one is not int))
 
 
 def _tell(sentence: str) -> NoReturn:

@@ -142,7 +142,8 @@ def _check_leaf(key: str, value: Any) -> None:
 
 
 def _check_batches(key: str, value: float, or_none: bool) -> None:
-    within = SHARE if isinstance(value, float) else Range(least=0, most=10**15)
+    is_share = isinstance(value, float) and not (value > 1 and value.is_integer())  # Lightning takes 2.0 for 2
+    within = SHARE if is_share else Range(least=0, most=10**15)
     if value not in within or (not value and not or_none):
         none = " (0: none)" if or_none else ""
         raise UserError(f"{key} is {show(value)}, it must be a whole number of batches or a share from 0 to 1.0{none}")
