@@ -20,6 +20,7 @@ from splitters import Stack
 
 OURS = tuple(os.path.dirname(os.path.realpath(str(home))) + os.sep for home in (__file__, splitters.__file__))
 INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+FRAMEWORK = ("lightning", "jsonargparse")  # packages that read what users write
 IN_WORKER = re.compile(r"Caught \w+ in (?:DataLoader )?\w+ process")
 TOLD_WITHIN = 3.0  # seconds that another process waits for rank 0 to tell the same error
 
@@ -68,8 +69,11 @@ def tell(error: Exception, command: str = "aunet") -> int:
     return 1
 
 
-def sentence(error: Exception) -> str | None:
-    """Returns what a user can do something about in one sentence, or None for a fault of a program."""
+def sentence(error: Exception, of_framework: tuple[type[Exception], ...] = (ValueError, TypeError)) -> str | None:
+    """Returns what a user can do something about in one sentence, or None for a fault of a program.
+
+    of_framework: errors by which Lightning and jsonargparse speak to their users, as Lightning's callbacks always do.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) or is_disk_full(error):
@@ -83,8 +87,14 @@ def sentence(error: Exception) -> str | None:
         return _of_worker(str(error))
     if type(error).__module__.startswith("yaml") or type(error).__name__ == "MisconfigurationException":
         return str(error)
-    said = {"ours": (ValueError,), "lightning": (ValueError, TypeError)}.get(_origin(error, deepest=True), ())
-    return str(error) if isinstance(error, said) else None
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and "/lightning/pytorch/callbacks/" in frames[-1].filename:
+        of_framework = (*of_framework, RuntimeError)
+    where = _origin(error, deepest=True)
+    said = (where == "ours" and isinstance(error, ValueError)) or (
+        where == "framework" and isinstance(error, of_framework)
+    )
+    return str(error) if said else None
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -111,7 +121,7 @@ def _of_worker(text: str) -> str | None:
 
 def _origin(error: BaseException, deepest: bool = False) -> str:
     """Returns whose code raised an error, libraries passed over unless it is the `deepest` frame that is asked for:
-    ours, theirs (a user's), lightning or a library."""
+    ours, theirs (a user's), a framework's or a library's."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     owners = [_whose(file) for file in reversed(files)]
     if deepest:
@@ -123,8 +133,8 @@ def _whose(file: str) -> str:
     path = os.path.realpath(file)
     if path.startswith(OURS):
         return "ours"
-    if "/lightning/" in path and path.startswith(INSTALLED):
-        return "lightning"
+    if path.startswith(INSTALLED) and any(f"/{name}/" in path for name in FRAMEWORK):
+        return "framework"
     return "library" if path.startswith(INSTALLED) or file.startswith("<") or "site-packages" in path else "theirs"
 
 

@@ -250,11 +250,11 @@ def _nearest(
         return math.log(size(*(one + (layers - 1) * more).tolist()) / target)
 
     low, high = 0, len(widths) - 1  # the first width whose network is not too small
-    for end, wrong in ((low, "small"), (high, "large")):
+    for end, wrong, most in ((low, "small", "smallest"), (high, "large", "largest")):
         off = missed(widths[end], nominal_layers(stages, widths[end]))
         if (off > math.log(1.5)) if end == low else (off < 0):
             raise ValueError(
-                f"--{budget} is {target:.3g}: too {wrong}, the {wrong}est network that is planned comes to "
+                f"--{budget} is {target:.3g}: too {wrong}, the {most} network that is planned comes to "
                 f"{math.exp(off) * target:.3g}. Give {'more' if end == low else 'less'}, or other --stages or --ratio"
             )
     while low < high:

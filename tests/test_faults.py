@@ -117,12 +117,12 @@ def test_a_file_changed_under_equal_size_and_time_is_read_anew(here):
 
 
 def test_a_file_moved_or_compressed_is_the_same_text(here):
-    first = data_of(write(here / "a.jsonl", sentences(1))).digests()
+    first = data_of(write(here / "a.jsonl", sentences(1))).digests
     (here / "other").mkdir()
     shutil.copy(here / "a.jsonl", here / "other" / "a.jsonl")
     (here / "other" / "a.jsonl.gz").write_bytes(gzip.compress((here / "a.jsonl").read_bytes()))
-    assert data_of(here / "other" / "a.jsonl").digests() == first == data_of(here / "other" / "a.jsonl.gz").digests()
-    assert data_of(write(here / "a.jsonl", sentences(2))).digests() != first
+    assert data_of(here / "other" / "a.jsonl").digests == first == data_of(here / "other" / "a.jsonl.gz").digests
+    assert data_of(write(here / "a.jsonl", sentences(2))).digests != first
 
 
 def spoil(path):

@@ -2,12 +2,17 @@
 
 import argparse
 import fcntl
+import io
 import multiprocessing
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.terminal import printable
@@ -44,6 +49,8 @@ def compare(arguments: list[str]) -> int:
     for warning in sizer.warnings:
         print(f"aunet compare: {warning}", file=sys.stderr)
     _check_folders(sized)
+    if not options.report:
+        _check_settings(sized)
     if options.dry_run:
         _show(study, sized)
         return 0
@@ -113,6 +120,31 @@ def _check_folders(sized: Sequence[Any]) -> None:
                 f"{one.folder} holds a run of another study of this name; it differs in {difference}. Give this study "
                 "another name (study: …), or move the folder away"
             )
+
+
+def _check_settings(sized: Sequence[Any]) -> None:
+    """Raises UserError where aunet fit would not take a cell's settings; cells that differ by language or seed alone
+    are looked at once."""
+    from aunet_lightning.cli.main import main
+    from aunet_lightning.cli.settings import check
+
+    looked_at = {(one.cell.splitter, one.cell.stages): one for one in reversed(sized)}
+    with tempfile.TemporaryDirectory() as folder:
+        for one in looked_at.values():
+            path = Path(folder) / "settings.yaml"
+            path.write_text(yaml.safe_dump(one.settings, allow_unicode=True), encoding="utf-8")
+            told = io.StringIO()
+            try:
+                check(one.settings)
+            except UserError as error:
+                raise UserError(f"{one.cell.name}: {error}") from None
+            with redirect_stdout(io.StringIO()), redirect_stderr(told):
+                try:
+                    code: Any = main(["fit", "-c", str(path), "--print_config"])
+                except SystemExit as done:
+                    code = done.code
+            if code:
+                raise UserError(f"{one.cell.name}: {told.getvalue().strip().rpartition('error: ')[2]}")
 
 
 def _show(study: Any, sized: Sequence[Any]) -> None:

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,32 +13,30 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
 from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
 from aunet_lightning.distributed.checkpoint_io import AnyForm
-from aunet_lightning.distributed.checkpoints import check_contents, check_whole, read_told
+from aunet_lightning.distributed.checkpoints import check_contents, check_whole
 from aunet_lightning.distributed.watchdog import Watchdog
-from aunet_lightning.errors import UserError, check_documents
+from aunet_lightning.errors import UserError, sentence
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.paths import user_path
-from aunet_lightning.tracking import descent
 from aunet_lightning.tracking.lock import RunLock
-from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, abandon, tracking_uri, ui_command, ui_path
-from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
+from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name, run_name, units_name
 from aunet_lightning.training.beginning import (
     check_held_out,
-    check_length,
     check_memory,
-    check_text,
     checkpoint_of,
+    continue_from,
     expect,
-    keep_text,
-    step_of,
+    keep,
+    take_folder,
 )
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.callbacks import (
@@ -138,23 +135,9 @@ class AUNetCLI(LightningCLI):
         self.subcommand = self.config["subcommand"]
         settings = self.settings()
         check(settings)
-        masked = settings["model"]["net"]["document_masking"] and not _mentions(args, "document_masking")
-        if masked and any(self._unmasked_runs(settings)):
+        if began_unmasked(settings, args):
             self.config[self.subcommand].model.net.document_masking = False
             rank_zero_info("model.net.document_masking is false, as it was by default when this run began")
-
-    def _unmasked_runs(self, settings: dict[str, Any]) -> Iterator[Path]:
-        """Yields the configurations of runs that these settings continue, but for masking, and that are without it."""
-        of = self.config[self.subcommand]
-        before = settings | {
-            "model": settings["model"] | {"net": settings["model"]["net"] | {"document_masking": False}}
-        }
-        found = [RunFolder.of(of.run, run_name(settings), before)]
-        if of.get("ckpt_path") not in (None, "last", "best"):
-            found.append(RunFolder.around(user_path(of.ckpt_path, "ckpt_path")))
-        for folder in found:
-            if folder.config.exists() and not folder.settings()["model"]["net"].get("document_masking", False):
-                yield folder.config
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the settings as they were given: stock Lightning lets a checkpoint overrule them."""
@@ -162,10 +145,11 @@ class AUNetCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
-            if told := short_error(str(error)):  # what classes say of their arguments
-                raise UserError(told) from error
-            raise
+        except Exception as error:  # what classes say of their arguments
+            told = sentence(error, (ValueError, TypeError, ImportError, RuntimeError))
+            if told is None:
+                raise
+            raise UserError(short_error(told)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self.config_init[self.subcommand]
@@ -229,58 +213,17 @@ class AUNetCLI(LightningCLI):
             check_memory(self.report.expected, self.trainer)
         if self.folder is None:
             return
-        self._begin_folder(self.folder)
-        options = self.config_init["fit"]
+        options, settings = self.config_init["fit"], self.settings()
         options["weights_only"] = True  # a checkpoint is data, and loads as nothing else
+        take_folder(self.folder, self.lock, settings, self.datamodule)
         path = checkpoint_of(self.folder, options["ckpt_path"])
+        options["ckpt_path"] = None if path is None else str(path)
         if path is not None:
-            self._continue_from(self.folder, path)
-            options["ckpt_path"] = str(path)
-        else:
-            options["ckpt_path"] = None
-        self._keep_settings(self.folder)
+            continue_from(path, self.folder, settings, self.datamodule, self.trainer, self.run_logger)
+        keep(self.folder, self.dump(), self.datamodule)
         if self.run_logger is not None:
             self.run_logger.start()
             self.run_logger.log_text(self.dump(), "config.yaml")
-
-    @rank_zero_only
-    def _begin_folder(self, folder: RunFolder) -> None:
-        """Makes the run's folder, and makes sure that it is this run's, and that no other process trains it."""
-        folder.make()
-        if not self.lock.acquire(folder.path):
-            raise UserError(
-                f"run.folder: {folder.path} is being trained by {RunLock.holder(folder.path)}: wait for it, or choose "
-                "another run.folder"
-            )
-        descent.finish(folder)
-        folder.check(self.settings())
-        check_text(folder, self.datamodule)
-
-    @rank_zero_only
-    def _keep_settings(self, folder: RunFolder) -> None:
-        folder.keep(self.dump())
-        keep_text(folder, self.datamodule)
-
-    def _continue_from(self, folder: RunFolder, path: Path) -> None:
-        """Makes sure that training can continue from a checkpoint, and sets aside what the run had after it."""
-        rank_zero_only(check_contents)(path)
-        checkpoint = read_told(path)
-        check_length(checkpoint, path, self.trainer.max_steps)
-        check_documents(checkpoint, self.datamodule.digests())
-        rank_zero_info(f"Continuing from {path}")
-        step = step_of(folder, path)
-        if step is None or step < max(folder.saved()) or folder.changes_numbers(self.settings()):
-            self._set_aside(folder, checkpoint.get("global_step", 0) if step is None else step, whole=step is None)
-
-    @rank_zero_only
-    def _set_aside(self, folder: RunFolder, step: int, whole: bool) -> None:
-        moved = descent.set_aside(folder, step, whole)
-        if moved is None:
-            return
-        _say(f"What this run had after step {step} ({moved}) is set aside in {moved.folder}")
-        if self.run_logger is not None and moved.run:
-            self.run_logger.tags |= {"continues": moved.run["run_id"], "continues_after_step": str(step)}
-            abandon(moved.run["tracking_uri"], moved.run["run_id"], step, str(moved.folder))
 
     def before_validate(self) -> None:
         self._find_checkpoint()
@@ -406,28 +349,6 @@ class AUNetCLI(LightningCLI):
                 return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
             lines += [f"See it in MLflow: {ui_command(uri)}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
-
-
-def run_name(settings: Mapping[str, Any]) -> str:
-    """Returns a run's name where none is given: its units, stages, widths and seed."""
-    stages = settings["model"]["net"]["stages"]
-    widths = "-".join(str(stage["dim"]) for stage in stages)
-    return f"{units_name(settings)}-{len(stages)}stages-{widths}-seed{settings['seed_everything']}"
-
-
-def units_name(settings: Mapping[str, Any]) -> str:
-    """Returns what a model reads text by: its first splitter, its vocabulary, or plain bytes."""
-    tokenizer = settings["tokenizer"]
-    if tokenizer is None:
-        return rule_name(settings["splitter"])
-    return rule_name({"name": "bpe"} | (tokenizer if isinstance(tokenizer, dict) else {"file": tokenizer}))
-
-
-def _mentions(arguments: Sequence[str], word: str) -> bool:
-    """Returns whether arguments, or files of settings that they name, hold a word."""
-    values = [argument.partition("=")[2] or argument for argument in arguments]
-    files = [Path(value) for value in values if value.endswith((".yaml", ".yml"))]
-    return any(word in text for text in (*arguments, *(file.read_text("utf-8") for file in files if file.is_file())))
 
 
 def _splitters(splitter: Rule | None, upper_splitters: list[Rule]) -> list[Rule]:

@@ -121,6 +121,8 @@ def _read(path: Path) -> Settings:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"-c {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"-c {path}: is not UTF-8 ({error.reason} at byte {error.start})") from None
     except yaml.YAMLError as error:
         raise UserError(f"-c {path}: is no YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(read, dict):

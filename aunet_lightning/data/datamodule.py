@@ -77,6 +77,8 @@ class ByteDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value}, it must be {least} or more")
         if holdout_every is not None and holdout_every < 2:
             raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
+        if languages == []:
+            raise ValueError("data.languages is empty: name at least one, or null for all")
         if splitter is None and upper_splitters:
             raise ValueError("upper_splitters needs a splitter below it: name one, or leave both out for one stage")
         check_tokenizer(tokenizer)
@@ -195,8 +197,9 @@ class ByteDataModule(LightningDataModule):
                     f"({self.holdout_every}) documents of it"
                 )
 
+    @cached_property
     def digests(self) -> dict[str, str]:
-        """Returns a digest of the documents of train and val, where they are: what a run's numbers depend on."""
+        """A digest of the documents of train and val, where they are: what a run's numbers depend on."""
         return {
             part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
         }

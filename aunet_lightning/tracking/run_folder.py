@@ -153,6 +153,21 @@ def _word(value: Any) -> str:
     return re.sub(r"[^\w.]+", "_", text)[:LONGEST_OPTION]
 
 
+def run_name(settings: Mapping[str, Any]) -> str:
+    """Returns a run's name where none is given: its units, stages, widths and seed."""
+    stages = settings["model"]["net"]["stages"]
+    widths = "-".join(str(stage["dim"]) for stage in stages)
+    return f"{units_name(settings)}-{len(stages)}stages-{widths}-seed{settings['seed_everything']}"
+
+
+def units_name(settings: Mapping[str, Any]) -> str:
+    """Returns what a model reads text by: its first splitter, its vocabulary, or plain bytes."""
+    tokenizer = settings["tokenizer"]
+    if tokenizer is None:
+        return rule_name(settings["splitter"])
+    return rule_name({"name": "bpe"} | (tokenizer if isinstance(tokenizer, dict) else {"file": tokenizer}))
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -169,11 +184,16 @@ class RunFolder:
     @classmethod
     def of(cls, run: RunConfig, name: str, config: Mapping[str, Any]) -> "RunFolder":
         """Returns the folder of a run with this configuration; nothing is made yet."""
-        if run.folder is not None:
-            return cls(user_path(run.folder, "run.folder"))
+        return cls.named({"folder": run.folder, "experiment": run.experiment}, name, config)
+
+    @classmethod
+    def named(cls, run: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> "RunFolder":
+        """The same, of `run` as plain data."""
+        if run["folder"] is not None:
+            return cls(user_path(run["folder"], "run.folder"))
         settings = json.dumps(defining(config, (*DEFINING, *LENGTH)), sort_keys=True, default=str)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
-        return cls(Path("runs") / run.experiment / f"{name}-{digest}")
+        return cls(Path("runs") / run["experiment"] / f"{name}-{digest}")
 
     @classmethod
     def around(cls, checkpoint: Path) -> "RunFolder":

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from aunet_lightning.costs import Memory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
-from aunet_lightning.distributed.checkpoints import check_whole
-from aunet_lightning.errors import UserError
+from aunet_lightning.distributed.checkpoints import check_contents, check_whole, read_told
+from aunet_lightning.errors import UserError, check_documents
 from aunet_lightning.paths import user_path
+from aunet_lightning.tracking import descent
+from aunet_lightning.tracking.lock import RunLock
+from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, abandon
 from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.module import AUNetModule, batches_per_epoch, steps_of
@@ -61,6 +64,63 @@ def check_length(checkpoint: Mapping[str, Any], path: Path, max_steps: int) -> N
         )
 
 
+@rank_zero_only
+def take_folder(folder: RunFolder, lock: RunLock, settings: Mapping[str, Any], data: ByteDataModule) -> None:
+    """Makes a run's folder, and makes sure that it is this run's, and that no other process trains it.
+
+    Raises UserError where it is not.
+    """
+    folder.make()
+    if not lock.acquire(folder.path):
+        raise UserError(
+            f"run.folder: {folder.path} is being trained by {RunLock.holder(folder.path)}: wait for it, or choose "
+            "another run.folder"
+        )
+    descent.finish(folder)
+    folder.check(settings)
+    check_text(folder, data)
+
+
+def continue_from(
+    path: Path,
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    data: ByteDataModule,
+    trainer: Trainer,
+    logger: MLflowRunLogger | None,
+) -> None:
+    """Makes sure that training can continue from a checkpoint, and sets aside what the run had after it.
+
+    Raises UserError where it cannot.
+    """
+    rank_zero_only(check_contents)(path)
+    checkpoint = read_told(path)
+    check_length(checkpoint, path, trainer.max_steps)
+    check_documents(checkpoint, data.digests)
+    rank_zero_info(f"Continuing from {path}")
+    step = step_of(folder, path)
+    if step is None or step < max(folder.saved()) or folder.changes_numbers(settings):
+        _set_aside(folder, checkpoint.get("global_step", 0) if step is None else step, step is None, logger)
+
+
+@rank_zero_only
+def _set_aside(folder: RunFolder, step: int, whole: bool, logger: MLflowRunLogger | None) -> None:
+    moved = descent.set_aside(folder, step, whole)
+    if moved is None:
+        return
+    print(f"What this run had after step {step} ({moved}) is set aside in {moved.folder}", flush=True)
+    if logger is not None and moved.run:
+        logger.tags |= {"continues": moved.run["run_id"], "continues_after_step": str(step)}
+        abandon(moved.run["tracking_uri"], moved.run["run_id"], step, str(moved.folder))
+
+
+@rank_zero_only
+def keep(folder: RunFolder, settings: str, data: ByteDataModule) -> None:
+    """Writes a run's settings and what text it reads into its folder."""
+    folder.keep(settings)
+    keep_text(folder, data)
+
+
 def check_text(folder: RunFolder, data: ByteDataModule) -> None:
     """Raises UserError where the documents are not those that the folder's run began with."""
     if not folder.data.exists():
@@ -78,7 +138,7 @@ def check_text(folder: RunFolder, data: ByteDataModule) -> None:
             f"{folder.data} is damaged, so whether the run's text is still the same cannot be checked: restore it, or "
             "delete it if you know that it is"
         ) from None
-    for part, digest in data.digests().items():
+    for part, digest in data.digests.items():
         if part in then and then[part][0] != digest:
             raise UserError(
                 f"run.folder: the documents of {part} are not those the run in {folder.path} began with "
@@ -91,7 +151,7 @@ def check_text(folder: RunFolder, data: ByteDataModule) -> None:
 def keep_text(folder: RunFolder, data: ByteDataModule) -> None:
     """Writes what text the run reads: a digest by which it is known again, and what it is for people."""
     told = {}
-    for part, digest in data.digests().items():
+    for part, digest in data.digests.items():
         corpus, documents = data.corpora[part], data.documents[part]
         told[part] = {
             "digest": digest,

@@ -307,7 +307,7 @@ class AUNetModule(LightningModule):
         data = cast(Any, self.trainer).datamodule
         checkpoint["splitters"] = data.rules
         checkpoint["boundaries"] = data.stack.fingerprint()
-        checkpoint["data"] = data.digests()
+        checkpoint["data"] = data.digests
         checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
         if self._device_mesh is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
@@ -332,7 +332,7 @@ class AUNetModule(LightningModule):
             )
         data = cast(Any, self.trainer).datamodule
         if self.trainer.state.fn == "fit":
-            check_documents(checkpoint, data.digests())
+            check_documents(checkpoint, data.digests)
         trained, used = checkpoint["splitters"], data.rules
         if trained != used and (self.net.predictors or Stack(trained).learned):
             raise UserError(

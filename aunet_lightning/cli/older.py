@@ -1,0 +1,31 @@
+"""Settings of runs that an older version began, with the defaults that it had."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aunet_lightning.paths import user_path
+from aunet_lightning.tracking.run_folder import RunFolder, run_name
+
+
+def began_unmasked(settings: Mapping[str, Any], arguments: Sequence[str]) -> bool:
+    """Returns whether these settings are those of a run that began when documents were not masked by default.
+
+    Where `arguments`, or files of settings that they name, say something of masking, that counts.
+    """
+    net = settings["model"]["net"]
+    if not net["document_masking"] or _mentions(arguments, "document_masking"):
+        return False
+    before = {**settings, "model": settings["model"] | {"net": net | {"document_masking": False}}}
+    folders = [RunFolder.named(settings["run"], run_name(settings), before)]
+    if settings.get("ckpt_path") not in (None, "last", "best"):
+        folders.append(RunFolder.around(user_path(settings["ckpt_path"], "ckpt_path")))
+    kept = [folder.settings()["model"]["net"] for folder in folders if folder.config.exists()]
+    return any(not of_run.get("document_masking", False) for of_run in kept)
+
+
+def _mentions(arguments: Sequence[str], word: str) -> bool:
+    values = [argument.partition("=")[2] or argument for argument in arguments]
+    files = [Path(value) for value in values if value.endswith((".yaml", ".yml"))]
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
+    return any(word in text for text in (*arguments, *texts))
