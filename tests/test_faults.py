@@ -497,11 +497,15 @@ def test_ctrl_c_saves_and_a_second_command_meanwhile_is_refused(here, capsys):
     ]
     run = started("fit", "-c", "tiny.yaml", *long)
     metrics = here / "x" / "metrics.jsonl"
-    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, run)
-    assert fit(*long) == 1
-    assert f"x is being trained by process {run.pid}" in error_of(capsys)
-    os.killpg(run.pid, signal.SIGINT)
-    shown, told = run.communicate(timeout=60)
+    try:
+        until(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, run)
+        assert fit(*long) == 1
+        assert f"x is being trained by process {run.pid}" in error_of(capsys)
+        os.killpg(run.pid, signal.SIGINT)
+        shown, told = run.communicate(timeout=60)
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == 130, told
     step = int(re.search(r"stopped by SIGINT after step (\d+), which is saved: the same command continues", shown)[1])
     assert (here / "x" / "checkpoints" / "last.ckpt").resolve().name == f"step-{step:08}.ckpt"

@@ -108,7 +108,7 @@ def test_a_list_of_numbers_is_checked():
         ({"trainer": {"accelerator": "gpuu"}}, "trainer.accelerator is 'gpuu', which is unknown. Did you mean gpu?"),
         ({"trainer": {"max_steps": 3, "min_steps": 4}}, "trainer.min_steps is 4, which is more than"),
         ({"trainer": {"devices": [0, 0]}}, "trainer.devices is [0, 0], it must be a number of devices"),
-        ({"trainer": {"check_val_every_n_epoch": None}}, "give a whole number of steps"),
+        ({"trainer": {"check_val_every_n_epoch": None, "val_check_interval": 0.5}}, "give a whole number of steps"),
         ({"model": {"net": {"stages": [STAGE, STAGE | {"dim": 0}]}}}, "model.net.stages[1].dim is 0, it must be 1 or more"),
         ({"model": {"optimizer": {"lr": -1}}}, "model.optimizer.lr is -1, it must be above 0"),
         ({"run": {"folder": "n" * 300}}, "run.folder is"),

@@ -159,7 +159,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     if isinstance(most, int) and isinstance(least, int) and 0 < most < least:
         raise UserError(f"trainer.min_steps is {least}, which is more than trainer.max_steps, {most}")
     interval = trainer.get("val_check_interval")
-    if trainer.get("check_val_every_n_epoch", 1) is None and (interval is None or isinstance(interval, float)):
+    if trainer.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
         raise UserError(
             f"trainer.val_check_interval is {show(interval)} with trainer.check_val_every_n_epoch null: give a whole "
             "number of steps"
