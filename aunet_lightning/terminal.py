@@ -34,7 +34,13 @@ class SafeStream:
         self._stream = stream
 
     def write(self, text: str) -> Any:
-        return self._stream.write(_NO_STYLE.sub(CONTROLS[0x1B], text.translate(_OF_PROGRAMS)))
+        text = _NO_STYLE.sub(CONTROLS[0x1B], text.translate(_OF_PROGRAMS))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:  # a latin-1 terminal shows what it can
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        return self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
@@ -48,9 +54,6 @@ class SafeStream:
 def guarded() -> Iterator[None]:
     """Lets what a program prints and warns of reach the terminal safely, whatever data and locale it holds."""
     streams, usual = (sys.stdout, sys.stderr), warnings.formatwarning
-    for stream in streams:
-        if callable(reconfigure := getattr(stream, "reconfigure", None)):
-            reconfigure(errors="backslashreplace")  # a latin-1 terminal shows what it can
     sys.stdout, sys.stderr = map(SafeStream, streams)
     warnings.formatwarning = lambda *args, **options: printable(usual(*args, **options))
     try:

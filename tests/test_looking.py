@@ -206,8 +206,8 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
         (["split", "a", "--stages", "3", "--upper_splitters", "every"], ["--stages and --upper_splitters"]),
         (["split", "a", "--plot", "/nowhere/a.png"], ["/nowhere/a.png"]),
         (["split", "a", "--plot", "a.doc"], ["a.doc", ".png"]),
-        (["split", "a", "--characters", "-5"], ["--characters", "above 0"]),
-        (["split", "a", "--stats", "--megabytes", "nan"], ["--megabytes", "above 0"]),
+        (["split", "a", "--characters", "-5"], ["--characters is -5", "1 or more"]),
+        (["split", "a", "--stats", "--megabytes", "nan"], ["--megabytes is nan", "above 0"]),
         (["split", "/tmp"], ["'/tmp' is no file"]),
         (["split", "a", "--splitter", "builtins:object"], ["builtins:object", "must be a class that inherits"]),
         (

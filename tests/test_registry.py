@@ -106,7 +106,7 @@ def test_module_and_class_name_ones_own(clean_registry):
         ({"name": "cap", "of": "whitespac"}, ["unknown splitter 'whitespac'", "Did you mean 'whitespace'"]),
         ({"name": "union", "of": "whitespace"}, ["union", "must be a list"]),
         ({"name": "union", "of": []}, ["union", "must be a list"]),
-        ({"name": "trie", "vocabulary": "nowhere.json"}, ["'nowhere.json' cannot be read"]),
+        ({"name": "trie", "vocabulary": "nowhere.json"}, ["there is no file 'nowhere.json'"]),
         ({"name": "trie", "vocabulary": "pyproject.toml"}, ["'pyproject.toml'", "aunet vocabulary"]),
         ({"name": "pattern", "patterns": []}, ["patterns is []", "regular expression"]),
         ({"name": "pattern", "patterns": "[a"}, ["'[a'", "no regular expression"]),
