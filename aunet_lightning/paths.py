@@ -11,6 +11,6 @@ def user_path(path: str | Path, what: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(
-            f"{what} is {text!r}, but there is no home folder: set HOME, or write the path in full"
-        ) from None
+        whose = text[1:].partition("/")[0]
+        problem = f"no user {whose}" if whose else "no home folder (set HOME)"
+        raise ValueError(f"{what} is {text!r}, but there is {problem}: write the path in full") from None

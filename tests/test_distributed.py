@@ -217,9 +217,11 @@ def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
 def test_a_full_disk_costs_checkpoints_and_not_the_run(strategy, one, place):
     folder = place / f"full-{strategy}"
     command = [*SHORT, "--trainer.strategy", strategy, "--run.folder", folder]
-    ranks(2, place, *command, env={"AUNET_TEST_LIMIT": f"{folder}/metrics.jsonl 7 20000"})
+    ranks(2, place, *command, code=1, env={"AUNET_TEST_LIMIT": f"{folder}/metrics.jsonl 7 20000"})
     out = (place / "out-0.txt").read_text()
-    assert re.search(r"the checkpoint \S+step-00000010.ckpt could not be written \(.*\): the run goes on", out)
+    assert re.search(r"the checkpoint \S+step-00000010.ckpt could not be written \(.*\): the run continues", out)
+    assert re.search(r"error: training is done, but the checkpoint \S+step-00000020.ckpt could not be written", out)
+    assert "error:" not in (place / "out-1.txt").read_text()  # what all devices meet is told once
     assert [path.name for path in (folder / "checkpoints").iterdir()].count("step-00000005.ckpt") == 1
     assert not list((folder / "checkpoints").glob(f"*{PART}"))
     # What could be written of the metrics is right, and the next run writes the rest.

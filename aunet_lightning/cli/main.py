@@ -9,6 +9,8 @@ if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as ran
 import argparse
 import signal
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
+from typing import Any
 
 from aunet_lightning import __version__
 from aunet_lightning.paths import user_path
@@ -68,8 +70,7 @@ def _main(arguments: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if _is_installed():  # else processes that this one starts have the package from this folder alone
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # they take no file here for a module either
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # one's own splitters, module:Class; last, as a file may be called random.py
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Here)] + [_Here()]
     try:
         if command in TRAINING:
             _check_encoding(arguments)
@@ -87,6 +88,17 @@ def _main(arguments: list[str]) -> int:
         from aunet_lightning.errors import tell
 
         return tell(error, f"aunet {command}" if command in TRAINING else "aunet")
+
+
+class _Here:
+    """Finds modules in the working folder, such as one's own splitters (module:Class), after all others: a file there
+    may be called random.py, or splitters.py."""
+
+    def __init__(self) -> None:
+        self.folder = os.getcwd()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        return None if path is not None else PathFinder.find_spec(name, [self.folder])
 
 
 def _is_installed() -> bool:

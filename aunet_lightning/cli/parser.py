@@ -75,7 +75,11 @@ def _tell(sentence: str) -> NoReturn:
 def short_error(message: str, keys: Sequence[str] = ()) -> str:
     """Returns a parser's message on one line, in plain words, with the nearest of `keys` for an unknown one."""
     text = re.sub(r"\s+", " ", message).strip()
+    text = re.sub(r"Call to compute_fn of link '.*?' with args \(.*?\) failed: ", "", text)
     text = text.replace("required: fit.", "required, for example from a file (-c experiments/quickstart.yaml): ")
+    text = re.sub(
+        r"required: (?:validate|test|predict)\.", "required, from -c CONFIG or a --ckpt_path in a run's folder: ", text
+    )
     if found := re.search(r"unrecognized arguments: --([^\s=]+)", text):
         inside = found[1].rpartition(".")[0]
         return unknown(found[1], [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == inside], keys)
@@ -86,6 +90,8 @@ def short_error(message: str, keys: Sequence[str] = ()) -> str:
         if "Expected a dot import path string" in text:
             key, value = found["key"] or "", found["value"]
             text = f"{key} {value} is not a class that is known: write its path, package.module.Class"
+    if found := re.match(r"(\S+): .*(?:Got|Given) value: (\S*nan|\S*inf)$", text, re.I):
+        return f"{found[1]} is {found[2]}, it must be a finite number"
     for pattern, plain in INTERNAL:
         text = re.sub(pattern, plain, text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -36,6 +36,7 @@ from aunet_lightning.training.beginning import (
     continue_from,
     expect,
     keep,
+    other_text,
     take_folder,
 )
 from aunet_lightning.training.budget import Spent
@@ -75,7 +76,7 @@ def run(arguments: list[str]) -> int:
         with stoppable():
             AUNetCLI(_with_config_of_checkpoint(arguments), lock)
     except Stopped as stopped:
-        _say(f"aunet {arguments[0]}: {stopped}")
+        _say(f"aunet {arguments[0]}: {stopped if arguments[0] == 'fit' else 'stopped'}")
         return stopped.exit_code
     finally:
         lock.release()
@@ -219,13 +220,15 @@ class AUNetCLI(LightningCLI):
         path = checkpoint_of(self.folder, options["ckpt_path"])
         options["ckpt_path"] = None if path is None else str(path)
         if path is not None:
-            continue_from(path, self.folder, settings, self.datamodule, self.trainer, self.run_logger)
+            continue_from(path, self.folder, settings, self.datamodule, self.model, self.trainer, self.run_logger)
         keep(self.folder, self.dump(), self.datamodule)
         if self.run_logger is not None:
             self.run_logger.start()
             self.run_logger.log_text(self.dump(), "config.yaml")
 
     def before_validate(self) -> None:
+        if "val" not in self.datamodule.corpora:
+            raise UserError("there is no held-out text: name data.val_files, or data.holdout_every")
         self._find_checkpoint()
 
     def before_test(self) -> None:
@@ -333,6 +336,10 @@ class AUNetCLI(LightningCLI):
             around = RunFolder.around(Path(options["ckpt_path"]))
             # Results belong to the run that made the checkpoint, unless they were asked for under other settings.
             if around.mlflow.exists() and not around.differences(self.settings(), DEFINING):
+                if other_text(around, self.datamodule):
+                    _say(f"The text is not that of the run in {around.path}: the results are shown, and not kept there")
+                    self.trainer.loggers = []
+                    return
                 self.run_logger.folder = around
             else:
                 self.run_logger.folder.path.mkdir(parents=True, exist_ok=True)

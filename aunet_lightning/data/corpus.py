@@ -59,11 +59,6 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
     found: dict[tuple[int, int], Source] = {}
     for entry in [entries] if isinstance(entries, str) else entries:
         wanted = entry if isinstance(entry, dict) else {"path": entry}
-        if isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML that is no list of paths
-            raise ValueError(
-                f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
-                "(YAML reads no as false)"
-            )
         if "path" not in wanted or wanted.keys() - {"path", "lang"}:
             raise ValueError(f"{what}: {entry!r} is neither a path nor {{path: …, lang: …}}")
         if any(not isinstance(value, str) for value in wanted.values()):
@@ -71,6 +66,13 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
                 f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
             )
         paths = _matches(str(wanted["path"]), what)
+        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML that is no list of paths
+            raise ValueError(
+                f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
+                "(YAML reads no as false)"
+            )
+        if not paths and os.path.exists(wanted["path"]):
+            raise ValueError(f"{what}: {wanted['path']!r} is not a regular file: text is read more than once")
         if not paths:
             raise ValueError(f"{what}: no file matches {wanted['path']!r} (looked from {Path.cwd()})")
         for path in paths:

@@ -132,6 +132,8 @@ class ByteDataModule(LightningDataModule):
             held_out = places[documents] % self.holdout_every == self.holdout_every - 1
             self.corpora["val"] = self.corpora["train"]
             self.documents |= {"train": documents[~held_out], "val": documents[held_out]}
+        elif "val" in self.corpora and self.holdout_every:
+            rank_zero_warn("data.holdout_every counts for nothing, as data.val_files are named")
         if "test" not in self.corpora and "val" in self.corpora:
             self.corpora["test"], self.documents["test"] = self.corpora["val"], self.documents["val"]
         for part, documents in self.documents.items():
@@ -196,6 +198,11 @@ class ByteDataModule(LightningDataModule):
                     f"no document of {', '.join(without)} is held out: no file has data.holdout_every "
                     f"({self.holdout_every}) documents of it"
                 )
+
+    @property
+    def packing(self) -> dict[str, int]:
+        """What else the place in the training data depends on."""
+        return {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows, "seed_everything": self.seed}
 
     @cached_property
     def digests(self) -> dict[str, str]:

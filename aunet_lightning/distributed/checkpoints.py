@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -206,6 +206,8 @@ def _listed(value: Any) -> Any:
 def export(path: Path, out: Path) -> int:
     """Writes the weights of a checkpoint to one safetensors file, with what they mean nothing without in its header;
     returns how many there are."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out is {out}: its name has to end in .safetensors, by which weights are known again")
     checkpoint = read(path, optimizer=False)
     told = {key: checkpoint[key] for key in TOLD if key in checkpoint}
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
@@ -215,6 +217,10 @@ def export(path: Path, out: Path) -> int:
     try:
         save_file(weights, part, {"aunet": json.dumps(told), "format": "pt"})
         os.replace(part, out)
+    except SafetensorError as error:
+        if is_disk_full(error):
+            raise
+        raise UserError(f"--out: {out} cannot be written ({error})") from None
     finally:
         part.unlink(missing_ok=True)
     return sum(tensor.numel() for tensor in weights.values())

@@ -191,6 +191,11 @@ class RunFolder:
         """The same, of `run` as plain data."""
         if run["folder"] is not None:
             return cls(user_path(run["folder"], "run.folder"))
+        for key, part in (("experiment", run["experiment"]), ("name", name)):
+            if Path(part).is_absolute() or {"..", "."} & {*Path(part).parts, part}:
+                raise UserError(
+                    f"run.{key} is {part!r}, which leaves the folder runs: name run.folder, or a name without .."
+                )
         settings = json.dumps(defining(config, (*DEFINING, *LENGTH)), sort_keys=True, default=str)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:6]
         return cls(Path("runs") / run["experiment"] / f"{name}-{digest}")
@@ -253,7 +258,8 @@ class RunFolder:
             kept = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError):
             kept = None
-        if not isinstance(kept, dict) or not isinstance((kept.get("model") or {}).get("net"), dict):
+        model = kept.get("model") if isinstance(kept, dict) else None
+        if not isinstance(kept, dict) or not isinstance(model, dict) or not isinstance(model.get("net"), dict):
             raise UserError(
                 f"{self.config} is damaged: restore it, delete it (the next aunet fit writes it anew), or choose "
                 "another run.folder"

@@ -86,6 +86,7 @@ def continue_from(
     folder: RunFolder,
     settings: Mapping[str, Any],
     data: ByteDataModule,
+    module: AUNetModule,
     trainer: Trainer,
     logger: MLflowRunLogger | None,
 ) -> None:
@@ -97,6 +98,7 @@ def continue_from(
     checkpoint = read_told(path)
     check_length(checkpoint, path, trainer.max_steps)
     check_documents(checkpoint, data.digests)
+    module.check_continued(checkpoint, data)
     rank_zero_info(f"Continuing from {path}")
     step = step_of(folder, path)
     if step is None or step < max(folder.saved()) or folder.changes_numbers(settings):
@@ -123,29 +125,39 @@ def keep(folder: RunFolder, settings: str, data: ByteDataModule) -> None:
 
 def check_text(folder: RunFolder, data: ByteDataModule) -> None:
     """Raises UserError where the documents are not those that the folder's run began with."""
+    if not folder.data.exists() and folder.saved():
+        rank_zero_warn(
+            f"{folder.path} does not say what text it was trained on (an older version wrote it): whether it is still "
+            "the same cannot be checked"
+        )
+    if part := other_text(folder, data):
+        then = _kept_text(folder)[part]["documents"]
+        raise UserError(
+            f"run.folder: the documents of {part} are not those the run in {folder.path} began with ({then} then, "
+            f"{len(data.documents[part])} now). Restore the files, or choose another run.folder; weights can be taken "
+            "along (aunet export CKPT --out w.safetensors, --ckpt_path w.safetensors)"
+        )
+
+
+def other_text(folder: RunFolder, data: ByteDataModule) -> str | None:
+    """Returns a part (train or val) whose documents are not those that the folder's run began with, or None."""
+    kept = _kept_text(folder)
+    return next((part for part, now in data.digests.items() if part in kept and kept[part]["digest"] != now), None)
+
+
+def _kept_text(folder: RunFolder) -> dict[str, Any]:
     if not folder.data.exists():
-        if folder.saved():
-            rank_zero_warn(
-                f"{folder.path} does not say what text it was trained on (an older version wrote it): whether it is "
-                "still the same cannot be checked"
-            )
-        return
+        return {}
     try:
         kept = json.loads(folder.data.read_text(encoding="utf-8"))
-        then = {part: (of_part["digest"], of_part["documents"]) for part, of_part in kept.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{folder.data} is damaged, so whether the run's text is still the same cannot be checked: restore it, or "
-            "delete it if you know that it is"
-        ) from None
-    for part, digest in data.digests.items():
-        if part in then and then[part][0] != digest:
-            raise UserError(
-                f"run.folder: the documents of {part} are not those the run in {folder.path} began with "
-                f"({then[part][1]} then, {len(data.documents[part])} now). Restore the files, or choose another "
-                "run.folder; weights can be taken along (aunet export CKPT --out w.safetensors, --ckpt_path "
-                "w.safetensors)"
-            )
+        if all({"digest", "documents"} <= of_part.keys() for of_part in kept.values()):
+            return cast(dict[str, Any], kept)
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(
+        f"{folder.data} is damaged, so whether the run's text is still the same cannot be checked: restore it, or "
+        "delete it if you know that it is"
+    )
 
 
 def keep_text(folder: RunFolder, data: ByteDataModule) -> None:

@@ -126,6 +126,7 @@ class Checkpointing(Checkpoint):
         self.ended = True
         self._save(trainer)
         self._settle(trainer, wait=True)
+        self.lost = trainer.strategy.broadcast(self.lost)  # so that all devices end alike
         self.signals.close()  # what follows can be left out, and so ends at once
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

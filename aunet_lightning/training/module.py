@@ -307,7 +307,7 @@ class AUNetModule(LightningModule):
         data = cast(Any, self.trainer).datamodule
         checkpoint["splitters"] = data.rules
         checkpoint["boundaries"] = data.stack.fingerprint()
-        checkpoint["data"] = data.digests
+        checkpoint["data"], checkpoint["packing"] = data.digests, data.packing
         checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
         if self._device_mesh is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
@@ -333,6 +333,7 @@ class AUNetModule(LightningModule):
         data = cast(Any, self.trainer).datamodule
         if self.trainer.state.fn == "fit":
             check_documents(checkpoint, data.digests)
+            self.check_continued(checkpoint, data)
         trained, used = checkpoint["splitters"], data.rules
         if trained != used and (self.net.predictors or Stack(trained).learned):
             raise UserError(
@@ -347,6 +348,28 @@ class AUNetModule(LightningModule):
             raise UserError(
                 "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
                 "train on the same data.train_files"
+            )
+
+    def check_continued(self, checkpoint: Mapping[str, Any], data: ByteDataModule) -> None:
+        """Raises UserError where other settings are given than those that a checkpoint brings along."""
+        if checkpoint.get("loops") is None:
+            return
+        then = checkpoint["hyper_parameters"]["optimizer"]
+        names = ("lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
+        settings = {f"model.optimizer.{name}": (then.get(name), getattr(self.optimizer_config, name)) for name in names}
+        settings |= {
+            name: (checkpoint.get("packing", data.packing)[name], value) for name, value in data.packing.items()
+        }
+        different = [
+            f"{name} (there {there}, here {here})"
+            for name, (there, here) in settings.items()
+            if (list(there) if isinstance(there, tuple) else there) != (list(here) if isinstance(here, tuple) else here)
+        ]
+        if different:
+            raise UserError(
+                f"ckpt_path: the checkpoint was trained with other settings, and training continues with its own: "
+                f"{'; '.join(different)}. Give the same; or take its weights alone: aunet export CKPT --out "
+                "w.safetensors, then --ckpt_path w.safetensors"
             )
 
     def total_steps(self, step: int = 0) -> float:
