@@ -68,7 +68,7 @@ def write(path, documents):
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     write(tmp_path / "en.jsonl", sentences(1))
@@ -436,7 +436,7 @@ def test_every_label_arrives_in_mlflow(here, capsys):
     assert "\x1b" not in shown.out + shown.err
     logged = {key for _, key in points(here / "x")}
     known = json.loads((here / "x" / "mlflow.json").read_text())
-    client = MlflowClient("sqlite:///runs/mlflow.db")
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     assert set(client.get_run(known["run_id"]).data.metrics) >= logged
     assert sum(key.startswith("val/bpb_") for key in logged) == len(STRANGE)
     assert {artifact.path for artifact in client.list_artifacts(known["run_id"])} >= {"config.yaml", "val_bpb.md"}
@@ -479,7 +479,7 @@ def status_of(folder):
     from mlflow.tracking import MlflowClient
 
     known = json.loads((folder / "mlflow.json").read_text())
-    return MlflowClient("sqlite:///runs/mlflow.db").get_run(known["run_id"]).info.status
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(known["run_id"]).info.status
 
 
 @pytest.mark.slow
