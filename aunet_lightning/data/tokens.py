@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from aunet_lightning.data.bpe import LONGEST_RUN, SIZES, WORDS, check_size, train_bpe
 from aunet_lightning.data.contents import is_whole, seal
