@@ -97,7 +97,7 @@ def damaged(folder: Path, good: Path) -> None:
         ("sqlite:///:memory:", "in memory, and gone when the command ends"),
         ("sqlite://", "in memory, and gone when the command ends"),
         ("sqlite:///a\0b.db", "control characters"),
-        ("sqlite:///~nobody-here/m.db", "no home folder"),
+        ("sqlite:///~nobody-here/m.db", "no user nobody-here"),
         ("", "is empty: name a store"),
         (" \t", "is empty: name a store"),
         ("foo://there", "no store of the kind foo"),

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
 from aunet_lightning.distributed.sharding import ParallelConfig
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig, StageConfig
