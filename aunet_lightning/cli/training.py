@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -135,7 +136,10 @@ class AUNetCLI(LightningCLI):
         self.config = parser.parse_args(args)
         self.subcommand = self.config["subcommand"]
         settings = self.settings()
-        check(settings)
+        check(
+            settings
+            | {name: _plain(self.config[self.subcommand].get(name)) for name in ("splitter", "upper_splitters")}
+        )
         if began_unmasked(settings, args):
             self.config[self.subcommand].model.net.document_masking = False
             rank_zero_info("model.net.document_masking is false, as it was by default when this run began")
@@ -356,6 +360,13 @@ class AUNetCLI(LightningCLI):
                 return [*lines, f"See it in MLflow: {uri.rstrip('/')}{page}"]
             lines += [f"See it in MLflow: {ui_command(uri)}, then open", f"  http://127.0.0.1:5000{page}"]
         return lines
+
+
+def _plain(value: Any) -> Any:
+    """Returns what was parsed as plain data. (A dump reads a text such as [。，] once more, and makes a list of it.)"""
+    if isinstance(value, Namespace):
+        return {key: _plain(one) for key, one in vars(value).items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
 def _splitters(splitter: Rule | None, upper_splitters: list[Rule]) -> list[Rule]:
