@@ -31,6 +31,7 @@ from aunet_lightning.distributed.checkpoints import export, read
 from aunet_lightning.errors import UserError
 from aunet_lightning.reports.boundaries import as_colours, as_line
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
+from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
 from tests.conftest import ROOT
 from tests.test_runs import points
@@ -512,7 +513,25 @@ def test_ctrl_c_saves_and_a_second_command_meanwhile_is_refused(here, capsys):
     assert "Traceback" not in told
     assert status_of(here / "x") == "KILLED"
     assert fit("--trainer.max_steps", step + 2, "--run.folder", "x") == 0
-    assert {at for at, key in points(here / "x") if key == "train/bpb"} >= set(range(step + 1))
+    assert {at for at, key in points(here / "x") if key == "train/bpb"} == set(range(step + 2))
+
+
+def test_a_stop_inside_a_validation_moves_no_step(here, monkeypatch):
+    """Where nothing was saved in that step before."""
+    usual = AUNetModule.validation_step
+
+    def told(self, batch, index):
+        if self.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(self, batch, index)
+
+    rare = ["--run.checkpoint_every", 9999]
+    assert fit("--run.folder", "straight", *rare) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(AUNetModule, "validation_step", told)
+        assert fit("--run.folder", "x", *rare) == 130
+    assert fit("--run.folder", "x", *rare) == 0
+    assert points(here / "x") == points(here / "straight")
 
 
 def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys):

@@ -102,7 +102,9 @@ class Checkpointing(Checkpoint):
         only if that was begun, and whether the step is counted depends on whether one was due."""
         if not self.saving:
             return
-        uncounted = self.unvalidated + (self.due or not self.ended)
+        # Saved at a batch's end, Lightning counts a step as it goes on; saved inside the validation, it does not.
+        before_validation = self.unvalidated and not trainer.validating
+        uncounted = before_validation + (self.due or not self.ended)
         checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = (
             trainer.global_step - uncounted
         )
