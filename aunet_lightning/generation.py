@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aunet_lightning.data.tokens import Tokenizer
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.numbers import Range, check
+from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
 from splitters import Stack
 

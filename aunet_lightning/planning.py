@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from aunet_lightning.costs import Cost, Memory, Precision, memory
+from aunet_lightning.costs.flops import Cost, Memory, Precision, memory
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from splitters.registry import Spec
 

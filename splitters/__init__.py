@@ -3,10 +3,9 @@
 This package knows bytes and nothing of models: importing it loads numpy and regex only.
 """
 
-from splitters.automaton import CharacterRule
-from splitters.contract import Splitter, Stepper, UnitStepper
-from splitters.laws import LawError, check
-from splitters.learned import LearnedSplitter
+from splitters.contract import LawError, LearnedSplitter, Splitter, Stepper, UnitStepper
+from splitters.engine.automaton import CharacterRule
+from splitters.laws.check import check
 from splitters.registry import DEFAULT, available, build, register, resolve
 from splitters.stack import Stack
 

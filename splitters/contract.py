@@ -8,9 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from splitters.learned.predictor import Predictor
 
 
 class Stepper(ABC):
@@ -79,6 +82,47 @@ class Splitter(ABC):
     def unit_stepper(self) -> UnitStepper:
         """Returns the stepper of `select`, at the beginning of a text."""
         return _DeferringStepper(self.stepper())
+
+
+class Teacher(ABC):
+    """Places boundaries on the bytes of a whole text, which a student learns to place without looking ahead."""
+
+    source: ClassVar[str] = ""  # where it comes from
+
+    @abstractmethod
+    def split(self, data: bytes) -> np.ndarray:
+        """Returns a bool array [len(data)], True where a boundary falls. Never raises on any bytes."""
+
+
+class LearnedSplitter(ABC):
+    """Places boundaries by a small network on the hidden states of the stage below.
+
+    It stands between two stages of a model and has no `split`: without the model there are no hidden
+    states (`aunet split --checkpoint` shows what it does in a trained one).
+    """
+
+    source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`
+    kind: ClassVar[str] = "learned"
+    bytes_per_unit: float | None = None  # the mean length that it aims at, where it is told one
+    teacher_steps = 0  # training steps in which the model pools at the teacher's boundaries
+
+    @property
+    def teacher(self) -> Splitter | Teacher | None:
+        """The splitter or teacher whose boundaries it is trained to predict, if there is one."""
+        return None
+
+    @abstractmethod
+    def predictor(self, dim: int) -> "Predictor":
+        """Returns its network, for hidden states of width `dim`."""
+
+
+class LawError(ValueError):
+    """A splitter breaks a law. `law`, `text` (the shortest found) and `byte` (the offset) say how."""
+
+    def __init__(self, name: str, law: str, text: bytes, byte: int, how: str) -> None:
+        self.law, self.text, self.byte = law, text, byte
+        shown = text.decode("utf-8", "backslashreplace")
+        super().__init__(f"{name} breaks the {law} law on {text!r} ({shown!r}) at byte {byte}: {how}")
 
 
 def defer(fires: np.ndarray, units: np.ndarray) -> np.ndarray:

@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from splitters.contract import Splitter
-from splitters.learned import LearnedSplitter
+from splitters.contract import LearnedSplitter, Splitter
 
-BUILT_IN = (
-    "aunet_word", "cap", "cjk_character", "distilled", "every", "fixed", "grapheme", "pattern", "reset_at", "router",
-    "script_aware", "sentence_end", "spacelike", "syllable", "trie", "union", "utf8_character", "whitespace",
-)  # fmt: skip
+BUILT_IN = {  # by room
+    "rules": (
+        "aunet_word", "cjk_character", "fixed", "grapheme", "pattern", "script_aware", "sentence_end", "spacelike",
+        "syllable", "trie", "utf8_character", "whitespace",
+    ),
+    "combinators": ("cap", "every", "reset_at", "union"),
+    "learned": ("distilled", "router"),
+}  # fmt: skip
 DEFAULT = "script_aware"  # for text in any script
 ENTRY_POINT_GROUP = "aunet.splitters"
 
@@ -156,8 +159,9 @@ def resolve_part(combinator: str, spec: Spec) -> Splitter:
 
 
 def _all_classes() -> dict[str, type[AnySplitter]]:
-    for name in BUILT_IN:
-        importlib.import_module(f"splitters.{name}")
+    for room, names in BUILT_IN.items():
+        for name in names:
+            importlib.import_module(f"splitters.{room}.{name}")
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point not in _loaded:
             _load_plug_in(point)

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper
+from splitters.contract import LearnedSplitter, Splitter, Stepper, UnitStepper
 from splitters.edge_texts import LONGEST, long_texts, short_texts
-from splitters.learned import LearnedSplitter
 from splitters.registry import AnySplitter, Spec, resolve
 
 

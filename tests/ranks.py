@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from aunet_lightning.compare.running import SERVER
+from aunet_lightning.study.running import SERVER
 
 
 class Ranks:

@@ -95,7 +95,7 @@ GOOD: dict[str, list[Any]] = {
         {"name": "every", "n": 2, "of": "grapheme"}, {"name": "pattern", "patterns": r"\S+\s", "at": "start"},
         {"name": "script_aware", "n": 1}, {"name": "aunet_word", "words": 2}, {"name": "trie", "align": "byte"},
         {"name": "router", "bytes_per_unit": 4, "alpha": 0.1, "smoothing": False},
-        {"name": "distilled", "teacher": "whitespace", "balance": 1.0}, "splitters.whitespace:Whitespace",
+        {"name": "distilled", "teacher": "whitespace", "balance": 1.0}, "splitters.rules.whitespace:Whitespace",
     ],
     "data.row_bytes": [5, 17, 300], "data.batch_rows": [1, 3, 8], "data.holdout_every": [2, 4],
     "data.languages": [["en"], ["en", "th"], None], "data.text_key": ["text"], "data.language_key": ["lang"],

@@ -6,8 +6,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitters.characters import byte_classes, code_point_classes
 from splitters.edge_texts import short_texts
+from splitters.engine.characters import byte_classes, code_point_classes
 
 CLASSES = (("blank", r"\s"), ("han", r"\p{Script=Han}"), ("letter", r"[\p{L}\p{M}]"))
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from aunet_lightning.cli.main import main
-from aunet_lightning.compare.grid import cells, load, merge
-from aunet_lightning.compare.running import last_metrics
-from aunet_lightning.compare.sizing import Sizer
 from aunet_lightning.errors import UserError
+from aunet_lightning.study.grid import cells, load, merge
+from aunet_lightning.study.running import last_metrics
+from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
 from tests.conftest import ROOT, UDHR

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
-from aunet_lightning.costs import Cost, Kept, counter, memory, published_flops_per_byte
+from aunet_lightning.costs.flops import Cost, Kept, counter, memory, published_flops_per_byte
 from tests.conftest import ROOT
 
 MODELS = ROOT / "experiments" / "models"

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
+from aunet_lightning.checkpoints.forms import PART, read
 from aunet_lightning.cli.main import main
-from aunet_lightning.distributed.checkpoints import PART, read
 from tests.ranks import Ranks, ranks
 from tests.test_runs import SETTINGS, points
 

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from aunet_lightning import AUNet, AUNetConfig, StageConfig, entropy
+from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.cli.entropy import find
 from aunet_lightning.cli.main import main
-from aunet_lightning.entropy import CHUNK, Entropy, fires, load
+from aunet_lightning.entropy import splitter as entropy
+from aunet_lightning.entropy.splitter import CHUNK, Entropy, fires, load
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, build, check
 from splitters.contract import push_all

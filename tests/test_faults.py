@@ -26,10 +26,10 @@ import yaml
 import zstandard
 
 from aunet_lightning import ByteDataModule
+from aunet_lightning.checkpoints.forms import export, read
 from aunet_lightning.cli.main import main
-from aunet_lightning.distributed.checkpoints import export, read
 from aunet_lightning.errors import UserError
-from aunet_lightning.reports.boundaries import as_colours, as_line
+from aunet_lightning.reports.pictures import as_colours, as_line
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack

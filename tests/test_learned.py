@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 import splitters
 from aunet_lightning import AUNet, StageConfig
 from aunet_lightning.model.boundaries import deferred, select_in_rows, select_in_stream
-from aunet_lightning.model.reading import ModelStack
 from aunet_lightning.model.scan import smooth
+from aunet_lightning.reader.model_units import ModelStack
 from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
-from splitters.predictors import Router, Student
-from splitters.teachers import Teacher, check_form
+from splitters.learned.predictor import Router, Student
+from splitters.learned.teachers import Teacher, check_form
 from tests.conftest import MIXED, UPPER, tiny
 from tests.plain_aunet import plain_logits
 from tests.test_model import stepped_levels

@@ -12,7 +12,7 @@ import pytest
 from aunet_lightning.cli.main import main
 from aunet_lightning.reports import units
 from aunet_lightning.reports.table import TOTAL
-from aunet_lightning.reports.words import agreement, marked
+from aunet_lightning.reports.word_agreement import agreement, marked
 from splitters import Stack, build
 from tests.conftest import UDHR
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from aunet_lightning.compare.tracking import begin, finish
+from aunet_lightning.study.mlflow_study import begin, finish
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.tracking.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitters import LawError, build, check
-from splitters.pattern import matched
+from splitters.rules.pattern import matched
 
 
 def places(rule, text):

@@ -85,7 +85,7 @@ def test_a_broken_package_is_named(how, tmp_path):
     project = (source / "pyproject.toml").read_text()
     if how == "name taken":
         (source / "pyproject.toml").write_text(project.replace("vowels = ", "whitespace = "))
-        words = "'whitespace' is already splitters.whitespace.Whitespace"
+        words = "'whitespace' is already splitters.rules.whitespace.Whitespace"
     else:
         code, entry, words = BROKEN[how]
         (source / "pyproject.toml").write_text(project.replace("aunet_vowels:Vowels", entry))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from aunet_lightning.generation import generate
-from aunet_lightning.reports.boundaries import (
+from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
+from aunet_lightning.reports.pictures import (
     as_colours,
     as_html,
     as_line,
@@ -24,7 +25,6 @@ from aunet_lightning.reports.boundaries import (
     one_per_script,
     script_of,
 )
-from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
 from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack

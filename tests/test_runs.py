@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 import splitters
 from aunet_lightning.cli.main import main
-from aunet_lightning.data.bpe import train_bpe
+from aunet_lightning.reader.bpe import train_bpe
 from tests.conftest import ROOT, UDHR
 
 SETTINGS = {

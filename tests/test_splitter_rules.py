@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitters import Stack, available, build
-from splitters.automaton import CharacterRule
-from splitters.compiled import run_tables, walk_trie
 from splitters.edge_texts import SCRIPTS, long_texts, short_texts
-from splitters.scripts import UNSPACED_SCRIPTS
+from splitters.engine.automaton import CharacterRule
+from splitters.engine.compiled import run_tables, walk_trie
+from splitters.rules.scripts import UNSPACED_SCRIPTS
 from tests.conftest import GOLDEN
 
 

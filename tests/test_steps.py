@@ -12,8 +12,8 @@ import yaml
 from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from aunet_lightning.checkpoints.forms import export, read
 from aunet_lightning.cli.main import main
-from aunet_lightning.distributed.checkpoints import export, read
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
@@ -177,7 +177,7 @@ def test_stages_compute_in_the_types_that_are_named(kinds):
 
 
 def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
-    from aunet_lightning.costs import Kept, stage_blocks
+    from aunet_lightning.costs.flops import Kept, stage_blocks
 
     ids, levels = torch.randint(0, 256, (2, 64)), torch.randint(0, 3, (2, 64))
     found = []

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from aunet_lightning.compare import tracking as study
 from aunet_lightning.errors import UserError
+from aunet_lightning.study import mlflow_study as study
 from aunet_lightning.tracking import store, store_checks
 from aunet_lightning.tracking.store import (
     experiment_id,
@@ -320,7 +320,8 @@ def test_a_report_that_mlflow_does_not_take_is_still_a_report(here, monkeypatch,
     from types import SimpleNamespace
 
     from aunet_lightning.cli import compare as command
-    from aunet_lightning.compare import collect, report
+    from aunet_lightning.reports.study import report
+    from aunet_lightning.study import collect
 
     cell = SimpleNamespace(status="failed", name="c", error="broken")
     monkeypatch.setattr(collect, "collect", lambda *args: SimpleNamespace(cells=[cell]))
@@ -344,7 +345,7 @@ def test_a_report_that_mlflow_does_not_take_is_still_a_report(here, monkeypatch,
 @pytest.mark.slow
 def test_errors_of_another_process_arrive_as_sentences(here):
     code = (
-        "from aunet_lightning.cli.compare import _apart\nfrom aunet_lightning.compare.tracking import begin\n"
+        "from aunet_lightning.cli.compare import _apart\nfrom aunet_lightning.study.mlflow_study import begin\n"
         "if __name__ == '__main__':\n"
         "    try: _apart(begin, 'sqlite:///.', 's', 'flops 1')\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
@@ -362,7 +363,7 @@ def test_errors_of_another_process_arrive_as_sentences(here):
 @pytest.mark.parametrize("jobs", ["0", "-2"])
 def test_jobs_are_one_or_more(jobs, here, monkeypatch):
     from aunet_lightning.cli.compare import compare
-    from aunet_lightning.compare import grid
+    from aunet_lightning.study import grid
 
     monkeypatch.setattr(grid, "load", lambda files: (None, ""))
     with pytest.raises(UserError, match=f"--jobs is {jobs}, it must be 1 or more"):

@@ -13,10 +13,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from aunet_lightning.compare import figures, words
-from aunet_lightning.compare.report import as_csv, as_html, as_markdown, heatmap_png, write_report
-from aunet_lightning.compare.results import CellResult, Example, Point, StudyResult
-from aunet_lightning.compare.statistics import (
+from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
+from aunet_lightning.reports.study.statistics import (
     FALSE_ALARMS,
     Arm,
     Comparison,
@@ -26,6 +25,7 @@ from aunet_lightning.compare.statistics import (
     parallel,
     told_apart,
 )
+from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
 from splitters import Stack
 from tests.conftest import UDHR
 
@@ -172,20 +172,20 @@ def test_marks_within_the_spread():
         "b": "1.020 · ±0.010 n=2 · +0.99 % ≈",
         "c": "1.505 · ±0.005 n=2 · +49.0 %",
     }
-    text = words.in_language(Comparison(study(cells)), "en")
+    text = sentences.in_language(Comparison(study(cells)), "en")
     assert "b, is 0.99 % above it: not told apart" in text
     assert "Nor is it" not in text
-    assert words.headline(Comparison(study(cells))) == "Lowest mean BPB: a in en (not told apart from the second)."
+    assert sentences.headline(Comparison(study(cells))) == "Lowest mean BPB: a in en (not told apart from the second)."
 
 
 def test_a_difference_beyond_the_spread_is_said_with_the_reference():
     cells = [cell(s, seed=i, bpb=b + 0.001 * i) for s, b in {"a": 1.0, "bpe": 1.25, "c": 1.1}.items() for i in (0, 1)]
     comparison = Comparison(study(cells, reference="bpe"))
-    assert words.headline(comparison) == "Lowest mean BPB: a in en (told apart from the second)."
-    text = words.in_language(comparison, "en")
+    assert sentences.headline(comparison) == "Lowest mean BPB: a in en (told apart from the second)."
+    text = sentences.in_language(comparison, "en")
     assert "c, is 10.0 % above it: told apart" in text
     assert "Against bpe: −20.0 %, told apart" in text
-    assert "in 33 % of pairs" in " ".join(words.rule(comparison))
+    assert "in 33 % of pairs" in " ".join(sentences.rule(comparison))
 
 
 def test_one_seed_claims_nothing():
@@ -200,13 +200,15 @@ def test_one_seed_claims_nothing():
 
 def test_the_best_may_be_the_reference_or_alone_or_none():
     alone = Comparison(study([cell("bpe"), cell("b", bpb=None, status="failed")], reference="bpe"))
-    assert words.in_language(alone, "en") == "bpe, 1.000 BPB. It is the only one with a result. No result: b."
-    assert "nothing to compare" in words.headline(alone)
+    assert sentences.in_language(alone, "en") == "bpe, 1.000 BPB. It is the only one with a result. No result: b."
+    assert "nothing to compare" in sentences.headline(alone)
     two = Comparison(study([cell("bpe"), cell("b", bpb=2.0)], reference="bpe"))
-    assert "It is the reference itself." in words.in_language(two, "en")
+    assert "It is the reference itself." in sentences.in_language(two, "en")
     lost = Comparison(study([cell("b"), cell("c"), cell("bpe", bpb=math.nan)], reference="bpe"))
-    assert "No result of bpe to hold it against. No result: bpe." in words.in_language(lost, "en")
-    assert "no splitter has a result" in words.in_language(Comparison(study([cell(bpb=None, status="waiting")])), "en")
+    assert "No result of bpe to hold it against. No result: bpe." in sentences.in_language(lost, "en")
+    assert "no splitter has a result" in sentences.in_language(
+        Comparison(study([cell(bpb=None, status="waiting")])), "en"
+    )
 
 
 def test_the_reference_has_as_many_stages_or_is_the_only_one():
@@ -286,7 +288,7 @@ def test_numbers_stand_out_from_their_colours():
     [(0, "0.00 %"), (-0.004, "0.00 %"), (0.5, "+0.50 %"), (-0.999, "−1.0 %"), (12.34, "+12.3 %"), (math.nan, "–")],
 )
 def test_percent(value, text):
-    assert words.percent(value) == text
+    assert sentences.percent(value) == text
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_percent(value, text):
     [(1.2e15, "1.20 PFLOPs"), (999.96, "1.00 kFLOPs"), (12.3, "12.3 FLOPs"), (None, "–"), (math.nan, "–")],
 )
 def test_number(value, text):
-    assert words.number(value, "FLOPs") == text
+    assert sentences.number(value, "FLOPs") == text
 
 
 def test_failed_and_missing_cells_are_shown():

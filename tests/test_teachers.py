@@ -11,12 +11,12 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aunet_lightning.data.bpe import train_bpe
+from aunet_lightning.reader.bpe import train_bpe
 from splitters import available, build
 from splitters.edge_texts import SCRIPTS, short_texts
-from splitters.teachers import TEACHERS, Teacher, peeks, resolve_teacher
+from splitters.learned.teachers import TEACHERS, Teacher, peeks, resolve_teacher
+from splitters.rules.trie import SHIPPED
 from splitters.tokenizer_json import _from_letters
-from splitters.trie import SHIPPED
 from tests.conftest import MIXED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -368,7 +368,7 @@ class Unfinished(Teacher):
 
 
 def test_every_rule_can_teach():
-    for spec in ("whitespace", {"name": "fixed", "n": 3}, build("fixed"), "splitters.fixed:Fixed"):
+    for spec in ("whitespace", {"name": "fixed", "n": 3}, build("fixed"), "splitters.rules.fixed:Fixed"):
         subject = resolve_teacher(spec)
         assert not peeks(subject)
         assert subject.split(b"ab cd").any()
@@ -405,5 +405,7 @@ def test_a_wrong_teacher_is_named(spec, words):
 
 
 def test_importing_the_teachers_loads_none_of_their_libraries():
-    code = "import sys, splitters.teachers; print({'icu4py', 'tokenizers', 'torch', 'numba'} & set(sys.modules))"
+    code = (
+        "import sys, splitters.learned.teachers; print({'icu4py', 'tokenizers', 'torch', 'numba'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

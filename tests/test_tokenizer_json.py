@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from aunet_lightning.data.bpe import train_bpe
-from aunet_lightning.data.tokens import Tokenizer, vocabulary_size
+from aunet_lightning.reader.bpe import train_bpe
+from aunet_lightning.reader.tokens import Tokenizer, vocabulary_size
 from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
-from splitters.teachers import resolve_teacher
-from splitters.trie import entries
+from splitters.learned.teachers import resolve_teacher
+from splitters.rules.trie import entries
 from tests.conftest import UDHR
 
 TEXT = "the end of the garden, <|end|> and <x>, the<|end|>the  <x> <unk> ทุกคน 中国 Ġthe ▁ <0x41>"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
 from aunet_lightning.cli.main import main
-from aunet_lightning.data.bpe import train_bpe
 from aunet_lightning.data.corpus import Corpus, expand, prepare
-from aunet_lightning.data.tokens import TokenCorpus, Tokenizer, prepare_tokens, trained, vocabulary_size
 from aunet_lightning.generation import generate
+from aunet_lightning.reader.bpe import train_bpe
+from aunet_lightning.reader.tokens import TokenCorpus, Tokenizer, prepare_tokens, trained, vocabulary_size
 from aunet_lightning.training.metrics import BitsPerByte
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
 from splitters import Stack

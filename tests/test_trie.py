@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from aunet_lightning.data.bpe import LONGEST_RUN, train_bpe
+from aunet_lightning.reader.bpe import LONGEST_RUN, train_bpe
 from splitters import Stack, build, check
-from splitters.trie import SHIPPED, entries
+from splitters.rules.trie import SHIPPED, entries
 from tests.conftest import UDHR
 
 

@@ -33,7 +33,7 @@ def compare(arguments: list[str]) -> int:
     parser.add_argument("--dry_run", action="store_true", help="show the cells and what they cost, and run nothing")
     parser.add_argument("--report", action="store_true", help="write the report of what there is, and run nothing")
     options = parser.parse_args(arguments)
-    from aunet_lightning.compare.grid import cells, load
+    from aunet_lightning.study.grid import cells, load
 
     study, grid = load(options.config)
     if options.jobs is not None:
@@ -42,7 +42,7 @@ def compare(arguments: list[str]) -> int:
         study.jobs = options.jobs
     found = cells(study)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
-    from aunet_lightning.compare.sizing import Sizer
+    from aunet_lightning.study.sizing import Sizer
 
     sizer = Sizer(study)
     sized = [sizer.sized(cell) for cell in found]
@@ -70,10 +70,10 @@ def compare(arguments: list[str]) -> int:
 
 
 def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -> int:
-    from aunet_lightning.compare.collect import collect
-    from aunet_lightning.compare.report import write_report
-    from aunet_lightning.compare.running import run_cells
-    from aunet_lightning.compare.tracking import begin, finish
+    from aunet_lightning.reports.study.report import write_report
+    from aunet_lightning.study.collect import collect
+    from aunet_lightning.study.mlflow_study import begin, finish
+    from aunet_lightning.study.running import run_cells
 
     where = _apart(begin, study.tracking_uri, study.study, f"{study.match.by} {study.match.budget:g}")
     print(f"See it in MLflow as it runs: {where}", flush=True)
@@ -112,7 +112,7 @@ def _apart(function: Any, *arguments: Any) -> Any:
 
 def _check_folders(sized: Sequence[Any]) -> None:
     """Raises UserError where a cell's folder holds another run: the study has changed, and keeps its old name."""
-    from aunet_lightning.compare.running import changed
+    from aunet_lightning.study.running import changed
 
     for one in sized:
         if difference := changed(one):

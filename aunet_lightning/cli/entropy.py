@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import yaml
 
-from aunet_lightning.cli.looking import MEGABYTES, _texts, _up_to
-from aunet_lightning.entropy import device, fires, load
+from aunet_lightning.cli.split import MEGABYTES, _texts, _up_to
+from aunet_lightning.entropy.splitter import device, fires, load
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 

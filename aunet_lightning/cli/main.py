@@ -111,14 +111,14 @@ def _is_installed() -> bool:
 
 
 def _light(command: str, rest: list[str]) -> int:
-    from aunet_lightning.cli import compare, entropy, looking, plan
+    from aunet_lightning.cli import compare, entropy, plan, split
 
     light: dict[str, Callable[[list[str]], int]] = {
         "generate": _generate,
         "export": _export,
-        "split": looking.split,
-        "splitters": looking.splitters,
-        "vocabulary": looking.vocabulary,
+        "split": split.split,
+        "splitters": split.splitters,
+        "vocabulary": split.vocabulary,
         "entropy": entropy.find_threshold,
         "compare": compare.compare,
         "plan": plan.plan,
@@ -151,7 +151,7 @@ def _generate(arguments: list[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
     options = parser.parse_args(arguments)
-    from aunet_lightning.cli.checkpoint import load_generator
+    from aunet_lightning.checkpoints.load import load_generator
     from aunet_lightning.generation import generate
     from aunet_lightning.numbers import Range, check
 
@@ -169,7 +169,7 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument("checkpoint", help="a checkpoint of a run, a file or a folder")
     parser.add_argument("--out", help="the file (default: MODEL.safetensors beside the run's config.yaml)")
     options = parser.parse_args(arguments)
-    from aunet_lightning.distributed.checkpoints import export
+    from aunet_lightning.checkpoints.forms import export
 
     checkpoint = user_path(options.checkpoint, "the checkpoint")
     beside = checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"

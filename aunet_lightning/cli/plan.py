@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from aunet_lightning.cli.looking import MEGABYTES, UPPER
+from aunet_lightning.cli.split import MEGABYTES, UPPER
 from aunet_lightning.numbers import Range, check, show
 from aunet_lightning.paths import user_path
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from splitters import DEFAULT, Stack
-from splitters.laws import check_foreign
+from splitters.laws.check import check_foreign
 
 if TYPE_CHECKING:
     from aunet_lightning.planning import Plan

@@ -15,18 +15,18 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from aunet_lightning.checkpoints.forms import check_contents, check_whole
+from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
 from aunet_lightning.data.datamodule import ByteDataModule, Rule
-from aunet_lightning.data.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
-from aunet_lightning.distributed.checkpoint_io import AnyForm
-from aunet_lightning.distributed.checkpoints import check_contents, check_whole
 from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError, sentence
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.paths import user_path
+from aunet_lightning.reader.tokens import TokenizerSpec, vocabulary_size
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name, run_name, units_name

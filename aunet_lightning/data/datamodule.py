@@ -15,12 +15,12 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
-from aunet_lightning.data.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
 from aunet_lightning.paths import user_path
+from aunet_lightning.reader.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
 from splitters import DEFAULT, Splitter, Stack
-from splitters.laws import check_foreign
+from splitters.laws.check import check_foreign
+from splitters.learned.teachers import Teacher, check_form
 from splitters.registry import resolve
-from splitters.teachers import Teacher, check_form
 
 Rule = str | dict[str, Any]
 LANGUAGE_KEY = "lang"

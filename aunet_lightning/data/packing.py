@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
-from aunet_lightning.data.tokens import TokenCorpus
+from aunet_lightning.reader.tokens import TokenCorpus
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, SIZES
 from splitters import Splitter, Stack
-from splitters.teachers import Teacher
+from splitters.learned.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from aunet_lightning.costs import stage_blocks
+from aunet_lightning.costs.flops import stage_blocks
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig

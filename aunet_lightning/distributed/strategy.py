@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 
-from aunet_lightning.distributed.checkpoints import META, PART, is_folder, publish, read, read_meta, reason, remove
+from aunet_lightning.checkpoints.forms import META, PART, is_folder, publish, read, read_meta, reason, remove
 
 
 class FSDP2Strategy(ModelParallelStrategy):

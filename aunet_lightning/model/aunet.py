@@ -26,12 +26,12 @@ from torch.utils import _pytree as pytree
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.boundaries import Transition, deferred, select_in_rows, select_in_stream
 from aunet_lightning.model.config import AUNetConfig, StageConfig
-from aunet_lightning.model.initial import draw, ones, seed_of
+from aunet_lightning.model.init import draw, ones, seed_of
 from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, Place, RMSNorm, Rotation
 from aunet_lightning.model.state import OpenUnit, StageCache, State
 from aunet_lightning.model.transitions import UPSAMPLINGS, Pooling, Units, take
 from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
-from splitters.predictors import Predictor
+from splitters.learned.predictor import Predictor
 from splitters.registry import Spec
 from splitters.stack import LevelStepper, Stack
 

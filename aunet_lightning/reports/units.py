@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aunet_lightning.reports.boundaries import Levels
+from aunet_lightning.reports.pictures import Levels
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
-from aunet_lightning.reports.words import Agreement
+from aunet_lightning.reports.word_agreement import Agreement
 
 N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
 PLOTS = (".png", ".svg", ".pdf")

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aunet_lightning.distributed.checkpoints import PART, point, publish
+from aunet_lightning.checkpoints.forms import PART, point, publish
 from aunet_lightning.tracking.run_folder import RunFolder
 
 NOTE = "moving.json"

@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from aunet_lightning.costs import Memory, Precision, memory
+from aunet_lightning.checkpoints.forms import check_contents, check_whole, read_told
+from aunet_lightning.costs.flops import Memory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
-from aunet_lightning.distributed.checkpoints import check_contents, check_whole, read_told
 from aunet_lightning.errors import UserError, check_documents
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking import descent

@@ -9,7 +9,7 @@ from aunet_lightning.numbers import Range, check_fields
 class Spent:
     """What training has spent so far, over all devices."""
 
-    flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs)
+    flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs.flops)
     bytes: float = 0.0  # of text
     seconds: float = 0.0  # of training, reading and splitting too; start-up and validation left out
 

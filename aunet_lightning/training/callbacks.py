@@ -16,10 +16,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.generation import check_sampling, generate
-from aunet_lightning.model.reading import ModelStack
 from aunet_lightning.numbers import Range, check_fields
-from aunet_lightning.reports.boundaries import Levels, as_html, as_line, one_per_script
+from aunet_lightning.reader.model_units import ModelStack
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
+from aunet_lightning.reports.pictures import Levels, as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger

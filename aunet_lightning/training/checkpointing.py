@@ -17,8 +17,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from aunet_lightning.distributed.checkpoint_io import AnyForm
-from aunet_lightning.distributed.checkpoints import PART, point, remove
+from aunet_lightning.checkpoints.forms import PART, point, remove
+from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.distributed.strategy import FSDP2Strategy
 from aunet_lightning.errors import UserError
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder

@@ -10,8 +10,8 @@ from torch import Tensor
 from aunet_lightning.data.packing import Batch, marked
 from aunet_lightning.model.aunet import AUNet, Gather, Output
 from aunet_lightning.model.boundaries import deferred
-from splitters.predictors import Predictor
-from splitters.teachers import peeks
+from splitters.learned.predictor import Predictor
+from splitters.learned.teachers import peeks
 
 PATIENCE = 20  # steps
 NEARLY_ALL = 0.9  # share of positions that are boundaries

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from aunet_lightning.costs import Cost
+from aunet_lightning.costs.flops import Cost
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
@@ -20,7 +20,7 @@ from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.model.initial import seed_of
+from aunet_lightning.model.init import seed_of
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning

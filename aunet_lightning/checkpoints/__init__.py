@@ -1,0 +1,1 @@
+"""What a checkpoint says, its forms, and how a network is loaded from one."""

@@ -1,0 +1,39 @@
+"""Lightning's way to checkpoints: it reads every form, and writes one file whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from aunet_lightning.checkpoints.forms import PART, publish, read, reason, remove
+
+
+class AnyForm(TorchCheckpointIO):
+    """Lets Lightning's strategies read every form; writes one file, and lives on where that cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: str | None = None  # why the last checkpoint could not be written
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path, self.failed = Path(path), None
+        part = path.with_name(path.name + PART)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove(part)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            publish(part, path)
+        except (OSError, RuntimeError) as error:  # torch raises the latter where the disk is full
+            self.failed = reason(error)
+            remove(part)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read(path, weights_only is not False)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        remove(Path(path))

@@ -1,0 +1,271 @@
+"""Text as tokens of a BPE vocabulary, for the baseline that reads them in place of bytes.
+
+Byte ids stay what they are: a token of one byte has that byte's id, BOS and EOS theirs, and tokens of several
+bytes follow from 258. A token predicts all of its bytes at once, so bits of tokens ÷ bytes of text are the bits per
+byte of the same text.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from aunet_lightning.data.contents import is_whole, seal
+from aunet_lightning.data.corpus import Corpus
+from aunet_lightning.reader.bpe import LONGEST_RUN, SIZES, WORDS, check_size, train_bpe
+from aunet_lightning.vocabulary import N_BYTES, VOCABULARY
+from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
+
+TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
+AT_ONCE = 1000  # documents
+FORMAT = 1  # of cached tokens: changes when the same vocabulary encodes otherwise
+LONGEST = 2**15 - 1  # bytes of an entry
+SHOWN = 20  # characters of lost text
+SILENT = ("type", "cache_capacity", "fuse_unk")  # keys of a model that change no id
+
+
+def check_tokenizer(spec: TokenizerSpec | None) -> None:
+    """Raises ValueError for what is neither a file of a BPE nor a size."""
+    if spec is None:
+        return
+    if isinstance(spec, str) and not spec.lstrip().startswith("{"):  # a command line leaves {vocab_size: 3e2} a string
+        Tokenizer.from_file(spec)
+        return
+    if not isinstance(spec, dict) or set(spec) != {"vocab_size"}:
+        least, most = SIZES
+        raise ValueError(
+            f"tokenizer: {spec!r} is not understood: give {{vocab_size: 4096}} (a whole number from {least} to {most}, "
+            "the 256 bytes among them), to be trained on the training text, or the path of a tokenizers JSON"
+        )
+    check_size(spec["vocab_size"], "tokenizer: vocab_size")
+
+
+def vocabulary_size(spec: TokenizerSpec | None) -> int:
+    """Returns how many ids a model of these tokens has: bytes, BOS, EOS and tokens of several bytes."""
+    check_tokenizer(spec)
+    if spec is None:
+        return VOCABULARY
+    if isinstance(spec, str):
+        return Tokenizer.from_file(spec).size
+    return spec["vocab_size"] - N_BYTES + VOCABULARY
+
+
+class Tokenizer:
+    """A byte-complete BPE as ids of ours. Raises ValueError where the JSON is not such a tokenizer.
+
+    Text is text: what the JSON says beyond its vocabulary is off (`splitters.tokenizer_json.plain`). `fields` is the
+    tokenizers JSON as it was given; `name` is how errors call it; `digest` is of all that its ids depend on.
+    """
+
+    def __init__(self, fields: str, name: str = "the trained vocabulary") -> None:
+        self.fields, self.name = fields, name
+        self.ids: dict[int, int] = {}  # theirs → ours
+        self.bytes: list[bytes] = [*(bytes([byte]) for byte in range(N_BYTES)), b"", b""]  # of ours
+        single: set[bytes] = set()
+        parsed = plain(fields, name)
+        for token, data in sorted(token_bytes(parsed, name)):
+            if len(data) == 1 and data not in single:
+                self.ids[token] = data[0]
+                single.add(data)
+            else:
+                self.ids[token] = len(self.bytes)
+                self.bytes.append(data)
+        if (longest := max(map(len, self.bytes))) > LONGEST:
+            raise ValueError(f"tokenizer: an entry of {name!r} has {longest} bytes, it must have {LONGEST} or fewer")
+        parsed["model"]["unk_token"] = None  # a character that it lacks is lost, and not another token
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # data workers are forked
+        self._tokenizer = library(parsed, name)
+        self.digest = _digest(parsed, self.bytes)
+
+    @staticmethod
+    def from_file(path: str) -> "Tokenizer":
+        """Returns the tokenizer of a file, whose path may begin with ~."""
+        remedy = "name a tokenizers JSON, or {vocab_size: 4096} to train one on the training text"
+        return _made(read_file(path, "tokenizer", remedy), path)
+
+    def same_as(self, fields: str | None) -> bool:
+        """Returns whether another tokenizers JSON, as of a checkpoint, has the same ids for every text."""
+        try:
+            return fields == self.fields or (fields is not None and Tokenizer(fields).digest == self.digest)
+        except ValueError:
+            return False
+
+    @property
+    def size(self) -> int:
+        """The number of ids, BOS and EOS among them."""
+        return len(self.bytes)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int16 [size]: bytes of text of each id, 0 for BOS and EOS."""
+        return np.array([len(data) for data in self.bytes], np.int16)
+
+    def encode(self, texts: Sequence[bytes], called: Callable[[int], str] = "text {}".format) -> list[np.ndarray]:
+        """Returns the ids of each text, int32. `called` is how errors call one, by its place among them.
+
+        Raises ValueError where ids do not spell a text out again, with the byte of the first difference, and for what
+        is not UTF-8.
+        """
+        try:
+            given = [text.decode("utf-8") for text in texts]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"tokenizer: {self.name} reads UTF-8, and bytes {error.object[:40]!r} are not") from None
+        with refused(f"tokenizer: {self.name} cannot encode text"):
+            encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
+        found = []
+        for place, encoding in enumerate(encodings):
+            ids = np.array([self.ids.get(token, -1) for token in encoding.ids], np.int32)
+            if (ids < 0).any() or self.decode(ids) != texts[place]:
+                raise ValueError(
+                    f"tokenizer: {self.name} loses text, so its bits are not those of the text: in {called(place)}, "
+                    f"{_difference(texts[place], self.decode(ids[ids >= 0]))}. Take a byte-level BPE that has all "
+                    "bytes, no normalizer and no add_prefix_space (aunet vocabulary trains one)"
+                )
+            found.append(ids)
+        return found
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """Returns the text of some ids; BOS and EOS are none."""
+        return b"".join(self.bytes[int(i)] for i in ids)
+
+    # As `reports.boundaries.Levels`, so that pictures show tokens as they show units.
+
+    @property
+    def depth(self) -> int:
+        return 1
+
+    def levels(self, data: bytes) -> np.ndarray:
+        """Returns uint8 [len(data)]: 1 where a token begins."""
+        levels = np.zeros(len(data), np.uint8)
+        ids = self.encode([data])[0]
+        sizes = self.sizes[ids].astype(np.int64)
+        levels[np.cumsum(sizes) - sizes] = 1
+        return levels
+
+
+class TokenCorpus(Corpus):
+    """A corpus whose documents are ids of tokens; `lengths` int64 [n] are in tokens."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
+        self.__dict__ |= corpus.__dict__
+        self._texts, self.tokenizer = {}, tokenizer
+        lengths = [
+            np.load(prepare_tokens(folder, tokenizer) / f"tokens-{tokenizer.digest}.npy") for folder in self.folders
+        ]
+        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+        self._starts = (
+            np.concatenate([np.cumsum(of_file) - of_file for of_file in lengths]) if lengths else np.zeros(0, np.int64)
+        )
+
+    def text(self, document: int) -> np.ndarray:
+        """Returns the ids of a document's tokens, int32."""
+        file, start = int(self._files[document]), int(self._starts[document])
+        if file not in self._texts:
+            self._texts[file] = np.memmap(self.folders[file] / f"tokens-{self.tokenizer.digest}.bin", np.int32, "r")
+        return self._texts[file][start : start + int(self.lengths[document])]
+
+
+def prepare_tokens(folder: Path, tokenizer: Tokenizer) -> Path:
+    """Writes the tokens of a prepared source beside its text unless they are there, whole; returns the folder.
+
+    Raises ValueError where the vocabulary loses text, naming the document and the place.
+    """
+    lengths_file, tokens_file = (f"tokens-{tokenizer.digest}.{kind}" for kind in ("npy", "bin"))
+    if (folder / lengths_file).exists():  # written last
+        if is_whole(folder, lengths_file) and is_whole(folder, tokens_file):
+            return folder
+        _warn_damaged(folder / tokens_file)
+    corpus = Corpus([folder])
+    lengths = np.zeros(len(corpus), np.int64)
+
+    def called(first: int, place: int) -> str:
+        document = first + place
+        source = folder.name.rpartition("-")[0]
+        return f"document {corpus.name(document)!r} of {source} (language {corpus.language(document)})"
+
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        part = Path(name)
+        with (part / tokens_file).open("wb") as file:
+            for first in range(0, len(corpus), AT_ONCE):
+                documents = range(first, min(first + AT_ONCE, len(corpus)))
+                texts = [corpus.text(d).tobytes() for d in documents]
+                for d, ids in zip(documents, tokenizer.encode(texts, partial(called, first)), strict=True):
+                    file.write(ids.tobytes())
+                    lengths[d] = len(ids)
+        np.save(part / lengths_file, lengths)
+        seal(part, lengths_file, tokens_file)
+        _move(part, folder, last=lengths_file)
+    return folder
+
+
+def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path) -> Tokenizer:
+    """Returns a vocabulary trained on these documents, and keeps it: the same text gives the same file."""
+    key = [vocab_size, WORDS, LONGEST_RUN, *(folder.name for folder in corpus.folders)]
+    key.append(hashlib.sha256(documents.tobytes()).hexdigest())
+    kept = cache / f"bpe-{vocab_size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    if not is_whole(cache, kept.name):
+        if kept.exists():
+            _warn_damaged(kept)
+        fields = train_bpe((corpus.text(int(d)).tobytes() for d in documents), vocab_size)
+        with tempfile.TemporaryDirectory(dir=cache) as part:
+            (Path(part) / kept.name).write_text(fields, encoding="utf-8")
+            seal(Path(part), kept.name)
+            _move(Path(part), cache, last=kept.name)
+    tokenizer = Tokenizer(kept.read_text(encoding="utf-8"))
+    if (entries := tokenizer.size - VOCABULARY + N_BYTES) < vocab_size:
+        rank_zero_warn(
+            f"tokenizer: the training text has no more than {entries} entries in it, and vocab_size is {vocab_size}: "
+            f"{vocab_size - entries} ids of the model are never seen"
+        )
+    return tokenizer
+
+
+def _warn_damaged(path: Path) -> None:
+    rank_zero_warn(f"{path} is not what was written (damaged, or cut short): it is made again")
+
+
+def _move(part: Path, folder: Path, last: str) -> None:
+    """Moves all files, seals among them, into a folder; who finds the last finds them all."""
+    for path in sorted(part.iterdir(), key=lambda path: path.name == last):
+        os.replace(path, folder / path.name)
+
+
+@lru_cache(maxsize=2)
+def _made(fields: str, name: str) -> Tokenizer:
+    return Tokenizer(fields, name)
+
+
+def _digest(parsed: dict[str, Any], tokens: list[bytes]) -> str:
+    """Returns a digest of what ids depend on, however the JSON writes it."""
+    model = {key: value for key, value in parsed["model"].items() if value and key not in SILENT}
+    model["vocab"] = [entry for entry in model["vocab"] if not entry.startswith(HIDDEN)]  # in the order of ids
+    model["merges"] = list(merges_of(model))
+    read = [model, *(parsed.get(part) for part in ("normalizer", "pre_tokenizer", "added_tokens"))]
+    key = json.dumps([FORMAT, _stated(read), [data.hex() for data in tokens]], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _stated(value: Any) -> Any:
+    """Returns a JSON value without keys that say nothing of ids."""
+    if isinstance(value, dict):
+        return {key: _stated(each) for key, each in value.items() if each is not None and key != "trim_offsets"}
+    return [_stated(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _difference(text: bytes, back: bytes) -> str:
+    """Returns the place and the text of the first difference in words."""
+    shorter = min(len(text), len(back))
+    one, other = (np.frombuffer(data[:shorter], np.uint8) for data in (text, back))
+    at = int(np.append(np.flatnonzero(one != other), shorter)[0])
+    first = at
+    while first and first < len(text) and text[first] & 0xC0 == 0x80:  # a character is shown whole
+        first -= 1
+    was, is_ = (data[first : first + 4 * SHOWN].decode("utf-8", "replace")[:SHOWN] for data in (text, back))
+    return f"at byte {at}, {was!r} comes back as {is_!r}"

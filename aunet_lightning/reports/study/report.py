@@ -1,0 +1,79 @@
+"""The report of a study: a page that stands alone, the same as Markdown, a row per cell as CSV, and the heat map."""
+
+import csv
+import io
+from dataclasses import fields
+from pathlib import Path
+
+from aunet_lightning.reports.study import figures, page, sections, sentences
+from aunet_lightning.reports.study.page import Block, Items, Text
+from aunet_lightning.reports.study.statistics import Comparison, off_budget
+from aunet_lightning.study.results import CellResult, StudyResult
+
+_LISTS = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples")  # what is no column of the CSV
+
+
+def write_report(study: StudyResult, folder: Path) -> None:
+    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("report.html", as_html(study)),
+        ("report.md", as_markdown(study)),
+        ("table.csv", as_csv(study)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    (folder / "heatmap.png").write_bytes(heatmap_png(study))
+
+
+def as_html(study: StudyResult) -> str:
+    """Returns the report as one page that loads nothing else."""
+    return page.as_html(study.name, _blocks(Comparison(study), pictures=True))
+
+
+def as_markdown(study: StudyResult) -> str:
+    """Returns the report as Markdown: all but the pictures."""
+    return page.as_markdown(study.name, _blocks(Comparison(study), pictures=False))
+
+
+def as_csv(study: StudyResult) -> str:
+    """Returns a row per cell with all its scalar fields, bytes per unit of each stage above the first parted by
+    blanks, and by how many % it is off its budget. What is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(CellResult) if field.name not in _LISTS]
+    writer.writerow([*names, "bytes_per_unit", "off_budget_percent"])
+    for cell in study.cells:
+        per_unit = " ".join(map(str, cell.bytes_per_unit))
+        writer.writerow([*(getattr(cell, name) for name in names), per_unit, off_budget(cell, study)])
+    return text.getvalue()
+
+
+def heatmap_png(study: StudyResult) -> bytes:
+    """Returns the heat map of BPB, splitters by languages, as PNG."""
+    comparison = Comparison(study)
+    most, languages = sections.most(comparison), comparison.languages
+    tiles = []
+    for arm in comparison.arms:
+        cells = [sections.heat_cell(comparison, comparison.groups[arm, language], most) for language in languages]
+        tiles.append([figures.Tile(cell.lines, cell.colour or figures.NO_RESULT, cell.best) for cell in cells])
+    note = "BPB, lower is better; ± half of the range over n seeds; colour: % above the best of the language"
+    note += f"\n{sentences.NOT_APART} not told apart by the seeds"
+    if study.reference:
+        note += f"; ref: to {study.reference}"
+    return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)
+
+
+def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
+    about = comparison.study.description
+    return [
+        *([Text(about)] if about else []),
+        Text(f"{sentences.headline(comparison)} {sentences.caveats(comparison)}".strip(), "answer"),
+        Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
+        *sections.heat(comparison),
+        *sections.parallel_bits(comparison),
+        *sections.scatter(comparison, pictures),
+        *sections.curves(comparison, pictures),
+        *sections.cost(comparison),
+        *sections.examples(comparison),
+        *sections.making(comparison),
+    ]

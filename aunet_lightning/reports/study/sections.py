@@ -1,0 +1,325 @@
+"""The sections of a study's report, as blocks in reading order."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from aunet_lightning.reports import pictures
+from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study.page import (
+    Block,
+    Cell,
+    Heading,
+    Items,
+    Key,
+    Pictures,
+    Sentence,
+    Table,
+    Text,
+    Verbatim,
+)
+from aunet_lightning.reports.study.sentences import number, percent
+from aunet_lightning.reports.study.statistics import (
+    ENGLISH,
+    Arm,
+    Comparison,
+    Group,
+    finished,
+    mean_curve,
+    off_budget,
+    parallel,
+    relative,
+    told_apart,
+)  # fmt: skip
+from aunet_lightning.study.results import Example
+
+COLUMNS = 10  # languages in a table: what fits on A4
+TOLERANCE = 2.0  # % that a cell may be off its budget without a warning
+_ELSEWHERE = Text("(Pictures are in report.html.)")
+_COSTS = {
+    "bytes_per_second": "bytes/s", "parameters": "parameters", "flops_per_byte": "FLOPs per byte", "flops": "FLOPs",
+    "bytes_seen": "bytes seen",
+}  # fmt: skip
+
+
+def most(comparison: Comparison) -> float:
+    """Returns the difference to the best, in %, at which the colours end."""
+    rankings = [comparison.ranking(language) for language in comparison.languages]
+    return figures.scale([relative(group.mean, ranking[0].mean) for ranking in rankings for group in ranking[1:]])
+
+
+def heat_cell(comparison: Comparison, group: Group, most: float) -> Cell:
+    """Returns a cell of the heat map; `most` is where the colours end, in %."""
+    if not group.values:
+        return Cell([group.trouble], missing=True)
+    best = comparison.ranking(group.language)[0]
+    above = relative(group.mean, best.mean)
+    half = f"±{group.range / 2:.3f} n={len(group.values)}" if group.range is not None else "n=1"
+    lines = [sentences.bpb(group.mean), half, "best" if group is best else _marked(percent(above), group, best)]
+    reference = comparison.reference(group)
+    if reference is group:
+        lines.append("ref")
+    elif reference is not None:
+        lines.append(_marked(f"{percent(relative(group.mean, reference.mean))} ref", group, reference))
+    return Cell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
+
+
+def _marked(text: str, a: Group, b: Group) -> str:
+    return f"{text} {sentences.NOT_APART}" if told_apart(a, b) is False else text
+
+
+def heat(comparison: Comparison) -> list[Block]:
+    """Returns the heat map as tables, and what its signs mean."""
+    end = most(comparison)
+    blocks: list[Block] = [Heading("BPB by splitter and language")]
+    for languages in _chunks(comparison.languages):
+        rows: list[list[str | Cell]] = [
+            [comparison.label(arm), *(heat_cell(comparison, comparison.groups[arm, lang], end) for lang in languages)]
+            for arm in comparison.arms
+        ]
+        blocks.append(Table(["splitter", *languages], rows, "heat"))
+    steps = [(figures.shade(end * part, end), percent(end * part)) for part in (0.25, 0.5, 0.75)]
+    key = Key(
+        [
+            (figures.shade(0, end), "0 %"),
+            *steps,
+            (figures.shade(end, end), f"{percent(end)} or more"),
+            (figures.NO_RESULT, "no result"),
+        ]
+    )
+    return [*blocks, key, *(Text(sentence, "note") for sentence in sentences.rule(comparison)), *_mixes(comparison)]
+
+
+def _mixes(comparison: Comparison) -> list[Block]:
+    """The BPB of each language in the text of cells that have several."""
+    rows: list[list[str | Cell]] = []
+    mixed = {c.language for c in comparison.study.cells if finished(c) and len(c.bpb_by_language) > 1}
+    inside = sorted({name for c in comparison.study.cells if c.language in mixed for name in c.bpb_by_language})
+    for mix in (language for language in comparison.languages if language in mixed):
+        rows.append([mix])
+        for arm in comparison.arms:
+            done = comparison.groups[arm, mix].done
+            values = [[c.bpb_by_language[name] for c in done if name in c.bpb_by_language] for name in inside]
+            rows.append([comparison.label(arm), *map(_spread, values)])
+    if not rows:
+        return []
+    tables = []
+    for names in _chunks(inside):
+        columns = [0, *(1 + inside.index(name) for name in names)]
+        tables.append(
+            Table(["splitter", *names], [row if len(row) == 1 else [row[i] for i in columns] for row in rows])
+        )
+    return [Heading("BPB by language in mixed text", 3), *tables]
+
+
+def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
+    return [languages[i : i + COLUMNS] for i in range(0, len(languages), COLUMNS)]
+
+
+def parallel_bits(comparison: Comparison) -> list[Block]:
+    """Returns the bits of a parallel text relative to English, or the sentence why there are none."""
+    rows, heading = parallel(comparison), Heading("Parallel bits")
+    if not rows:
+        why = "at least two languages, English (en) one of them, with the bits of the same documents and the same seed"
+        return [heading, Text(f"Not here, for they need {why}; no splitter has that.")]
+    languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
+    tables: list[Block] = []
+    for some in _chunks([language for language in languages if language != ENGLISH]):
+        body: list[list[str | Cell]] = []
+        for row in rows:
+            span = sorted({min(row.documents), max(row.documents)})
+            english = [number(fmean(row.english), "bit"), "–".join(map(str, span))]
+            body.append(
+                [comparison.label(row.arm), *english, *(_spread(row.ratios.get(language, [])) for language in some)]
+            )
+        tables.append(Table(["splitter", "English", "documents", *some], body))
+    note = (
+        "Total bits for the same content, relative to English under the same splitter and seed: 1.20 means that the "
+        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those that every "
+        "language of that splitter and seed has; where their number differs between splitters, so does the text. The "
+        "English column has the total itself, by which all of a row is divided."
+    )
+    return [heading, *tables, Text(note, "note")]
+
+
+def _spread(values: Sequence[float]) -> Cell:
+    """The mean over seeds, and half of the range."""
+    if not values:
+        return Cell(["–"], missing=True)
+    half = f"±{(max(values) - min(values)) / 2:.3f} n={len(values)}" if len(values) > 1 else "n=1"
+    return Cell([f"{fmean(values):.3f}", half])
+
+
+def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
+    """Returns BPB against bytes per unit, a panel per language."""
+
+    def series(k: int, arm: Arm, group: Group) -> figures.Series:
+        measured = [cell.bytes_per_unit[0] for cell in group.done if cell.bytes_per_unit]
+        x = fmean(measured) if measured else math.nan
+        bar = [(x, min(group.values)), (x, max(group.values))]
+        main = [(x, group.mean)] if math.isfinite(x) else []
+        return figures.Series(k, comparison.label(arm), main, [bar], arm.splitter == comparison.study.reference)
+
+    note = (
+        "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. A model without units is left "
+        "out. Bars reach from the lowest to the highest seed."
+    )
+    panels = _panels(comparison, "units", series, figures.scatter, "bytes per unit") if pictures else _ELSEWHERE
+    return [Heading("BPB against bytes per unit"), panels, Text(note, "note")]
+
+
+def curves(comparison: Comparison, pictures: bool) -> list[Block]:
+    """Returns BPB over FLOPs, a panel per language."""
+
+    def series(k: int, arm: Arm, group: Group) -> figures.Series:
+        found = [cell.curve for cell in group.done if cell.curve]
+        thin = [[(point.flops, point.bpb) for point in curve] for curve in found] if len(found) > 1 else []
+        reference = arm.splitter == comparison.study.reference
+        return figures.Series(k, comparison.label(arm), mean_curve(found), thin, reference)
+
+    note = (
+        "BPB on validation text over FLOPs spent on training. Thick: mean over seeds at the steps that all have; thin: "
+        "each seed. Cells that did not finish are left out. Curves are shown from where they are at a fifth of the "
+        "FLOPs; what lies above is cut off."
+    )
+    panels = _panels(comparison, "curve", series, figures.curves, "FLOPs") if pictures else _ELSEWHERE
+    return [Heading("Learning curves"), panels, Text(note, "note")]
+
+
+def _panels(
+    comparison: Comparison,
+    name: str,
+    series: Callable[[int, Arm, Group], figures.Series],
+    draw: Callable[[str, Sequence[figures.Series], str, str], str],
+    x: str,
+) -> Block:
+    panels = []
+    for i, language in enumerate(comparison.languages):
+        groups = [(k, arm, comparison.groups[arm, language]) for k, arm in enumerate(comparison.arms)]
+        svg = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
+        if svg:
+            panels.append((language, svg))
+    return Pictures(panels) if panels else Text("No cell has the numbers for this picture.")
+
+
+def cost(comparison: Comparison) -> list[Block]:
+    """Returns what each splitter cost in each language, and who is off the budget."""
+    study = comparison.study
+    rows: list[list[str]] = []
+    header = ("splitter", *_COSTS.values(), "bytes per unit", "off budget")
+    far = []
+    for language in comparison.languages:
+        rows.append([language])
+        for arm in comparison.arms:
+            group = comparison.groups[arm, language]
+            if not group.values:
+                rows.append([comparison.label(arm), group.trouble, *["–"] * 6])
+                continue
+            means = [_mean([getattr(cell, name) for cell in group.done]) for name in _COSTS]
+            units = [list(map(float, level)) for level in zip(*(c.bytes_per_unit for c in group.done), strict=False)]
+            per_unit = " · ".join(f"{fmean(level):.2f}" for level in units) or "–"
+            off = [value for cell in group.done if (value := off_budget(cell, study)) is not None]
+            worst = max(off, key=abs, default=float("nan"))
+            if abs(worst) > TOLERANCE:
+                far.append(f"{comparison.label(arm)} in {language} ({percent(worst)})")
+            rows.append([comparison.label(arm), *map(number, means), per_unit, percent(worst)])
+    note = (
+        "Means over seeds. Bytes per unit: of each stage above the first. Off budget: by how much what the cell spent "
+        f"differs from its budget of {sentences.budget(study.match_by, study.budget)}, of the seed farthest off."
+    )
+    if study.match_by == "seconds":
+        note += " Seconds are bytes seen ÷ bytes per second, so without validation."
+    blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
+    if far:
+        warning = (
+            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not for the same cost."
+        )
+        blocks.append(Text(warning, "warning"))
+    return [*blocks, Table(header, rows), Text(note, "note")]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+class _Placed:
+    """The levels of one sentence, as pictures.py reads them."""
+
+    def __init__(self, example: Example, stages: int) -> None:
+        self._levels = np.array(example.levels, dtype=np.uint8)
+        self.depth = max(stages - 1, int(self._levels.max(initial=0)), 1)
+
+    def levels(self, data: bytes) -> np.ndarray:
+        return self._levels
+
+
+def examples(comparison: Comparison) -> list[Block]:
+    """Returns the sentences of each language, with a line per splitter."""
+    blocks: list[Block] = []
+    for language in comparison.languages:
+        groups = [comparison.groups[arm, language] for arm in comparison.arms]
+        found = {
+            (group.arm, example.text): example
+            for group in groups
+            for cell in reversed(group.cells)  # of the lowest seed that has it
+            for example in cell.examples
+        }
+        sentences: list[Block] = []
+        for text in dict.fromkeys(text for _, text in found):
+            drawn = [(group.arm, found[group.arm, text]) for group in groups if (group.arm, text) in found]
+            sentences.append(Sentence(language, [_drawn(comparison, arm, example) for arm, example in drawn]))
+        blocks += [Heading(language, 3), *sentences] if sentences else []
+    note = (
+        "Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above "
+        f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character on whose "
+        "last byte its boundary falls. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
+        "the lowest."
+    )
+    return [
+        Heading("Example sentences"),
+        *(blocks or [Text("No cell has any.")]),
+        *([Text(note, "note")] if blocks else []),
+    ]
+
+
+def _drawn(comparison: Comparison, arm: Arm, example: Example) -> tuple[str, str, str, str]:
+    data, stack = example.text.encode("utf-8", "surrogateescape"), _Placed(example, arm.stages)
+    if len(example.levels) != len(data):
+        wrong = f"{len(example.levels)} levels do not fit a text of {len(data)} bytes"
+        return comparison.label(arm), "", wrong, wrong
+    per_unit = " · ".join(f"{value:.1f}" for value in pictures.bytes_per_unit(data, stack))
+    return comparison.label(arm), per_unit, pictures._units(data, stack), pictures.as_line(data, stack)
+
+
+def making(comparison: Comparison) -> list[Block]:
+    """Returns what was held equal, what failed, and where the numbers come from."""
+    study = comparison.study
+    equal = Items([("", sentence) for sentence in study.equal or [sentences.matching(comparison)]])
+    blocks: list[Block] = [
+        Heading("How it was made"),
+        Heading("What was held equal, and what made up the rest", 3),
+        equal,
+    ]
+    blocks.append(Heading("Cells without a result", 3))
+    rows: list[list[str | Cell]] = []
+    for cell in study.cells:
+        if not finished(cell):
+            status = cell.status if cell.status != "done" else "no BPB"
+            where = [cell.name, cell.splitter, cell.language, str(cell.stages), str(cell.seed), status]
+            rows.append([*where, cell.error, cell.folder])
+    header = ["cell", "splitter", "language", "stages", "seed", "status", "error", "folder"]
+    blocks.append(Table(header, rows, "wordy") if rows else Text("None."))
+    if again := comparison.repeated():
+        warning = f"{again} cells repeat the splitter, language, stages and seed of another one; each counts as a seed."
+        blocks.append(Text(warning, "warning"))
+    facts = (
+        ("Command:", study.command),
+        ("Commit:", study.commit),
+        ("Hardware:", study.hardware),
+        ("Date:", study.date),
+    )
+    blocks += [Heading("Where and when", 3), Items([(name, text or "not recorded") for name, text in facts])]
+    return [*blocks, *([Verbatim(study.grid, "The grid (YAML)")] if study.grid.strip() else [])]

@@ -1,0 +1,186 @@
+"""What a study's numbers say: means and spreads over seeds, who is best, and which differences the seeds tell apart."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import NamedTuple
+
+from aunet_lightning.study.results import CellResult, Point, StudyResult
+
+ENGLISH = "en"  # what parallel bits are relative to
+# Of two splitters that are equally good: how often `told_apart` says otherwise, by the number of seeds of each. For
+# normally distributed runs; one third is exact, the others were simulated.
+FALSE_ALARMS = {2: 1 / 3, 3: 0.094, 4: 0.024, 5: 0.006}
+
+
+class Arm(NamedTuple):
+    """What is compared in a language: a splitter at a number of stages."""
+
+    splitter: str
+    stages: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of an arm in a language, one per seed."""
+
+    arm: Arm
+    language: str
+    cells: Sequence[CellResult]  # by seed
+
+    @cached_property
+    def done(self) -> list[CellResult]:
+        """Returns the cells that have a BPB."""
+        return [cell for cell in self.cells if finished(cell)]
+
+    @cached_property
+    def values(self) -> list[float]:
+        """Returns the BPB of each such cell."""
+        return [cell.bpb for cell in self.done if cell.bpb is not None]
+
+    @property
+    def mean(self) -> float:
+        """Returns the mean BPB over seeds; nan without one."""
+        return fmean(self.values) if self.values else math.nan
+
+    @property
+    def range(self) -> float | None:
+        """Returns max − min of the BPB over seeds; None with fewer than two, where no spread is known."""
+        return max(self.values) - min(self.values) if len(self.values) > 1 else None
+
+    @property
+    def trouble(self) -> str:
+        """Returns what is missing, as `failed` or `1 of 2 failed`; empty where nothing is."""
+        if not self.cells:
+            return "not run"
+        words = [cell.status if cell.status != "done" else "no BPB" for cell in self.cells if not finished(cell)]
+        parts = []
+        for word in dict.fromkeys(words):
+            count = words.count(word)
+            parts.append(word if count == len(self.cells) else f"{count} of {len(self.cells)} {word}")
+        return ", ".join(parts)
+
+
+def finished(cell: CellResult) -> bool:
+    """Returns whether the cell was trained to its end and has a BPB that is a number."""
+    return cell.status == "done" and cell.bpb is not None and math.isfinite(cell.bpb)
+
+
+def told_apart(a: Group, b: Group) -> bool | None:
+    """Returns whether the means of two groups differ by more than half of the sum of their ranges over seeds; None
+    where either has fewer than two seeds."""
+    if a.range is None or b.range is None:
+        return None
+    return abs(a.mean - b.mean) > (a.range + b.range) / 2
+
+
+def relative(value: float, to: float) -> float:
+    """Returns by how many % `value` is above `to`; nan where that is not defined."""
+    return 100 * (value / to - 1) if to > 0 else math.nan
+
+
+class Comparison:
+    """A study's cells in order: arms and languages as the YAML has them, each splitter by stages."""
+
+    def __init__(self, study: StudyResult) -> None:
+        self.study = study
+        splitters = list(dict.fromkeys([*study.splitters, *(cell.splitter for cell in study.cells)]))
+        run = {Arm(cell.splitter, cell.stages) for cell in study.cells}
+        idle = {Arm(splitter, 0) for splitter in splitters} - {Arm(arm.splitter, 0) for arm in run}  # without any cell
+        self.arms = sorted(run | idle, key=lambda arm: (splitters.index(arm.splitter), arm.stages))
+        self._several = {splitter for splitter in splitters if sum(arm.splitter == splitter for arm in self.arms) > 1}
+        self.languages = list(dict.fromkeys([*study.languages, *(cell.language for cell in study.cells)]))
+        found: dict[tuple[Arm, str], list[CellResult]] = {(a, lang): [] for a in self.arms for lang in self.languages}
+        for cell in study.cells:
+            found[Arm(cell.splitter, cell.stages), cell.language].append(cell)
+        self.groups: Mapping[tuple[Arm, str], Group] = {
+            (arm, language): Group(arm, language, sorted(cells, key=lambda cell: cell.seed))
+            for (arm, language), cells in found.items()
+        }
+
+    def label(self, arm: Arm) -> str:
+        """Returns the splitter's name, with the number of stages where it has several."""
+        return f"{arm.splitter} · {arm.stages} stages" if arm.splitter in self._several else arm.splitter
+
+    def ranking(self, language: str) -> list[Group]:
+        """Returns the groups of a language that have a BPB, the lowest mean first."""
+        groups = (self.groups[arm, language] for arm in self.arms)
+        return sorted((group for group in groups if group.values), key=lambda group: group.mean)
+
+    def reference(self, group: Group) -> Group | None:
+        """Returns the reference's group in that language: with as many stages, or else the only one with a BPB; None
+        without such a one."""
+        of_reference = {
+            arm.stages: self.groups[arm, group.language]
+            for arm in self.arms
+            if arm.splitter == self.study.reference and self.groups[arm, group.language].values
+        }
+        if len(of_reference) == 1:
+            return next(iter(of_reference.values()))
+        return of_reference.get(group.arm.stages)
+
+    def seeds(self) -> list[int]:
+        """Returns the numbers of seeds that groups with a BPB have, each once, the fewest first."""
+        return sorted({len(group.values) for group in self.groups.values() if group.values})
+
+    def repeated(self) -> int:
+        """Returns how many cells have the splitter, stages, language and seed of another one."""
+        return len(self.study.cells) - len({(c.splitter, c.stages, c.language, c.seed) for c in self.study.cells})
+
+
+def off_budget(cell: CellResult, study: StudyResult) -> float | None:
+    """Returns by how many % what was spent on a cell is above the budget; None where it is not known. Seconds are
+    bytes seen ÷ bytes per second, so without validation."""
+    spent: float | None = None
+    if study.match_by == "flops":
+        spent = cell.flops
+    elif study.match_by == "bytes":
+        spent = cell.bytes_seen
+    elif study.match_by == "seconds" and cell.bytes_seen is not None and cell.bytes_per_second:
+        spent = cell.bytes_seen / cell.bytes_per_second
+    if spent is None or not math.isfinite(spent) or not study.budget > 0:
+        return None
+    return relative(spent, study.budget)
+
+
+def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
+    """Returns the mean (FLOPs, BPB) over seeds, at each step that all curves have."""
+    by_step = [{point.step: point for point in curve if math.isfinite(point.bpb)} for curve in curves]
+    if not by_step:
+        return []
+    common = sorted(set.intersection(*(set(points) for points in by_step)))
+    return [(fmean(p[step].flops for p in by_step), fmean(p[step].bpb for p in by_step)) for step in common]
+
+
+class Parallel(NamedTuple):
+    """Parallel bits of an arm; lists have a value per seed."""
+
+    arm: Arm
+    documents: list[int]  # that every language has
+    english: list[float]  # total bits of them in English
+    ratios: dict[str, list[float]]  # language → total bits ÷ English's
+
+
+def parallel(comparison: Comparison) -> list[Parallel]:
+    """Returns the parallel bits of each arm that has them in English and another language, for the same seed and the
+    same documents."""
+    rows = []
+    for arm in comparison.arms:
+        row = Parallel(arm, [], [], {})
+        cells = [cell for language in comparison.languages for cell in comparison.groups[arm, language].done]
+        for seed in sorted({cell.seed for cell in cells}):
+            bits = {cell.language: cell.parallel_bits for cell in cells if cell.seed == seed and cell.parallel_bits}
+            shared = set.intersection(*(set(of) for of in bits.values())) if bits else set()
+            common = [document for document in shared if all(math.isfinite(of[document]) for of in bits.values())]
+            totals = {language: math.fsum(of[document] for document in common) for language, of in bits.items()}
+            if len(bits) < 2 or not totals.get(ENGLISH, 0) > 0:
+                continue
+            row.documents.append(len(common))
+            row.english.append(totals[ENGLISH])
+            for language, total in totals.items():
+                row.ratios.setdefault(language, []).append(total / totals[ENGLISH])
+        if row.english:
+            rows.append(row)
+    return rows

@@ -1,0 +1,88 @@
+"""How well units agree with the words that people mark, where a script has no blanks to mark them.
+
+Two sources: zero-width spaces in the text itself (Khmer, from interfaces), and ICU's dictionaries
+(Chinese, Japanese, Thai, Lao, Khmer, Burmese; the optional package `icu4py`). This describes a rule; it is no goal.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import regex
+
+from aunet_lightning.reports.pictures import Levels
+
+ZERO_WIDTH_SPACE = "\u200b"
+DICTIONARY_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")  # in ICU
+FEWEST = 3  # zero-width spaces between letters, for a text to count as one whose words are marked
+
+_LETTER = regex.compile(r"[\p{L}\p{M}\p{N}]")
+_MARKED = regex.compile(rf"(?<=[\p{{L}}\p{{M}}]){ZERO_WIDTH_SPACE}(?=\p{{L}})")
+
+
+class Agreement(NamedTuple):
+    """Shares of begins of units that begin a word, and of begins of words that begin a unit."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+class Marked(NamedTuple):
+    text: str
+    begins: frozenset[int]  # of words, as indices of characters
+
+
+def marked(text: str, language: str) -> Marked | None:
+    """Returns the text without zero-width spaces and where its words begin, or None if nothing marks them.
+
+    Raises ModuleNotFoundError where the language needs icu4py and it is not installed.
+    """
+    if len(_MARKED.findall(text)) >= FEWEST:
+        return _from_zero_width_spaces(text)
+    locale = language.replace("_", "-").split("-")[0]
+    if locale in DICTIONARY_LANGUAGES:
+        return _from_dictionary(text.replace(ZERO_WIDTH_SPACE, ""), locale)
+    return None
+
+
+def _from_zero_width_spaces(text: str) -> Marked:
+    plain: list[str] = []
+    begins: set[int] = set()
+    for part in text.split(ZERO_WIDTH_SPACE):
+        begins.add(len(plain))
+        plain += part
+    begins |= {place + 1 for place, character in enumerate(plain) if character.isspace()}
+    return Marked("".join(plain), _at_letters(plain, begins))
+
+
+def _from_dictionary(text: str, locale: str) -> Marked:
+    from icu4py.breakers import WordBreaker
+
+    units = np.cumsum([0, *(len(character.encode("utf-16-le")) // 2 for character in text)])  # ICU counts in UTF-16
+    begins = np.searchsorted(units, [begin for begin, _ in WordBreaker(text, locale).segments()])
+    return Marked(text, _at_letters(text, begins.tolist()))
+
+
+def _at_letters(text: Sequence[str], begins: Iterable[int]) -> frozenset[int]:
+    """Moves each begin over blanks and punctuation to the letter or digit that follows, and leaves out the first word,
+    which every rule gets right."""
+    letters = np.array([_LETTER.match(character) is not None for character in text], bool)
+    places = np.append(np.flatnonzero(letters), len(letters))
+    moved = {int(places[np.searchsorted(places, begin)]) for begin in begins if begin <= len(letters)}
+    return frozenset(moved - {int(places[0]), len(letters)})
+
+
+def agreement(documents: Iterable[Marked], stack: Levels) -> Agreement | None:
+    """Returns how the units of stage 2 agree with the documents' words, all taken together; None without words."""
+    hits = found = wanted = 0
+    for text, begins in documents:
+        ends = np.cumsum([len(character.encode()) for character in text], dtype=int) - 1
+        boundary = stack.levels(text.encode()) > 0
+        # A unit begins at the character that carries its boundary; inside a character it is that character's.
+        units = _at_letters(text, np.searchsorted(ends, np.flatnonzero(boundary)).tolist())
+        hits, found, wanted = hits + len(units & begins), found + len(units), wanted + len(begins)
+    if not wanted:
+        return None
+    precision, recall = hits / max(found, 1), hits / wanted
+    return Agreement(precision, recall, 2 * hits / (found + wanted))

@@ -1,0 +1,1 @@
+"""What a study runs: cells, sizes, processes and results."""

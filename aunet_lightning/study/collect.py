@@ -1,0 +1,147 @@
+"""From the folders of a study's runs to its results."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aunet_lightning.study.grid import Match, Study
+from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
+from aunet_lightning.study.running import DONE, FAILED, is_done, last_error
+from aunet_lightning.study.sizing import Sized
+from aunet_lightning.tracking.mlflow_logger import commit
+from aunet_lightning.tracking.names import metric_name
+from aunet_lightning.tracking.run_folder import RunFolder
+
+BPB_OF = "val/bpb_"  # and a language
+
+
+def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
+    """Returns what there is of the study so far."""
+    return StudyResult(
+        name=study.study,
+        description=" ".join(study.description.split()),
+        cells=[_cell(one) for one in sized],
+        splitters=list(study.splitters),
+        languages=list(study.languages),
+        match_by=study.match.by,
+        budget=study.match.budget,
+        adjust=study.match.adjust,
+        reference=study.reference or "",
+        equal=_equal(study, study.match),
+        command=command,
+        commit=", ".join(sorted({_commit(one) for one in sized if is_done(one)})) or commit(),
+        hardware=hardware(),
+        date=time.strftime("%Y-%m-%d"),
+        grid=grid,
+    )
+
+
+def _cell(sized: Sized) -> CellResult:
+    cell, folder = sized.cell, sized.folder
+    known: dict[str, Any] = {
+        "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
+        "seed": cell.seed, "folder": str(folder), "parameters": sized.parameters,
+    }  # fmt: skip
+    if not is_done(sized):
+        if (folder / FAILED).exists():
+            return CellResult(**known, status="failed", error=last_error(folder))
+        return CellResult(**known, status="stopped" if (folder / "metrics.jsonl").exists() else "waiting")
+    last: dict[str, float] = {}
+    curve = []
+    for step, metrics in _points(folder / "metrics.jsonl"):
+        last |= metrics
+        if "val/bpb" in metrics:
+            curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"]))
+    rates = [last[f"val/bytes_per_unit_stage{s + 2}"] for s in range(cell.stages - 1)]
+    if "val/bytes_per_token" in last:
+        rates = [last["val/bytes_per_token"]]
+    return CellResult(
+        **known,
+        status="done",
+        bpb=last["val/bpb"],
+        bpb_by_language={label: last[name] for name, label in _labels(folder, last).items()},
+        curve=curve,
+        bytes_per_unit=rates,
+        bytes_per_second=last["bytes_seen"] / last["perf/training_seconds"],
+        bytes_seen=last["bytes_seen"],
+        flops=last["flops"],
+        flops_per_byte=last["flops"] / last["bytes_seen"],
+        parallel_bits=_bits(folder / "predictions.jsonl") if cell.parallel else {},
+        examples=_examples(folder / "units.json"),
+    )
+
+
+def _labels(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the languages that were validated on, by the name of their metric."""
+    data = RunFolder(folder).data
+    of_val = json.loads(data.read_text(encoding="utf-8")).get("val", {}) if data.exists() else {}
+    labels = {BPB_OF + metric_name(label): label for label in of_val.get("languages", [])}
+    return {name: labels.get(name, name.removeprefix(BPB_OF)) for name in metrics if name.startswith(BPB_OF)}
+
+
+def _commit(sized: Sized) -> str:
+    return str(json.loads((sized.folder / DONE).read_text(encoding="utf-8")).get("commit", "unknown"))
+
+
+def _points(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        point = json.loads(line)
+        yield point["step"], point["metrics"]
+
+
+def _bits(path: Path) -> dict[str, float]:
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {line["id"]: line["bits"] for line in lines}
+
+
+def _examples(path: Path) -> list[Example]:
+    return [Example(one["text"], one["levels"]) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _equal(study: Study, match: Match) -> list[str]:
+    """What cells have in common, and what makes up the difference, in sentences."""
+    spent = {
+        "flops": f"{match.budget:.3g} training FLOPs, forward and backward, of the units that there really were",
+        "bytes": f"{match.budget:.3g} bytes of training text",
+        "seconds": f"{match.budget:g} seconds of training (reading and splitting too, start-up and validation not)",
+    }[match.by]
+    made_up = {
+        "bytes": "Splitters whose units cost more per byte read less text, and the other way round."
+        if match.by == "flops"
+        else "Splitters whose units cost more per byte spend more FLOPs, and the other way round."
+        if match.by == "bytes"
+        else "Slower models read less text.",
+        "trunk_layers": "The trunk's layers make up for what units cost, so that all read about the same text.",
+        "trunk_dim": "The trunk's width makes up for what units cost, so that all read about the same text.",
+    }[match.adjust]
+    return [
+        f"Every cell spends {spent}.",
+        made_up,
+        f"Of one language, all cells read from the same documents, those of a seed in the same order, and each as "
+        f"far as its budget goes; seeds are {', '.join(map(str, study.seeds))}.",
+        "Learning rate, warm-up steps and rows per batch are the same for all cells unless the grid says otherwise; "
+        "parameters and numbers of steps are not.",
+        "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), and "
+        "leaves the end of document out, of BPE too.",
+    ]
+
+
+def hardware() -> str:
+    """Returns what this machine computes with, in words."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if "model name" in line
+        ]
+        model = names[0] if names else model
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"{os.cpu_count()} cores of {model}{', ' + ', '.join(gpus) if gpus else ''}; torch {torch.__version__}"

@@ -1,0 +1,1 @@
+"""How a rule runs, over a whole text and byte by byte."""

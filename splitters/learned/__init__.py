@@ -1,0 +1,1 @@
+"""Splitters that are trained: options, networks and teachers."""

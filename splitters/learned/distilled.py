@@ -1,0 +1,55 @@
+"""A student of any other rule, also of one that looks ahead: the student is causal."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from splitters.contract import LearnedSplitter, Splitter, Teacher, flag, number
+from splitters.learned.teachers import resolve_teacher
+from splitters.registry import Spec, register
+
+if TYPE_CHECKING:
+    from splitters.learned.networks import StudentNetwork
+
+
+@register("distilled")
+class Distilled(LearnedSplitter):
+    """A boundary where a small network on the hidden states expects one of the teacher, which may look ahead.
+
+    Args:
+        teacher: a splitter or teacher, by name or {name: …, option: …}
+        alpha: weight of the cross-entropy against the teacher
+        balance: how far rarer boundaries count more: 0 not at all, 1 as much as all other positions together
+        teacher_steps: for so many training steps the model pools at the teacher's boundaries; with a teacher that
+            looks ahead, the training loss leaks until then
+        detach: whether the network only reads the hidden states, and does not shape them
+    """
+
+    source = "after the supervised boundary predictors of Nawrot et al., arXiv 2211.09761"
+
+    def __init__(
+        self,
+        teacher: Spec | Teacher = "script_aware",
+        alpha: float = 1.0,
+        balance: float = 0.5,
+        teacher_steps: int = 0,
+        detach: bool = False,
+    ) -> None:
+        self.alpha = number("distilled", "alpha", alpha, 0, above=True)
+        self.balance = number("distilled", "balance", balance, 0, most=1)
+        self.detach = flag("distilled", "detach", detach)
+        self._spec = teacher
+        if isinstance(teacher_steps, bool) or not isinstance(teacher_steps, int) or teacher_steps < 0:
+            raise ValueError(f"distilled: teacher_steps is {teacher_steps!r}, it must be a whole number, 0 or more")
+        self.teacher_steps = teacher_steps
+
+    @cached_property
+    def teacher(self) -> Splitter | Teacher:
+        """The teacher, looked up when training asks for it: a trained student does without."""
+        return resolve_teacher(self._spec)
+
+    def predictor(self, dim: int) -> StudentNetwork:
+        from splitters.learned.networks import StudentNetwork
+
+        return StudentNetwork(dim, self.alpha, self.balance, self.detach)

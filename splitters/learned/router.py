@@ -1,0 +1,54 @@
+"""H-Net's dynamic chunking: boundaries trained end to end with the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from splitters.contract import LearnedSplitter, flag, number
+from splitters.registry import register
+
+if TYPE_CHECKING:
+    from splitters.learned.networks import RouterNetwork
+
+
+@register("router")
+class Router(LearnedSplitter):
+    """A boundary where a position's projected vector is unlike that of the one before it, trained with the model.
+
+    p = (1 - cosine) / 2, shifted by one learned bias; a boundary where p > 0.5.
+
+    Args:
+        bytes_per_unit: N, the mean length of units that the ratio loss pulls to
+        alpha: weight of the ratio loss (published: 0.03, for runs that are far longer)
+        control: how fast the bias follows the rate: by so much log-odds a training step for each e-fold that the
+            batch had too few or too many boundaries; 0 leaves the rate to the ratio loss, as published
+        smoothing: whether a unit's vector on the way back is mixed with those before it, by its p
+        straight_through: whether the decision's confidence gets a gradient through the vectors on the way back
+        calibrate: whether the first training batch sets the bias so that the rate begins near N; otherwise it begins
+            at about two positions a unit
+    """
+
+    source = "H-Net's dynamic chunking, arXiv 2507.07955"
+    bytes_per_unit: float
+
+    def __init__(
+        self,
+        bytes_per_unit: float = 6.0,
+        alpha: float = 0.5,
+        control: float = 0.1,
+        smoothing: bool = True,
+        straight_through: bool = True,
+        calibrate: bool = True,
+    ) -> None:
+        self.bytes_per_unit = number("router", "bytes_per_unit", bytes_per_unit, 1, above=True)
+        self.alpha, self.control = number("router", "alpha", alpha, 0), number("router", "control", control, 0)
+        self.smoothing = flag("router", "smoothing", smoothing)
+        self.straight_through = flag("router", "straight_through", straight_through)
+        self.calibrate = flag("router", "calibrate", calibrate)
+
+    def predictor(self, dim: int) -> RouterNetwork:
+        from splitters.learned.networks import RouterNetwork
+
+        return RouterNetwork(
+            dim, self.bytes_per_unit, self.alpha, self.control, self.smoothing, self.straight_through, self.calibrate
+        )

@@ -1,0 +1,45 @@
+"""The published rules `word`, `pair` and `quad` of AU-Net, equal to the released ones on text whose
+white space is single blanks, and obeying the prefix law where those do not (they match `\\s` runs and
+line breaks with patterns that wait for the next byte)."""
+
+from splitters.contract import positive
+from splitters.engine.automaton import CharacterRule
+from splitters.registry import register
+
+GROUP = 3  # digits, and punctuation, are cut into groups of up to three characters
+
+
+@register("aunet_word")
+class AUNetWord(CharacterRule):
+    """A boundary at the blank after every `words`-th word, at groups of digits and of punctuation, at line breaks.
+
+    A word is a run of non-blanks. The boundary of a group of 1–3 digits, or of 1–3 characters that are neither
+    blank, letter nor digit, is at its first character, and the line breaks after punctuation belong to it.
+    Letters do not include combining marks, as published.
+
+    `words`: 1 (`word`), 2 (`pair`), 4 (`quad`), or any other positive number.
+    """
+
+    source = "AU-Net, arXiv 2506.14761, as released"
+    classes = (("break", r"[\r\n]"), ("blank", r"\s"), ("letter", r"\p{L}"), ("digit", r"\p{N}"))
+    start = ("blank", 0, 0)  # what stands before, how much of its group, words since the last boundary by words
+
+    def __init__(self, words: int = 1) -> None:
+        self.words = positive("aunet_word", "words", words)
+
+    def step(self, state, kind):
+        before, grouped, words = state
+        if kind in ("blank", "break"):
+            ends_word = before not in ("blank", "closed")
+            words += ends_word
+            fires = ends_word and words == self.words
+            words %= self.words
+            if kind == "break":
+                if before in ("rest", "closed"):  # it belongs to the punctuation before it
+                    return ("closed", 0, words), fires
+                fires = True
+            return ("blank", 0, words), fires
+        if kind in ("digit", "rest"):
+            grouped = grouped % GROUP if kind == before else 0
+            return (kind, grouped + 1, words), grouped == 0
+        return ("letter", 0, words), False  # letters, and invalid bytes

@@ -1,0 +1,54 @@
+"""The rule for mixed text: each script is cut in the way that suits how it is written."""
+
+from typing import ClassVar
+
+from splitters.contract import positive
+from splitters.engine.characters import Classes
+from splitters.registry import register
+from splitters.rules.scripts import IDEOGRAPHIC, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
+from splitters.rules.syllable import CLUSTER, cluster_classes, step_cluster
+from splitters.rules.whitespace import Whitespace
+
+RUNS = ("han", "hiragana", "katakana")
+
+
+@register("script_aware")
+class ScriptAware(Whitespace):
+    """Spaced scripts by words, Han and kana in groups of `n` characters, South-East Asia and Tibet by syllables.
+
+    Words are those of `whitespace`, syllables those of `syllable` (clusters in Thai, Lao, Khmer, Burmese and the like,
+    tsheg in Tibetan). A group ends where the script changes (漢字|かな|ABC), also from a cluster to a word.
+    The boundary falls on the first character of each group or cluster.
+    """
+
+    source = "this project"
+    classes: ClassVar[Classes] = (
+        Whitespace.classes[0],
+        ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),
+        ("voicing", r"[\u3099\u309a\uff9e\uff9f]"),  # on the kana before it
+        ("tone letter", r"[ˇˊˋ˙˪˫]"),  # of Bopomofo, and of other scripts
+        ("kana mark", r"[ー゛゜ｰ〱-〵]"),  # of the kana that stand before
+        ("han", rf"[{with_shared(IDEOGRAPHIC)}--\p{{M}}]"),
+        ("hiragana", r"[\p{Script=Hiragana}&&\p{L}]"),
+        ("katakana", r"[\p{Script=Katakana}&&\p{L}]"),
+        *cluster_classes(any_of(UNSPACED_CLUSTERS)),
+        *Whitespace.classes[2:],
+    )
+
+    def __init__(self, n: int = 2) -> None:
+        self.n = positive("script_aware", "n", n, most=1000)
+
+    def step(self, state, kind):
+        if kind in ("voicing", "tone letter") and state[0] in RUNS:
+            return state, False
+        if (moved := step_cluster(state, kind)) is not None:
+            return moved
+        if kind in ("voicing", "kana mark"):
+            kind = state[0] if state[0] in RUNS else "katakana"
+        if kind in RUNS:
+            before, size = state if state[0] in RUNS else (None, 0)
+            begins = before != kind or size == self.n
+            return (kind, 1 if begins else size + 1), begins
+        if kind in ("letter", "tone letter"):
+            return "letter", state in CLUSTER or state[0] in RUNS
+        return super().step(state, kind)

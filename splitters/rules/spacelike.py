@@ -1,0 +1,57 @@
+"""SpaceByte's rule (arXiv 2404.14408): where a word or a character of another script begins to end.
+
+As published it looks at bytes, so a character of several bytes is cut at its *first* byte, before it
+is known. `align: character` moves these boundaries to its last byte.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from splitters.contract import Splitter, Stepper, one_of
+from splitters.registry import register
+from splitters.rules.utf8_character import AtLastByte
+
+# Neither an ASCII letter or digit nor a UTF-8 continuation byte.
+SPACELIKE = [not (chr(byte).isalnum() if byte < 0x80 else byte < 0xC0) for byte in range(256)]
+
+
+@register("spacelike")
+class Spacelike(Splitter):
+    """A boundary at each spacelike byte after one that is not spacelike.
+
+    Spacelike is all but ASCII letters and digits and UTF-8 continuation bytes. With `align: character` the boundary
+    is at the last byte of that character.
+    """
+
+    source = "SpaceByte, arXiv 2404.14408"
+
+    def __init__(self, align: Literal["byte", "character"] = "byte") -> None:
+        self.align = one_of("spacelike", "align", align, ("byte", "character"))
+        self.rule = AtLastByte(_SpacelikeByte()) if align == "character" else _SpacelikeByte()
+
+    def split(self, data: bytes) -> np.ndarray:
+        return self.rule.split(data)
+
+    def stepper(self) -> Stepper:
+        return self.rule.stepper()
+
+
+class _SpacelikeByte(Splitter):
+    def split(self, data: bytes) -> np.ndarray:
+        spacelike = np.array(SPACELIKE)[np.frombuffer(data, np.uint8)]
+        fires = spacelike.copy()
+        fires[1:] &= ~spacelike[:-1]
+        return fires
+
+    def stepper(self) -> Stepper:
+        return _SpacelikeStepper()
+
+
+class _SpacelikeStepper(Stepper):
+    def __init__(self) -> None:
+        self.before = False
+
+    def push(self, byte: int) -> bool:
+        before, self.before = self.before, SPACELIKE[byte]
+        return self.before and not before
