@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from aunet_lightning.checkpoints.forms import check_contents, check_whole, read_told
-from aunet_lightning.costs.flops import Memory, Precision, memory
+from aunet_lightning.costs import DeviceMemory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError, check_documents
@@ -179,7 +179,7 @@ class Expected(NamedTuple):
     """What a run is going to cost."""
 
     row: RowShape
-    memory: Memory | None  # of a device
+    memory: DeviceMemory | None  # of a device
     problem: str = ""  # why the memory is not known
 
 
