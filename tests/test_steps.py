@@ -13,13 +13,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from aunet_lightning.checkpoints.forms import export, read
+from aunet_lightning.checkpoints.optimizer_state import by_name, by_number, parameter_names
 from aunet_lightning.cli.main import main
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.tracking.run_folder import changes
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named, numbered
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from splitters import Stack
 from tests.conftest import tiny
 from tests.test_runs import SETTINGS, points
@@ -199,16 +200,16 @@ def test_an_optimizers_state_by_name_is_the_same_by_number():
     net(torch.randint(0, 256, (2, 64))).logits.sum().backward()
     optimizer.step()
     state = optimizer.state_dict()
-    by_name = named(state, net, optimizer)
-    assert set(by_name["state"]) <= {f"net.{name}" for name, _ in net.named_parameters()}
+    named = by_name(state, parameter_names(net, optimizer))
+    assert set(named["state"]) <= {f"net.{name}" for name, _ in net.named_parameters()}
     for name, parameter in net.named_parameters():
-        if f"net.{name}" in by_name["state"]:
-            assert by_name["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
+        if f"net.{name}" in named["state"]:
+            assert named["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
     other = adamw(net, OptimizerConfig())
-    other.load_state_dict(by_name)
+    other.load_state_dict(named)
     assert str(other.state_dict()) == str(state)
     with pytest.raises(UserError, match="groups of parameters"):
-        numbered(by_name, ["net.head.weight"])
+        by_number(named, ["net.head.weight"])
 
 
 def test_a_file_of_another_program_is_no_export(tmp_path):
@@ -218,11 +219,11 @@ def test_a_file_of_another_program_is_no_export(tmp_path):
     with pytest.raises(UserError, match="not written by aunet export"):
         read(tmp_path / "other.safetensors")
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:20])
-    with pytest.raises(UserError, match="not a whole one"):
+    with pytest.raises(UserError, match="is incomplete"):
         export(tmp_path / "half.safetensors", tmp_path / "out.safetensors")
     (tmp_path / "half.ckpt").mkdir()
     (tmp_path / "half.ckpt" / "meta.pt").write_text(json.dumps({}))
-    with pytest.raises(UserError, match="not a whole one"):
+    with pytest.raises(UserError, match="is incomplete"):
         read(tmp_path / "half.ckpt")
 
 
