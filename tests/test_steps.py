@@ -1,4 +1,4 @@
-"""Steps that are not finite, and what a run says when it goes on otherwise than it began."""
+"""Non-finite steps, and what a run reports when it continues with other settings."""
 
 import json
 import math
@@ -194,7 +194,7 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, got, strict=True))
 
 
-def test_an_optimizers_state_by_name_is_the_same_by_number():
+def test_an_optimizer_state_by_name_is_the_same_by_number():
     net = AUNet(tiny(3), Stack(["router", "every"]))
     optimizer = adamw(net, OptimizerConfig())
     net(torch.randint(0, 256, (2, 64))).logits.sum().backward()
@@ -212,7 +212,7 @@ def test_an_optimizers_state_by_name_is_the_same_by_number():
         by_number(named, ["net.head.weight"])
 
 
-def test_a_file_of_another_program_is_no_export(tmp_path):
+def test_a_file_of_another_program_is_not_an_export(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -229,7 +229,7 @@ def test_a_file_of_another_program_is_no_export(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [4, 100])
-def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_ended(every, tmp_path):
+def test_a_run_resumes_from_any_checkpoint_as_if_unbroken(every, tmp_path):
     """From one before a validation, after one (the best), between them, and from the end of a shorter run."""
     run = [*RUN, "--trainer.val_check_interval", "4", "--trainer.max_steps"]
     keep = ["--run.keep_last", "99", "--run.keep_best", "99", "--run.checkpoint_every", str(every)]
@@ -254,7 +254,7 @@ def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_ended(every, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [8, 10])
-def test_a_finished_run_goes_on_longer_without_a_gap(first, tmp_path):
+def test_a_finished_run_continues_without_a_gap(first, tmp_path):
     run = [*RUN, "--trainer.val_check_interval", "4", "--run.folder", "longer", "--trainer.max_steps"]
     assert main([*run, str(first)]) == 0
     with pytest.warns(UserWarning, match="the learning rate ends elsewhere"):
