@@ -20,13 +20,14 @@ from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
-from aunet_lightning.data.datamodule import ByteDataModule, Rule
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
 from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError, sentence
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.paths import user_path
-from aunet_lightning.reader.tokens import TokenizerSpec, vocabulary_size
+from aunet_lightning.reader.reader import Rule, vocabulary_size
+from aunet_lightning.reader.tokens import TokenizerSpec
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.run_folder import DEFINING, RunConfig, RunFolder, rule_name, run_name, units_name
@@ -278,7 +279,7 @@ class AUNetCLI(LightningCLI):
         return cast(dict[str, Any], yaml.safe_load(self.dump()))
 
     def _check_depth(self) -> None:
-        rules, stages = len(self.datamodule.rules), len(self.model.config.stages)
+        rules, stages = len(self.datamodule.reader.rules), len(self.model.config.stages)
         if rules != stages - 1:
             raise UserError(
                 f"model.net.stages has {stages} stages, which takes {stages - 1} splitters, but splitter and "
@@ -292,7 +293,7 @@ class AUNetCLI(LightningCLI):
         config, net = self.config_init[self.subcommand], self.model.config
         stages = net.stages
         with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in AUNet(net, self.datamodule.stack).parameters())
+            parameters = sum(parameter.numel() for parameter in AUNet(net, self.datamodule.reader.stack).parameters())
         return {
             "splitter": units_name(self.settings()),
             "upper_splitters": ", ".join(map(rule_name, config["upper_splitters"])) or "none",

@@ -180,7 +180,7 @@ def expect(module: AUNetModule, data: ByteDataModule, trainer: Trainer) -> Expec
     world = trainer.num_devices * trainer.num_nodes
     rows = -(-min(data.batch_rows, data.batches("train").n_rows) // world)
     try:
-        return Expected(row, memory(module.config, row.positions, rows, module.splitters, precision))
+        return Expected(row, memory(module.config, row.positions, rows, data.reader.stack, precision))
     except Exception as error:  # a predictor of one's own may need data where there is none
         return Expected(row, None, describe(error, 100))
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.numbers import Range, check_fields
-from aunet_lightning.reader.model_units import ModelStack
+from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
 from aunet_lightning.reports.pictures import Levels, as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
@@ -104,7 +104,7 @@ class Report(Callback):
         _print(f"{sum(count for _, count in counts):,} parameters: {parts}")
         self._show_cost(trainer, module, data)
         if not module.net.predictors:
-            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.units})
+            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.reader})
             _log_text(trainer, page, "boundaries.html")
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
@@ -154,7 +154,7 @@ class Report(Callback):
             self._show(trainer, module, "val")
         data = _data(trainer)
         module.eval()
-        stack = ModelStack(module.net, data.stack) if module.net.predictors else data.units
+        stack = ModelUnits(module.net, data.reader) if module.net.predictors else data.reader
         texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
         lines = [f"{script:<11} {as_line(text, stack)}" for script, text in texts]
         shown = [{"text": text.decode(), "levels": stack.levels(text).tolist()} for _, text in texts]
@@ -163,8 +163,7 @@ class Report(Callback):
         if self.config.sample_prompts:
             prompts = [prompt.encode() for prompt in self.config.sample_prompts]
             generated = generate(
-                module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature,
-                tokenizer=data.tokenizer,
+                module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature,
             )  # fmt: skip
             samples = [printable(text.decode("utf-8", "replace")) for text in generated]
             _print("\nSamples", *(f"» {sample}" for sample in samples))
@@ -246,7 +245,7 @@ class BoundaryPictures(Callback):
         if each := self.TEXTS // len(texts):  # few scripts: several texts of each
             texts = one_per_script(data.first_texts(part, each), each, self.CHARACTERS)
         pl_module.eval()
-        stack = ModelStack(net, data.stack)
+        stack = ModelUnits(net, data.reader)
         self.drawn[step] = {text.decode(): stack.levels(text).tolist() for _, text in texts}
         pl_module.train()
         here = {f"step {step}": Drawn(stack.depth, self.drawn[step])}
