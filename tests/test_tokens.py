@@ -246,7 +246,7 @@ def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(tmp_pa
     assert main(["fit", *settings, *once]) == 0
     shown = capsys.readouterr().out
     assert "training FLOPs per byte of text: stage1/linear" in shown
-    assert "memory of a device in training" in shown
+    assert "training memory per device" in shown
     checkpoint = "run/checkpoints/last.ckpt"
     assert main(["generate", checkpoint, "--prompt", "All ", "--bytes", "5"]) == 0
     assert capsys.readouterr().out.startswith("All ")

@@ -15,6 +15,7 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
 from splitters import DEFAULT, Splitter, Stack
@@ -27,6 +28,7 @@ LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
 
 
+@effects(workers=Effect.NONE, cache_dir=Effect.NONE)
 class ByteDataModule(LightningDataModule):
     """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
 

@@ -88,7 +88,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path)
-            self.failed = self.broadcast(getattr(self.checkpoint_io, "failed", None))
+            self.failed = self.broadcast(getattr(self.checkpoint_io, "problem", None))
             return
         if self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)

@@ -17,6 +17,7 @@ from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
+from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
@@ -32,6 +33,7 @@ from splitters import Stack
 from splitters.registry import Spec
 
 
+@effects(compile=Effect.ORDER)
 class AUNetModule(LightningModule):
     """Trains an AUNet on batches of ByteDataModule.
 
