@@ -67,9 +67,9 @@ def settings_of(kind: Any, given: Mapping[str, Any], key: str = "") -> Iterator[
 
 
 def _settings(kind: Any, given: Mapping[str, Any], prefix: str, effect: Effect) -> Iterator[tuple[str, Setting]]:
-    known = options_of(kind, effect)
+    known, (of_all, of_some) = options_of(kind, effect), _declared(kind, effect)
     for name in dict.fromkeys([*known, *given]):
-        option = known.get(name, Option(None, effect=_declared(kind, effect)[0]))
+        option = known.get(name, Option(None, effect=of_some.get(name, of_all)))
         key = f"{prefix}.{name}" if prefix else name
         value = given.get(name, None if option.default is REQUIRED else option.default)
         if option.kind is None:

@@ -57,9 +57,9 @@ def validation_is_due(trainer: "Trainer") -> bool:
 
 
 def log_step_metrics(trainer: "Trainer") -> None:
-    """Sends a step's metrics to the loggers at once. Lightning does so after `on_train_batch_end`.
+    """Sends a step's metrics to the loggers at once. Lightning itself does so after `on_train_batch_end`.
 
-    Relies on `_logger_connector.update_train_step_metrics`, which sends nothing a second time.
+    Relies on `_logger_connector.update_train_step_metrics`.
     """
     need(need(trainer, "_logger_connector"), "update_train_step_metrics")()
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.effects import Effect, effects, options_of
+from aunet_lightning.effects import Effect, Option, effects, options_of
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.tracking.names import run_name
@@ -58,7 +58,7 @@ def test_what_defines_a_run():
         "trainer.precision": "32-true",
     }  # fmt: skip
     assert definition({"model": {"net": {"stages": []}}}) == {}
-    assert definition(changed(SETTINGS, splitter={"name": "fixed", "n": 4}))["splitter.n"] == 4
+    assert definition(SETTINGS | {"splitter": {"name": "fixed", "n": 4}})["splitter.n"] == 4
 
 
 def test_what_defines_a_run_names_its_folder():
@@ -111,10 +111,11 @@ def test_a_new_option_with_a_default_moves_no_run(where, monkeypatch):
         kind = {"net": AUNetConfig, "optimizer": OptimizerConfig}[where]
         monkeypatch.setitem(AUNetModule.__init__.__annotations__, where, longer(kind, "new", 2))
     elif where == "data":
-        more = type("More", (ByteDataModule,), {"__init__": lambda self, row_bytes: int = 1024, new=2: None})
+        more = type("More", (ByteDataModule,), {"__init__": lambda self, row_bytes=1024, workers=2, new=2: None})
         monkeypatch.setattr(module, "ByteDataModule", more)
     else:
-        monkeypatch.setitem(module.TRAINER_EFFECTS, "new", Effect.DEFINES)
+        more = {**options()["trainer"].kind, "new": Option(2)}
+        monkeypatch.setattr(module, "_trainer_options", lambda: more)
     assert (run_name(SETTINGS), folder_of(SETTINGS).path) == names
     assert definition(SETTINGS) == before
     assert definition(given) == before | {path: 3}
@@ -154,13 +155,14 @@ def test_an_absent_setting_has_its_default(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.make()
     folder.keep(json.dumps(changed(SETTINGS, model={"net": {"stages": [STAGE], "document_masking": True}})))
-    full = changed(
-        SETTINGS,
-        model={"net": {"stages": [STAGE | {"window": None}], "max_offset": 16}, "optimizer": {"betas": [0.9, 0.95]}},
-        report={"pictures_every": 200},
-    )
+    net = {"stages": [STAGE | {"window": None}], "max_offset": 16}
+    full = SETTINGS | {"model": {"net": net, "optimizer": {"betas": [0.9, 0.95]}}, "report": {"pictures_every": 200}}
     check_same_run(folder, full)
     assert changes(folder.settings(), full) == []
+    gone = {"of_an_older_lightning": True}
+    assert changes(changed(full, trainer=gone), full) == [
+        f"trainer.of_an_older_lightning (there True, here None): {Effect.NONE.value}"
+    ]
     with pytest.raises(UserError, match=r"stages\[0\]\.window \(there None, here 3\)"):
         check_same_run(folder, changed(full, model={"net": {"stages": [STAGE | {"window": 3}]}}))
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from aunet_lightning.lightning_private import link_sources, type_of
 from aunet_lightning.numbers import listed, show
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -54,10 +55,9 @@ class Explainer:
 
     def _of_setting(self, key: str, value: Any) -> Iterator[Wrong]:
         action = self.actions.get(key)
-        if source := getattr(action, "source", None):  # a link
-            names = " and ".join(name for name, _ in source)
-            yield Wrong(f"{key} cannot be set: it follows from {names}", True)
-        elif (kind := getattr(action, "_typehint", None)) is not None:
+        if action is not None and (sources := link_sources(action)):
+            yield Wrong(f"{key} cannot be set: it follows from {' and '.join(sources)}", True)
+        elif action is not None and (kind := type_of(action)) is not None:
             yield from mismatches(kind, value, key)
         elif any(dest.startswith(f"{key}.") for dest in self.actions):
             if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ class Explainer:
             yield Wrong(unknown(key, self._beside(key), [*self.actions]))
 
     def _of_classes(self) -> list[str]:
-        return [dest for dest, action in self.actions.items() if getattr(action, "_typehint", None) is not None]
+        return [dest for dest, action in self.actions.items() if type_of(action) is not None]
 
     def _beside(self, key: str) -> list[str]:
         """Every setting in the same mapping."""

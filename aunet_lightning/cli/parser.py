@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from aunet_lightning.cli import sources
 from aunet_lightning.cli.explain import Explainer, unknown
+from aunet_lightning.lightning_private import parser_actions, set_type, subcommands, type_of
 
 LONGEST = 380  # characters of a sentence
 UNION = (
@@ -32,14 +33,15 @@ class ShortErrorParser(LightningArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """As its parent. Refuses, besides, files that are no settings, keys that stand twice, and null where there
         must be something, which the parent takes for what was not said."""
-        commands = self._subcommands_action.choices if self._subcommands_action else {}
+        commands = subcommands(self)
         if not args or args[0] not in commands:
             return super().parse_args(args, *more, **options)
         command = commands[args[0]]
-        for action in command._actions:
-            if (kind := getattr(action, "_typehint", None)) is not None:
-                action._typehint = whole_first(kind)
-        explainer = Explainer(command._actions)
+        actions = parser_actions(command)
+        for action in actions:
+            if (kind := type_of(action)) is not None:
+                set_type(action, whole_first(kind))
+        explainer = Explainer(actions)
         given: list[tuple[str, Any]] = []
         try:
             given += sources.read(args[1:])

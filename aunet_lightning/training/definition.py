@@ -60,7 +60,7 @@ def options() -> Options:
         "splitter": Option(DEFAULT),
         "upper_splitters": Option([]),
         "tokenizer": Option(None),
-        "trainer": Option(kind=_trainer_options()),
+        "trainer": Option(kind=_trainer_options(), effect=Effect.NONE),
         "model": Option(kind=AUNetModule),
         "data": Option(kind=ByteDataModule),
         "run": Option(kind=RunConfig, effect=Effect.NONE),
