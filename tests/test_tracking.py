@@ -507,7 +507,7 @@ def test_runs_that_may_live_are_left_alone(why, tmp_path, uri):
 
 
 def test_settling_costs_no_run(tmp_path):
-    with pytest.warns(UserWarning, match="cannot be told"):
+    with pytest.warns(UserWarning, match="cannot be asked"):
         assert settle_dead_runs(None, "1") == []
 
 
@@ -534,7 +534,7 @@ def test_a_run_that_was_gone_back_on(tmp_path, uri):
 
 
 def test_a_store_that_is_gone_lets_a_run_be_left(tmp_path):
-    with pytest.warns(UserWarning, match="does not show that it was left"):
+    with pytest.warns(UserWarning, match="could not be marked as abandoned"):
         abandon("http://127.0.0.1:9", "0" * 32, 2, "there")
 
 

@@ -123,8 +123,8 @@ def continue_from(
 
 
 @rank_zero_only
-def _set_aside(folder: RunFolder, step: int, whole: bool, logger: MLflowRunLogger | None) -> None:
-    moved = descent.set_aside(folder, step, whole)
+def _set_aside(folder: RunFolder, step: int, everything: bool, logger: MLflowRunLogger | None) -> None:
+    moved = descent.set_aside(folder, step, everything)
     if moved is None:
         return
     print(f"What this run had after step {step} ({moved}) is set aside in {moved.folder}", flush=True)

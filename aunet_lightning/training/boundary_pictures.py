@@ -1,4 +1,4 @@
-"""Drawings of learned boundaries in the course of training."""
+"""Pictures of learned boundaries as training proceeds."""
 
 import json
 from typing import Any, NamedTuple, cast
@@ -14,12 +14,12 @@ from splitters import DEFAULT, Stack
 
 
 class BoundaryPictures(Callback):
-    """Draws learned boundaries on a fixed text per script every so many steps: a page per drawing, and one of all.
+    """Draws learned boundaries on a fixed text per script every so many steps: one page per drawing and one of all.
 
-    The first row of each is `script_aware`, to compare with.
+    The first row of each page is `script_aware`, for comparison.
     """
 
-    MOST = 12  # drawings on the page of all
+    MOST = 12  # drawings on the common page
     TEXTS, CHARACTERS = 8, 80
 
     def __init__(self, every: int) -> None:
@@ -31,7 +31,7 @@ class BoundaryPictures(Callback):
         if trainer.ckpt_path is not None and kept and kept[0].exists():
             drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text(encoding="utf-8")).items()}
             module = cast(AUNetModule, pl_module)
-            from_step = module.steps_trained * module.continues  # later ones are of a line that was left
+            from_step = module.steps_trained * module.continues  # later ones belong to an abandoned line
             self.drawn = {step: levels for step, levels in drawn.items() if step <= from_step}
 
     def on_train_batch_end(
@@ -44,7 +44,7 @@ class BoundaryPictures(Callback):
         data = data_of(trainer)
         part = "val" if "val" in data.corpora else "train"
         texts = one_per_script(data.first_texts(part), characters=self.CHARACTERS)
-        if each := self.TEXTS // len(texts):  # few scripts: several texts of each
+        if each := self.TEXTS // len(texts):  # few scripts: several texts for each
             texts = one_per_script(data.first_texts(part, each), each, self.CHARACTERS)
         pl_module.eval()
         stack = ModelStack(net, data.stack)
@@ -52,7 +52,7 @@ class BoundaryPictures(Callback):
         pl_module.train()
         here = {f"step {step}": Drawn(stack.depth, self.drawn[step])}
         steps = sorted(self.drawn)
-        if len(steps) > self.MOST:  # the first, the last, and between them evenly
+        if len(steps) > self.MOST:  # the first, the last, and others spaced evenly between
             steps = [steps[round(i * (len(steps) - 1) / (self.MOST - 1))] for i in range(self.MOST)]
         all_ = {f"step {at}": Drawn(stack.depth, self.drawn[at]) for at in steps}
         reference: dict[str, Levels] = {DEFAULT: Stack([DEFAULT])}
@@ -62,7 +62,7 @@ class BoundaryPictures(Callback):
 
 
 class Drawn(NamedTuple):
-    """Levels of some texts as they were."""
+    """Levels of some texts, recorded."""
 
     depth: int
     by_text: dict[str, list[int]]
