@@ -79,9 +79,7 @@ class RunLock:
 
     @staticmethod
     def _unlocked(folder: Path, error: OSError) -> bool:
-        rank_zero_warn(
-            f"{folder} cannot be locked ({error.strerror}): a second command on it at the same time would not be refused"
-        )
+        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): a second command on it would not be refused")
         return True
 
 

@@ -139,8 +139,8 @@ def _alone(path: Path, fail: Any) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     fail(
-                        f"has been opening in another process for {PATIENCE:.0f} seconds (it holds the lock {lock.name}): "
-                        "end that process"
+                        f"has been opening in another process for {PATIENCE:.0f} seconds (which holds the lock "
+                        f"{lock.name}): end that process"
                     )
                 time.sleep(0.05)
             except OSError:
