@@ -21,7 +21,7 @@ import torch
 import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 
-from aunet_lightning.costs.flops import Cost, memory
+from aunet_lightning.costs import Cost, memory
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.planning import shape
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw

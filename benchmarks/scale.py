@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from aunet_lightning.costs.flops import Cost, memory
+from aunet_lightning.costs import Cost, memory
 from aunet_lightning.model.config import AUNetConfig
 
 MODELS = Path(__file__).parent.parent / "experiments" / "models"

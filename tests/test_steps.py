@@ -39,8 +39,8 @@ def spoil(monkeypatch, steps, gradient=False):
     """Makes the loss (or only its gradient) of some steps infinite in one row."""
     usual = AUNetModule.nll
 
-    def nll(self, batch, pool_at=None):
-        nats, output = usual(self, batch, pool_at)
+    def nll(self, batch, deciders=None):
+        nats, output = usual(self, batch, deciders)
         if self.trainer.training and self.global_step in steps:
             zero = nats[:1] * 0
             bad = (zero.sqrt() if gradient else zero / zero.detach()).sum()  # the root of 0: slope infinite
@@ -177,13 +177,13 @@ def test_stages_compute_in_the_types_that_are_named(kinds):
 
 
 def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
-    from aunet_lightning.costs.flops import Kept, stage_blocks
+    from aunet_lightning.costs.memory import Kept
 
     ids, levels = torch.randint(0, 256, (2, 64)), torch.randint(0, 3, (2, 64))
     found = []
     for parallel in (ParallelConfig(), ParallelConfig(activation_checkpointing=[True, False, True])):
         net = build(tiny(3), ["whitespace", "whitespace"], 3, parallel)
-        assert [block.recompute for block in stage_blocks(net, 1)] == [False, False]
+        assert [block.recompute for block in net.stages[1].blocks] == [False, False]
         with Kept(net) as kept:
             loss = net(ids, levels).logits.logsumexp(-1).sum()
         loss.backward()

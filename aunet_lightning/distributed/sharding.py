@@ -11,7 +11,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from aunet_lightning.costs.flops import stage_blocks
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
@@ -83,20 +82,19 @@ def build(
     n_stages = len(config.stages)
     with torch.device("meta"):
         net = AUNet(config, splitters)
-    if net.stack is not None:  # small, and perhaps somebody else's: built as they are
-        for s, rule in net.stack.learned.items():
+    for stage in net.stages:  # predictors are small, and perhaps somebody else's: built as they are
+        if stage.transition is not None and net.stack is not None and stage.s in net.stack.learned:
             with torch.device("cpu"):
-                net.predictors[str(s)] = rule.predictor(config.stages[s].dim)
+                stage.transition.predictor = net.stack.learned[stage.s].predictor(stage.config.dim)
     net.init_predictors(seed)
-    for s, recompute in enumerate(parallel.of_stages("activation_checkpointing", n_stages)):
-        for block in stage_blocks(net, s):
+    for stage, recompute in zip(net.stages, parallel.of_stages("activation_checkpointing", n_stages), strict=True):
+        for block in stage.blocks:
             block.recompute = recompute
     device = torch.get_default_device()
     if devices is not None:
         if compile:  # what gathers weights between them is no part of it
-            for s in range(n_stages):
-                for block in stage_blocks(net, s):
-                    block.compile()
+            for block in (block for stage in net.stages for block in stage.blocks):
+                block.compile()
         shard(net, parallel, devices, precision)
         device = torch.device("cpu" if parallel.cpu_offload else devices.device_type)
     net._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
@@ -127,7 +125,7 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
     wraps = parallel.of_stages("wrap", n_stages)
     offload = CPUOffloadPolicy(pin_memory=devices.device_type != "cpu") if parallel.cpu_offload else OffloadPolicy()
 
-    def cut(modules: nn.Module | list[nn.Module], s: int, kind: torch.dtype | None, **options: Any) -> None:
+    def cut(modules: nn.Module | list[nn.Module], kind: torch.dtype | None, **options: Any) -> None:
         # Torch would cast all inputs: angles, what is remembered, and under autocast the residual stream.
         policy = MixedPrecisionPolicy(kind, getattr(torch, parallel.reduce_dtype), cast_forward_inputs=False)
         fully_shard(modules, mesh=mesh, mp_policy=policy, offload_policy=offload, **options)
@@ -135,18 +133,17 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
             for module in modules if isinstance(modules, list) else [modules]:
                 module.register_forward_pre_hook(partial(_enter, kind))
 
-    for s in range(n_stages):
-        options = {"reshard_after_forward": again[s]}
-        groups = [net.trunk] if s == net.config.depth else [net.encoders[s], net.decoders[s]]
-        for group in groups:
-            for modules in [[*group.children()]] if wraps[s] == "stage" else [[block] for block in group.children()]:
-                cut(modules if len(modules) > 1 else modules[0], s, kinds[s], **options)
-        if s < net.config.depth:
-            for between in (net.poolings[s], net.upsamplings[s]):
-                cut(between, s, kinds[s], **options)
-        if str(s) in net.predictors:
-            cut(net.predictors[str(s)], s, None, **options)
-    cut(net, 0, kinds[0])
+    for stage, kind, resharded, wrap in zip(net.stages, kinds, again, wraps, strict=True):
+        options = {"reshard_after_forward": resharded}
+        for blocks in ([*stack.children()] for stack in stage.stacks):
+            for modules in [blocks] if wrap == "stage" else [[block] for block in blocks]:
+                cut(modules if len(modules) > 1 else modules[0], kind, **options)
+        if stage.transition is not None:
+            for between in (stage.transition.pooling, stage.transition.upsampling):
+                cut(between, kind, **options)
+        if stage.predictor is not None:
+            cut(stage.predictor, None, **options)
+    cut(net, kinds[0])
 
 
 def _enter(kind: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

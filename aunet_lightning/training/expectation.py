@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from aunet_lightning.costs.flops import Memory, Precision, memory
+from aunet_lightning.costs import DeviceMemory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
@@ -22,7 +22,7 @@ class Expected(NamedTuple):
     """The expected cost of a run."""
 
     row: RowShape
-    memory: Memory | None  # of a device
+    memory: DeviceMemory | None  # of a device
     problem: str = ""  # why the memory is unknown
 
 

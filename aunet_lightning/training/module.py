@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from aunet_lightning.costs.flops import Cost
+from aunet_lightning.costs import Cost
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
@@ -21,13 +21,15 @@ from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
-from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
+from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named
-from aunet_lightning.training.steps import Step, Votes, tell_not_finite
+from aunet_lightning.training.steps import Step, Votes, not_finite
+from aunet_lightning.training.sums import StepSums
 from aunet_lightning.vocabulary import IGNORE, VOCABULARY
 from splitters import Stack
 from splitters.registry import Spec
@@ -74,7 +76,7 @@ class AUNetModule(LightningModule):
         self.compile_net = compile
         self.spent = Spent()
         self._since, self._seconds = 0.0, 0.0  # when this step began, and what the last one took on this device
-        self.told_of_cap = False
+        self.warned_of_cap = False
         self.step = Step()
         self.votes = Votes()
         self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
@@ -82,7 +84,7 @@ class AUNetModule(LightningModule):
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.continues = False  # whether training is that of the checkpoint; an export has weights alone
         self.metrics: dict[str, BitsPerByte] = {}
-        self.units: dict[str, UnitStatistics] = {}
+        self.units: dict[str, UnitMetric] = {}
 
     def setup(self, stage: str) -> None:
         """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
@@ -103,9 +105,9 @@ class AUNetModule(LightningModule):
         """As `AUNet.forward`."""
         return self.net(ids, levels, state)
 
-    def nll(self, batch: Batch, pool_at: Mapping[int, Tensor] | None = None) -> tuple[Tensor, Output]:
-        """Returns nats per target [B, L], 0 where ignored, and what the network gave (`pool_at`: see there)."""
-        output = self.net(batch["ids"], batch["levels"], pool_at=pool_at)
+    def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
+        """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
+        output = self.net(batch["ids"], batch["levels"], deciders=deciders)
         nats = F.cross_entropy(
             output.logits.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=IGNORE, reduction="none"
         )
@@ -122,46 +124,27 @@ class AUNetModule(LightningModule):
             self.learning.calibrate(batch, self._gather)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        nats, output = self.nll(batch, self.learning.pool_at(batch, self.global_step))
-        targets = batch["targets"]
-        text = batch["sizes"] > 0
-        sums = [
-            (targets != IGNORE).sum(),
-            batch["sizes"].sum(),
-            nats.detach()[text].sum() / math.log(2),
-            nats.detach().sum(),
-            (batch["documents"] >= 0).sum(),
-            self.cost.row_flops(positions(batch, output)).sum(),
-            text.new_tensor(self._seconds, dtype=torch.double),
-            *text.new_tensor(self.votes.mine(), dtype=torch.double),
-        ]
-        counts = [*output.units.sum(0), *output.dropped.sum(0)]
-        decisions = self.learning.sums(batch, output)
-        of_decisions = [value for part in decisions.values() for value in part]
-        totals = [value.detach().double() for value in (*sums, *counts, *of_decisions)]
-        # Over the whole batch: devices have different numbers of targets.
-        found = self._reduce(torch.stack(totals)).tolist()
-        here, (flops, seconds, *votes), found = found[:5], found[5 : 7 + len(Votes.NAMES)], found[len(sums) :]
-        counted, decided = found[: len(counts)], found[len(counts) :]
-
+        nats, output = self.nll(batch, self.learning.deciders(batch, self.global_step))
+        flops = self.cost.row_flops(positions(batch, output)).sum()
+        decided = self.learning.sums(batch, output)
+        local = StepSums.of(batch, nats, output, flops, self._seconds, self.votes.mine(), decided)
+        total = local.reduced(self._reduce)  # over all devices, as they have different numbers of targets
         if self.step.ended:
             self.step = Step()
-        step, n_targets, n_bytes = self.step, here[0], here[1]
-        step.add(here, counted, batch)
-        self.votes.count(votes)
-        before, seconds = self.spent, seconds / self.trainer.world_size
-        self.spent = Spent(before.flops + flops, before.bytes + n_bytes, before.seconds + seconds)
-        self.log("train/bpb", step.bits / max(step.bytes, 1), prog_bar=True)
-        self.log("train/loss", step.nats / max(step.targets, 1))
+        self.step.add(total, batch)
+        self.votes.count(total.votes)
+        self.spent = self.spent.plus(total, self.trainer.world_size)
+        self.log("train/bpb", self.step.bpb, prog_bar=True)
+        self.log("train/loss", self.step.loss)
         self._log_spent()
-        self._log_units(step)
-        learned = self.learning.loss(decisions, decided, n_bytes)
+        self._log_units(self.step)
+        learned = self.learning.loss(decided, total.splitters, float(total.bytes))
         for name, value in self.learning.logged.items():
             self.log(f"train/{name}", value)
         # Gradients are averaged over devices, so that this sums to the mean over all targets: of this batch as they
         # are, of a step of several by `step.scale`, which is known once all are read.
-        share = self.trainer.world_size / step.first
-        return nats.sum() * share + learned * (share * max(n_targets, 1))
+        share = self.trainer.world_size / self.step.first
+        return nats.sum() * share + learned * (share * max(float(total.targets), 1))
 
     def on_after_backward(self) -> None:
         if self.step.finite:
@@ -208,14 +191,14 @@ class AUNetModule(LightningModule):
 
     def _log_units(self, step: Step) -> None:
         """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
-        depth = self.config.depth
-        for s, (begun, dropped) in enumerate(zip(step.counts[:depth], step.counts[depth:], strict=True)):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", step.read / max(begun, 1))
+        assert step.sums is not None
+        for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
+            self.log(f"train/bytes_per_unit_stage{s + 2}", step.bytes_per_unit(s))
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
                 self.log(f"train/dropped_stage{s + 2}", dropped)
-            if dropped and not self.told_of_cap:
-                self.told_of_cap = True
+            if dropped and not self.warned_of_cap:
+                self.warned_of_cap = True
                 rank_zero_warn(
                     f"model.net.stages[{s + 1}].max_units = {cap} dropped {dropped:.0f} of {begun + dropped:.0f} "
                     f"boundaries of a batch: their bytes stay in the unit before (see train/dropped_stage{s + 2})"
@@ -258,16 +241,16 @@ class AUNetModule(LightningModule):
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         limit = self.optimizer_config.max_skipped
         corpus: Corpus = cast(Any, self.trainer).datamodule.corpora["train"]
-        told = tell_not_finite(self.step, self.global_step, norm, corpus)
+        problem = not_finite(self.step, self.global_step, norm, corpus)
         optimizer.zero_grad()
         if self.skipped_in_a_row <= limit:
             rank_zero_warn(
-                f"{told}. The step is skipped ({self.skipped_in_a_row} in a row; at {limit + 1} the run stops)"
+                f"{problem}. The step is skipped ({self.skipped_in_a_row} in a row; at {limit + 1} the run stops)"
             )
         else:
             self.failure = (
-                f"{told}. It is number {self.skipped_in_a_row} in a row, so the run stops; its weights are as before "
-                "the first, and kept. Lower optimizer.lr or trainer.gradient_clip_val, lengthen "
+                f"{problem}. It is number {self.skipped_in_a_row} in a row, so the run stops; weights from before the "
+                "first are saved. Lower optimizer.lr or trainer.gradient_clip_val, lengthen "
                 "optimizer.warmup_steps, look at those documents, or raise optimizer.max_skipped"
             )
             self.trainer.should_stop = True
@@ -387,7 +370,7 @@ class AUNetModule(LightningModule):
     def _start(self, part: str) -> None:
         languages = cast(Any, self.trainer).datamodule.language_names(part)
         self.metrics[part] = BitsPerByte(languages).to(self.device)
-        self.units[part] = UnitStatistics(self.config.depth, languages, self.config.max_offset).to(self.device)
+        self.units[part] = UnitMetric(self.config.depth, languages, self.config.max_offset).to(self.device)
 
     def _measure(self, part: str, batch: Batch) -> None:
         nats, output = self.nll(batch)

@@ -68,9 +68,11 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
     n_stages = len(net.config.stages)
     multiples = config.of_stages(n_stages)
     groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        learned = name.startswith("predictors.")
-        groups.setdefault((stage_of(name, n_stages), learned, parameter.ndim >= 2), []).append(parameter)
+    stages = {parameter: stage.s for stage in net.stages for parameter in stage.parameters()}  # others: bytes
+    learned_ = {*net.predictors.parameters()}
+    for parameter in net.parameters():
+        key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2)
+        groups.setdefault(key, []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
             {
@@ -109,14 +111,3 @@ def numbered(state: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
     place = {name: i for i, name in enumerate(order)}
     groups = [group | {"params": [place[name] for name in group["params"]]} for group in state["param_groups"]]
     return {"state": {place[name]: one for name, one in state["state"].items()}, "param_groups": groups}
-
-
-def stage_of(name: str, n_stages: int) -> int:
-    """Returns the stage (0: bytes) that a parameter of AUNet belongs to; what leads between two is the lower one's."""
-    part, _, rest = name.partition(".")
-    if part == "trunk":
-        return n_stages - 1
-    return int(rest.partition(".")[0]) if part in STAGED else 0
-
-
-STAGED = ("encoders", "decoders", "poolings", "upsamplings", "predictors")
