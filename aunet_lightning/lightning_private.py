@@ -114,6 +114,16 @@ def has_trainer(module: "LightningModule") -> bool:
     return need(module, "_trainer") is not None
 
 
+def inner_optimizer(optimizer: Any) -> Any:
+    """Returns torch's optimizer inside one that Lightning has wrapped, else the optimizer itself.
+
+    Relies on `LightningOptimizer._optimizer`.
+    """
+    from lightning.pytorch.core.optimizer import LightningOptimizer
+
+    return need(optimizer, "_optimizer") if isinstance(optimizer, LightningOptimizer) else optimizer
+
+
 # Parsers
 
 

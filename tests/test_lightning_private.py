@@ -8,6 +8,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader
 
 from aunet_lightning import lightning_private as private
@@ -113,6 +114,11 @@ def test_a_module_knows_its_devices_and_its_trainer(tmp_path):
     assert not private.has_trainer(module)
     module.trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
     assert private.has_trainer(module)
+
+
+def test_an_optimizer_is_unwrapped():
+    inner = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)
+    assert private.inner_optimizer(LightningOptimizer(inner)) is inner is private.inner_optimizer(inner)
 
 
 def test_a_parser_shows_its_options():

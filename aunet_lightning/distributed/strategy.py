@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from aunet_lightning.checkpoints.forms import META, PART, is_folder, publish, read, read_meta, reason, remove
+from aunet_lightning.lightning_private import inner_optimizer
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -76,8 +77,8 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """By parameter name, also in one file."""
-        inner = getattr(optimizer, "_optimizer", optimizer)
-        return get_optimizer_state_dict(cast(torch.nn.Module, self.model), inner, options=self._options)
+        model = cast(torch.nn.Module, self.model)
+        return get_optimizer_state_dict(model, inner_optimizer(optimizer), options=self._options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Writes a folder, or one file; what goes wrong is kept in `failed`, the same on all devices."""

@@ -77,6 +77,7 @@ class RunFolder:
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
         self.table = path / "val_bpb.md"
+        self.units = path / "units.json"  # of the example sentences
         self.data = path / "data.json"  # the text the run was begun with
 
     @classmethod

@@ -13,17 +13,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from aunet_lightning.costs import Cost
-from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError, check_boundaries, check_documents
+from aunet_lightning.lightning_private import device_mesh, has_trainer
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
 from aunet_lightning.tracking.names import metric_name
+from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
@@ -88,14 +89,15 @@ class AUNetModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
-        cast(Any, self.trainer).datamodule.keeps_whole = self.config.document_masking
+        data_of(self.trainer).keeps_whole = self.config.document_masking
 
     def configure_model(self) -> None:
         """Builds the network, once."""
         if "net" in self._modules:
             return
-        devices = self._device_mesh["data_parallel"] if self._device_mesh is not None else None
-        precision = str(self.trainer.precision) if self._trainer is not None else "32-true"
+        mesh = device_mesh(self)
+        devices = mesh["data_parallel"] if mesh is not None else None
+        precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
         self.net = build(self.config, self.splitters, seed, self.parallel, devices, precision, self.compile_net)
         self.learning = Learning(self.net)
@@ -185,7 +187,7 @@ class AUNetModule(LightningModule):
 
     def _reseed(self, batch_index: int) -> None:
         """What is drawn in a batch is a function of the seed, of where training stands and of the device."""
-        data = cast(Any, self.trainer).datamodule
+        data = data_of(self.trainer)
         at = f"{getattr(data, 'seed', 0)}/{self.trainer.current_epoch}/{batch_index}/{self.trainer.global_rank}"
         torch.manual_seed(seed_of(at))
 
@@ -240,7 +242,7 @@ class AUNetModule(LightningModule):
             return
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         limit = self.optimizer_config.max_skipped
-        corpus: Corpus = cast(Any, self.trainer).datamodule.corpora["train"]
+        corpus = data_of(self.trainer).corpora["train"]
         problem = not_finite(self.step, self.global_step, norm, corpus)
         optimizer.zero_grad()
         if self.skipped_in_a_row <= limit:
@@ -289,19 +291,19 @@ class AUNetModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean nothing without: the splitters, and how much was read."""
         checkpoint["spent"], checkpoint["skipped"] = asdict(self.spent), self.skipped
-        data = cast(Any, self.trainer).datamodule
+        data = data_of(self.trainer)
         checkpoint["splitters"] = data.rules
         checkpoint["boundaries"] = data.stack.fingerprint()
         checkpoint["data"], checkpoint["packing"] = data.digests, data.packing
         checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
-        if self._device_mesh is None:  # that strategy has names by itself
+        if device_mesh(self) is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
             pairs = zip(states, optimizers, strict=False)
             checkpoint["optimizer_states"] = [named(state, self.net, optimizer) for state, optimizer in pairs]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes what the checkpoint says beside weights. Raises UserError where its network is another one."""
-        if self._device_mesh is None:  # else it is checked before weights are loaded
+        if device_mesh(self) is None:  # else it is checked before weights are loaded
             self.check_checkpoint(checkpoint)
         self.spent, self.skipped = Spent(**checkpoint.get("spent", {})), checkpoint.get("skipped", 0)
         self.steps_trained = checkpoint.get("global_step", 0)
@@ -315,7 +317,7 @@ class AUNetModule(LightningModule):
             raise UserError(
                 f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
             )
-        data = cast(Any, self.trainer).datamodule
+        data = data_of(self.trainer)
         if self.trainer.state.fn == "fit":
             check_documents(checkpoint, data.digests)
             self.check_continued(checkpoint, data)
@@ -359,7 +361,7 @@ class AUNetModule(LightningModule):
 
     def total_steps(self, step: int = 0) -> float:
         """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
-        steps = steps_of(self.trainer, cast(Any, self.trainer).datamodule)
+        steps = steps_of(self.trainer, data_of(self.trainer))
         progress = self.budget.progress(self.spent)
         if progress is not None:
             return min(step / progress if progress > 0 else math.inf, steps)
@@ -368,7 +370,7 @@ class AUNetModule(LightningModule):
         return steps
 
     def _start(self, part: str) -> None:
-        languages = cast(Any, self.trainer).datamodule.language_names(part)
+        languages = data_of(self.trainer).language_names(part)
         self.metrics[part] = BitsPerByte(languages).to(self.device)
         self.units[part] = UnitMetric(self.config.depth, languages, self.config.max_offset).to(self.device)
 
