@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from aunet_lightning.errors import first_line
 from aunet_lightning.numbers import show
 
 
@@ -72,13 +73,9 @@ def _settings(where: str) -> dict[Any, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"-c {name}{line}: {error.problem or 'not valid YAML'}") from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise ValueError(f"-c {name}: not YAML that can hold settings ({_first(error)})") from None
+        raise ValueError(f"-c {name}: not YAML that can hold settings ({first_line(error, 100)})") from None
     if settings is None:
         raise ValueError(f"-c {name} holds no settings: it is empty")
     if not isinstance(settings, dict):
         raise ValueError(f"-c {name} holds {show(settings)}, which is not settings: write KEY: VALUE lines")
     return settings
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:100]

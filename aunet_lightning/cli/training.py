@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from aunet_lightning.checkpoints.forms import check_whole
+from aunet_lightning.checkpoints.forms import check_complete
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
@@ -206,7 +206,7 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
     if named and named[-1] not in ("best", "last"):
-        check_whole(user_path(named[-1], "ckpt_path"))
+        check_complete(user_path(named[-1], "ckpt_path"))
     if arguments[0] == "fit" or has_config or not named:
         return arguments
     config = RunFolder.around(user_path(named[-1], "ckpt_path")).config

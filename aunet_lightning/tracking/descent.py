@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aunet_lightning.checkpoints.forms import PART, point, publish
+from aunet_lightning.checkpoints.forms import PART, point_link, rename_into_place
 from aunet_lightning.tracking.run_folder import RunFolder
 
 NOTE = "moving.json"
@@ -73,7 +73,7 @@ def finish(folder: RunFolder) -> SetAside | None:
         os.replace(folder.mlflow, to / folder.mlflow.name)
     for at, path in folder.saved().items():
         if everything or at > step:
-            publish(path, to / path.name)
+            rename_into_place(path, to / path.name)
     _point(folder)
     note.unlink()
     try:
@@ -87,7 +87,7 @@ def _point(folder: RunFolder) -> None:
     """Points `last` at the newest remaining checkpoint, and removes links to checkpoints that are gone."""
     there = folder.saved()
     if there:
-        point(folder.last, there[max(there)])
+        point_link(folder.last, there[max(there)])
     for link in (folder.last, folder.best):
         if link.is_symlink() and not link.exists():
             link.unlink()

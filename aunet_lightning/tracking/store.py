@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aunet_lightning.errors import UserError
+from aunet_lightning.errors import UserError, describe
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
 
@@ -193,7 +193,7 @@ def is_gone(error: BaseException) -> bool:
 
 def short(error: BaseException) -> str:
     """Returns an error as one line, without passwords."""
-    return shown(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
+    return shown(describe(error))
 
 
 def experiment_id(client: Any, uri: str, name: str, setting: str = "run.experiment") -> str:

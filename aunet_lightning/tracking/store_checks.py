@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from aunet_lightning.errors import first_line
+
 LOCKED = 10.0  # seconds that another process may hold an SQLite store
 ANSWER = 10.0  # seconds that a server may take to answer first
 Fail = Callable[[str], NoReturn]  # raises UserError: the store and this text
@@ -163,7 +165,7 @@ def _of_connection(error: BaseException, known: Any) -> str:
         return "does not answer (its network is unreachable): check the network, or name another store"
     if "RemoteDisconnected" in names or "ProtocolError" in names or "BadStatusLine" in text:
         return "does not answer in HTTP: check the port, and whether it is https://"
-    return f"does not answer ({str(chain[0]).splitlines()[0][:200]}): start it (mlflow server), or name another store"
+    return f"does not answer ({first_line(chain[0])}): start it (mlflow server), or name another store"
 
 
 def _of_answer(answer: Any) -> str | None:
@@ -201,10 +203,6 @@ def check_database(uri: str, fail: Fail) -> None:
     except ModuleNotFoundError as error:
         fail(f"needs the Python package {error.name}: install it, or name another store")
     except (ArgumentError, NoSuchModuleError) as error:
-        fail(f"is not an address of a database ({_line(error)}): write postgresql://USER:PASSWORD@HOST/DATABASE")
+        fail(f"is not an address of a database ({first_line(error)}): write postgresql://USER:PASSWORD@HOST/DATABASE")
     except (SQLAlchemyError, OSError) as error:
-        fail(f"does not answer ({_line(error)}): check that it is up, or name another store")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+        fail(f"does not answer ({first_line(error)}): check that it is up, or name another store")

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from aunet_lightning.checkpoints.forms import PART, point, remove
+from aunet_lightning.checkpoints.forms import PART, point_link, remove
 from aunet_lightning.errors import UserError
 from aunet_lightning.lightning_private import (
     log_step_metrics,
@@ -210,9 +210,9 @@ class Checkpointing(Checkpoint):
         saved = self.folder.saved()
         best = [step for step in self._best() if step in saved]
         kept = {*sorted(saved)[-self.run.keep_last :], *best}
-        point(self.folder.last, saved[max(saved)])
+        point_link(self.folder.last, saved[max(saved)])
         if best:
-            point(self.folder.best, saved[best[0]])
+            point_link(self.folder.best, saved[best[0]])
         for step in saved.keys() - kept if prune else ():
             remove(saved[step])
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from aunet_lightning.costs import DeviceMemory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
-from aunet_lightning.errors import UserError
+from aunet_lightning.errors import UserError, describe
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.module import AUNetModule, batches_per_epoch, steps_of
 
@@ -35,7 +35,7 @@ def expect(module: AUNetModule, data: ByteDataModule, trainer: Trainer) -> Expec
     try:
         return Expected(row, memory(module.config, row.positions, rows, module.splitters, precision))
     except Exception as error:  # a user's predictor may need data, and there is none here
-        return Expected(row, None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}")
+        return Expected(row, None, describe(error, 100))
 
 
 def check_memory(expected: Expected, trainer: Trainer) -> None:

@@ -12,12 +12,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from aunet_lightning.checkpoints.contents import Contents
+from aunet_lightning.checkpoints.optimizer_state import by_name, parameter_names
 from aunet_lightning.costs import Cost
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.effects import Effect, effects
-from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.lightning_private import device_mesh, has_trainer
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
@@ -28,11 +29,10 @@ from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.training.steps import Step, Votes, not_finite
 from aunet_lightning.training.sums import StepSums
 from aunet_lightning.vocabulary import IGNORE, VOCABULARY
-from splitters import Stack
 from splitters.registry import Spec
 
 
@@ -289,75 +289,47 @@ class AUNetModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights mean nothing without: the splitters, and how much was read."""
-        checkpoint["spent"], checkpoint["skipped"] = asdict(self.spent), self.skipped
+        """Adds the contents that the weights mean nothing without."""
         data = data_of(self.trainer)
-        checkpoint["splitters"] = data.rules
-        checkpoint["boundaries"] = data.stack.fingerprint()
-        checkpoint["data"], checkpoint["packing"] = data.digests, data.packing
-        checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
+        checkpoint |= Contents(
+            net=self.config,
+            splitters=[*data.rules],
+            fingerprint=data.stack.fingerprint(),
+            tokenizer=data.tokenizer.fields if data.tokenizer is not None else None,
+            documents=data.digests,
+            packing=data.packing,
+            spent=asdict(self.spent),
+            skipped=self.skipped,
+        ).as_dict()
         if device_mesh(self) is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
-            pairs = zip(states, optimizers, strict=False)
-            checkpoint["optimizer_states"] = [named(state, self.net, optimizer) for state, optimizer in pairs]
+            checkpoint["optimizer_states"] = [
+                by_name(state, parameter_names(self.net, optimizer))
+                for state, optimizer in zip(states, optimizers, strict=False)
+            ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes what the checkpoint says beside weights. Raises UserError where its network is another one."""
+        """Takes over a checkpoint's counts. Raises UserError where it does not fit."""
         if device_mesh(self) is None:  # else it is checked before weights are loaded
             self.check_checkpoint(checkpoint)
-        self.spent, self.skipped = Spent(**checkpoint.get("spent", {})), checkpoint.get("skipped", 0)
-        self.steps_trained = checkpoint.get("global_step", 0)
-        self.continues = checkpoint.get("loops") is not None
+        contents = Contents.from_dict(checkpoint)
+        self.spent, self.skipped = Spent(**contents.spent), contents.skipped
+        self.steps_trained, self.continues = contents.global_step, contents.continues
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises UserError where a checkpoint does not fit: another network, other boundaries or vocabulary."""
-        there, here = asdict(AUNetConfig(**checkpoint["hyper_parameters"]["net"])), asdict(self.config)
-        if different := [key for key in here if there[key] != here[key]]:
-            shown = "; ".join(f"{key} (there {there[key]}, here {here[key]})" for key in different)
-            raise UserError(
-                f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
-            )
-        data = data_of(self.trainer)
+        contents, data = Contents.from_dict(checkpoint), data_of(self.trainer)
+        contents.check_network(self.config)
         if self.trainer.state.fn == "fit":
-            check_documents(checkpoint, data.digests)
-            self.check_continued(checkpoint, data)
-        trained, used = checkpoint["splitters"], data.rules
-        if trained != used and (self.net.predictors or Stack(trained).learned):
-            raise UserError(
-                f"ckpt_path: the checkpoint was trained with splitters {trained}, not {used}, and a learned splitter "
-                "is part of the network. Use the config.yaml of its run folder"
-            )
-        if trained != used:
-            rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
-        else:
-            check_boundaries(checkpoint, data.stack)
-        if data.tokenizer is not None and not data.tokenizer.same_as(checkpoint["tokenizer"]):
-            raise UserError(
-                "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
-                "train on the same data.train_files"
-            )
+            self.check_continued(contents, data)
+        if warning := contents.check_reader(data.rules, data.stack, data.tokenizer):
+            rank_zero_warn(warning)
 
-    def check_continued(self, checkpoint: Mapping[str, Any], data: ByteDataModule) -> None:
-        """Raises UserError where other settings are given than those that a checkpoint brings along."""
-        if checkpoint.get("loops") is None:
-            return
-        then = checkpoint["hyper_parameters"]["optimizer"]
-        names = ("lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
-        settings = {f"model.optimizer.{name}": (then.get(name), getattr(self.optimizer_config, name)) for name in names}
-        settings |= {
-            name: (checkpoint.get("packing", data.packing)[name], value) for name, value in data.packing.items()
-        }
-        different = [
-            f"{name} (there {there}, here {here})"
-            for name, (there, here) in settings.items()
-            if (list(there) if isinstance(there, tuple) else there) != (list(here) if isinstance(here, tuple) else here)
-        ]
-        if different:
-            raise UserError(
-                f"ckpt_path: the checkpoint was trained with other settings, and training continues with its own: "
-                f"{'; '.join(different)}. Give the same; or take its weights alone: aunet export CKPT --out "
-                "w.safetensors, then --ckpt_path w.safetensors"
-            )
+    def check_continued(self, contents: Contents, data: ByteDataModule) -> None:
+        """Raises UserError where training cannot continue from a checkpoint: other documents, or other settings than
+        those it brings along."""
+        contents.check_documents(data.digests)
+        contents.check_continued(asdict(self.optimizer_config), data.packing)
 
     def total_steps(self, step: int = 0) -> float:
         """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
