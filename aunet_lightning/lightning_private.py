@@ -1,7 +1,7 @@
 """Every private or undocumented name of Lightning, jsonargparse and torch's DataLoader that the package relies on.
 
 Each function says what it relies on, and raises RuntimeError with one sentence where the installed version lacks it.
-Private methods that subclasses override are in OVERRIDDEN, for tests/test_lightning_private.py.
+IN_PLACE lists names that cannot be used through a function. tests/test_lightning_private.py checks all of them.
 """
 
 from argparse import Action, ArgumentParser
@@ -13,12 +13,14 @@ if TYPE_CHECKING:  # whoever only loads data needs no Lightning
     from lightning.pytorch import LightningModule, Trainer
     from torch.utils.data import DataLoader
 
-OVERRIDDEN = {  # class: private names that a subclass of ours overrides, calls or sets
+IN_PLACE = {  # module or class: names that a subclass of ours overrides, calls or sets, or that one file imports
     "lightning.pytorch.cli:LightningCLI": ("_parse_ckpt_path", "_parser"),
     "lightning.pytorch.strategies:ModelParallelStrategy": (
         "_get_process_group_backend", "_determine_device_ids", "_data_parallel_size", "_tensor_parallel_size",
         "_process_group_backend", "_save_distributed_checkpoint", "_timeout",
     ),
+    "torch.distributed.distributed_c10d": ("_get_default_store",),
+    "mlflow.tracking._tracking_service.utils": ("_tracking_store_registry",),
 }  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def need(owner: Any, name: str, package: str = "lightning") -> Any:
     try:
         return owner[name] if isinstance(owner, Mapping) else getattr(owner, name)
     except (AttributeError, KeyError):
-        kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
+        kind = getattr(owner, "__name__", type(owner).__name__)
         raise RuntimeError(_lacks(f"{kind}.{name}", package)) from None
 
 

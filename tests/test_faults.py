@@ -564,7 +564,7 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
         assert fit("--run.folder", "x", "--run.keep_best", 0) == 1
     error = error_of(capsys)
     assert "x/checkpoints/step-00000006.ckpt could not be written (no space left on the disk)" in error
-    assert "the newest that is there is x/checkpoints/step-00000004.ckpt" in error
+    assert "the newest checkpoint is x/checkpoints/step-00000004.ckpt" in error
     assert status_of(here / "x") == "FAILED"
 
 
