@@ -16,6 +16,7 @@ from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.token_ids import ids_of, trained
+from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
@@ -28,6 +29,7 @@ LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
 
 
+@effects(workers=Effect.NONE, cache_dir=Effect.NONE)
 class ByteDataModule(LightningDataModule):
     """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
 

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
@@ -22,6 +23,7 @@ Kind = Literal["float32", "bfloat16"]
 Wrap = Literal["block", "stage"]
 
 
+@effects(Effect.ORDER, param_dtype=Effect.ROUNDING, reduce_dtype=Effect.ROUNDING)
 @dataclass
 class ParallelConfig:
     """Trades of memory and communication for time; lists have one entry per stage, from bytes up. All but

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
-from aunet_lightning.tracking.run_folder import RunFolder, differences
+from aunet_lightning.tracking.run_folder import RunFolder
+from aunet_lightning.training.definition import differences
 
 SETTINGS = "settings.yaml"  # of a cell, as `aunet fit -c` takes them
 DONE = "cell.json"  # in the folder of a cell that is finished: how long it took, and with which code
