@@ -145,7 +145,9 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 
 def _generate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("aunet generate", description="Generate text from a checkpoint.")
-    parser.add_argument("checkpoint", help="a checkpoint of a run (file or folder), or what aunet export wrote")
+    parser.add_argument(
+        "ckpt_path", metavar="CKPT", help="a checkpoint of a run (file or folder), or what aunet export wrote"
+    )
     parser.add_argument("--prompt", action="append", help="beginning of the text; may be given several times")
     parser.add_argument("--bytes", type=int, default=200, help="how many bytes to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
@@ -157,7 +159,7 @@ def _generate(arguments: list[str]) -> int:
 
     check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
 
-    net, stack, tokenizer = load_generator(options.checkpoint)
+    net, stack, tokenizer = load_generator(options.ckpt_path)
     prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
     for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed, tokenizer):
         print(printable(text.decode("utf-8", "replace")))
@@ -166,12 +168,12 @@ def _generate(arguments: list[str]) -> int:
 
 def _export(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("aunet export", description="Write a checkpoint's weights to one file.")
-    parser.add_argument("checkpoint", help="a checkpoint of a run, a file or a folder")
+    parser.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, a file or a folder")
     parser.add_argument("--out", help="the file (default: MODEL.safetensors beside the run's config.yaml)")
     options = parser.parse_args(arguments)
     from aunet_lightning.checkpoints.forms import export
 
-    checkpoint = user_path(options.checkpoint, "the checkpoint")
+    checkpoint = user_path(options.ckpt_path, "the checkpoint")
     beside = checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
     out = user_path(options.out, "--out") if options.out else beside
     print(f"{export(checkpoint, out):,} parameters: {out}")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from aunet_lightning.cli.split import MEGABYTES, UPPER
-from aunet_lightning.numbers import Range, check, show
+from aunet_lightning.cli.options import UPPER, add_upper_splitters, rule_of
+from aunet_lightning.cli.texts import MEGABYTES, MEGABYTES_RANGE
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from splitters import DEFAULT, Stack
@@ -29,7 +29,7 @@ RANGES = {
     "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
     "flops_per_second": Range(least=1e6, most=1e30), "utilisation": Range(above=0),
     "gpu_memory": Range(above=0, most=1e6), "devices": Range(least=1, most=10**7), "ratio": Range(above=0, most=1e6),
-    "megabytes": Range(above=0, most=1e12), "row_bytes": Range(least=1, most=2**27),
+    "megabytes": MEGABYTES_RANGE, "row_bytes": Range(least=1, most=2**27),
     "stages": Range(least=1, most=1000), "bytes_per_unit": Range(most=1e6),
 }  # fmt: skip
 
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--parameters", type=float, help="of the network; data for it by --ratio")
     add("--stages", type=int, help="1 to 4; default: what the splitters make, or 3")
     add("--splitter", help=f"bytes to stage 2: a name, or YAML (default {DEFAULT})")
-    add("--upper", nargs="*", action="extend", help="one rule per further stage (default {name: every, n: 2})")
+    add_upper_splitters(parser)
     add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the mix that is wanted")
     add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …: in place of what --data gives")
     add("--megabytes", type=float, default=MEGABYTES, help=f"to split of a language (default {MEGABYTES})")
@@ -136,29 +136,26 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--utilisation is {options.utilisation:g}: it is a share of the peak, give 1 or less")
     budgets = [f"--{name}" for name in ("flops", "gpu_hours", "parameters") if getattr(options, name) is not None]
     if len(budgets) != 1:
-        got = "no budget is given" if not budgets else f"{' and '.join(budgets)} are budgets both"
+        got = "no budget is given" if not budgets else f"{' and '.join(budgets)} are both budgets"
         raise ValueError(f"{got}: give one of --flops, --gpu_hours and --parameters")
 
 
 def _rules(options: argparse.Namespace) -> list[Any]:
     """Returns one rule per stage transition. Raises ValueError where their number is not that of --stages."""
-    upper = None if options.upper is None else [_rule("--upper", rule) for rule in options.upper]
+    upper = None
+    if options.upper_splitters is not None:
+        upper = [rule_of("--upper_splitters", rule) for rule in options.upper_splitters]
     stages = options.stages or (len(upper) + 2 if upper is not None else 3)
     if stages == 1:
         if options.splitter or upper:
-            raise ValueError("--stages is 1: bytes alone have no units, leave out --splitter and --upper")
+            raise ValueError("--stages is 1: bytes alone have no units, leave out --splitter and --upper_splitters")
         return []
     upper = [UPPER] * (stages - 2) if upper is None else upper
     if len(upper) != stages - 2:
-        raise ValueError(f"--upper names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second")
-    return [_rule("--splitter", options.splitter or DEFAULT), *upper]
-
-
-def _rule(option: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{option} is {show(text)}, it must be a name, or YAML like {{name: fixed, n: 4}}") from None
+        raise ValueError(
+            f"--upper_splitters names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second"
+        )
+    return [rule_of("--splitter", options.splitter or DEFAULT), *upper]
 
 
 def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[float]:

@@ -22,7 +22,7 @@ TIMED_BYTES = 1_000_000  # what the speed is measured on, of texts put together
 
 
 @dataclass(frozen=True)
-class UnitStatistics:
+class UnitRow:
     """Units of one language at one stage, under one stack of splitters. Lengths are in bytes.
 
     A unit reaches from its boundary to the next; the beginning of a document is a boundary too.
@@ -42,7 +42,7 @@ class UnitStatistics:
     units_per_character: float
     past_offset_16: float  # share of positions of the finer stage at distance 16 or more from their boundary
     mb_per_second: float  # of the whole stack, on one core
-    precision: float = math.nan  # against the words of `words.marked`, nan where there are none
+    precision: float = math.nan  # against the words of `marked_words`, nan where there are none
     recall: float = math.nan
     f1: float = math.nan
 
@@ -71,12 +71,12 @@ def measure(
     texts: Iterable[tuple[str, bytes]],
     stacks: Mapping[str, Levels],
     agreement: Mapping[tuple[str, str], Agreement] | None = None,
-) -> list[UnitStatistics]:
+) -> list[UnitRow]:
     """Returns one row per language, splitter and stage of (language, text) pairs, and rows for all text first."""
     by_language: dict[str, list[bytes]] = {}
     for language, data in texts:
         by_language.setdefault(row_of(language), []).append(data)
-    rows: list[UnitStatistics] = []
+    rows: list[UnitRow] = []
     for label, stack in stacks.items():
         total = [_Counts() for _ in range(stack.depth)]
         speeds = []
@@ -109,10 +109,10 @@ def speed(stack: Levels, documents: Sequence[bytes]) -> float:
     return len(data) / best / 1e6
 
 
-def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found: Agreement | None) -> UnitStatistics:
+def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found: Agreement | None) -> UnitRow:
     lengths = np.concatenate([np.zeros(0, int), *counts.lengths])
     p50, p90, p99 = np.percentile(lengths, [50, 90, 99]).tolist() if len(lengths) else [math.nan] * 3
-    return UnitStatistics(
+    return UnitRow(
         language=language,
         splitter=label,
         stage=s + 2,
@@ -131,9 +131,9 @@ def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found
     )
 
 
-def as_text(rows: Sequence[UnitStatistics]) -> str:
+def as_text(rows: Sequence[UnitRow]) -> str:
     """Returns aligned columns; those on words only where some row has them."""
-    columns: list[tuple[str, Callable[[UnitStatistics], str]]] = [
+    columns: list[tuple[str, Callable[[UnitRow], str]]] = [
         ("language", lambda row: row.language), ("stage", lambda row: str(row.stage)),
         ("splitter", lambda row: row.splitter), ("bytes/unit", lambda row: f"{row.bytes_per_unit:.2f}"),
         ("50 %", lambda row: f"{row.p50:.0f}"), ("90 %", lambda row: f"{row.p90:.0f}"),
@@ -149,20 +149,20 @@ def as_text(rows: Sequence[UnitStatistics]) -> str:
     return "\n".join(line.rstrip() for line in aligned(table, left=("language", "splitter")))
 
 
-def _score(name: str, row: UnitStatistics) -> str:
+def _score(name: str, row: UnitRow) -> str:
     value = getattr(row, name)
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
-def as_csv(rows: Sequence[UnitStatistics]) -> str:
+def as_csv(rows: Sequence[UnitRow]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(UnitStatistics)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(UnitRow)], lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v != v else v for k, v in asdict(row).items()} for row in rows)
     return text.getvalue()
 
 
-def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
+def plot(rows: Sequence[UnitRow], path: Path) -> None:
     """Draws bytes per unit and the share past offset 16 (units of stage 2) as two maps, language by splitter.
 
     The form is that of the path's suffix: .png, .svg, .pdf. Raises ValueError for others.

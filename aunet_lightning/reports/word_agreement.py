@@ -28,12 +28,12 @@ class Agreement(NamedTuple):
     f1: float
 
 
-class Marked(NamedTuple):
+class MarkedWords(NamedTuple):
     text: str
     begins: frozenset[int]  # of words, as indices of characters
 
 
-def marked(text: str, language: str) -> Marked | None:
+def marked_words(text: str, language: str) -> MarkedWords | None:
     """Returns the text without zero-width spaces and where its words begin, or None if nothing marks them.
 
     Raises ModuleNotFoundError where the language needs icu4py and it is not installed.
@@ -46,22 +46,22 @@ def marked(text: str, language: str) -> Marked | None:
     return None
 
 
-def _from_zero_width_spaces(text: str) -> Marked:
+def _from_zero_width_spaces(text: str) -> MarkedWords:
     plain: list[str] = []
     begins: set[int] = set()
     for part in text.split(ZERO_WIDTH_SPACE):
         begins.add(len(plain))
         plain += part
     begins |= {place + 1 for place, character in enumerate(plain) if character.isspace()}
-    return Marked("".join(plain), _at_letters(plain, begins))
+    return MarkedWords("".join(plain), _at_letters(plain, begins))
 
 
-def _from_dictionary(text: str, locale: str) -> Marked:
+def _from_dictionary(text: str, locale: str) -> MarkedWords:
     from icu4py.breakers import WordBreaker
 
     units = np.cumsum([0, *(len(character.encode("utf-16-le")) // 2 for character in text)])  # ICU counts in UTF-16
     begins = np.searchsorted(units, [begin for begin, _ in WordBreaker(text, locale).segments()])
-    return Marked(text, _at_letters(text, begins.tolist()))
+    return MarkedWords(text, _at_letters(text, begins.tolist()))
 
 
 def _at_letters(text: Sequence[str], begins: Iterable[int]) -> frozenset[int]:
@@ -73,7 +73,7 @@ def _at_letters(text: Sequence[str], begins: Iterable[int]) -> frozenset[int]:
     return frozenset(moved - {int(places[0]), len(letters)})
 
 
-def agreement(documents: Iterable[Marked], stack: Levels) -> Agreement | None:
+def agreement(documents: Iterable[MarkedWords], stack: Levels) -> Agreement | None:
     """Returns how the units of stage 2 agree with the documents' words, all taken together; None without words."""
     hits = found = wanted = 0
     for text, begins in documents:
