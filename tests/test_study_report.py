@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study import columns, figures, sentences
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
 from aunet_lightning.reports.study.statistics import (
     FALSE_ALARMS,
@@ -376,6 +376,39 @@ def test_markdown_and_csv_hold_the_same_numbers():
             assert table[splitter][j].startswith((mean, f"**{mean}**"))
             assert f">{mean}<" in html
     assert float(rows[0]["off_budget_percent"]) == pytest.approx(100 * (float(rows[0]["flops"]) / 2e15 - 1))
+
+
+def test_a_new_column_is_one_entry_and_appears_in_every_form():
+    class Share(columns.Column):
+        name, title = "share", "share of text"
+
+        def value(self, cell, study):
+            return None if cell.bytes_seen is None else cell.bytes_seen / 100
+
+        def shown(self, values):
+            return f"{max(values, default=0):.1%}"
+
+        def note(self, study):
+            return "Share of text: of the best seed."
+
+    some = study(
+        [cell(seed=i, bytes_seen=10.0 * i, metrics={"perf/x": 3.0}) for i in (1, 2)]
+        + [cell("b", bpb=None, status="failed")]
+    )
+    before = as_html(some), as_markdown(some), as_csv(some)
+    columns.COLUMNS += [Share(), columns.Measured("perf/x", "x of runs")]
+    try:
+        html, markdown, table = as_html(some), as_markdown(some), as_csv(some)
+    finally:
+        del columns.COLUMNS[-2:]
+    assert (as_html(some), as_markdown(some), as_csv(some)) == before
+    assert '<th scope="col">share of text</th><th scope="col">x of runs</th>' in html
+    assert "<td>20.0%</td><td>3.00</td>" in html
+    assert "| share of text | x of runs |" in markdown
+    assert "| 20.0% | 3.00 |" in markdown
+    assert all("Share of text: of the best seed." in text for text in (html, markdown))
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [(row["share"], row["perf/x"]) for row in rows] == [("0.1", "3.0"), ("0.2", "3.0"), ("", "")]
 
 
 def test_names_are_escaped():

@@ -133,11 +133,11 @@ def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Levels]) ->
     for name, data in texts:
         rows = "".join(
             f"<tr><th>{html.escape(label)}</th><td class=number>{_numbers(data, stack)}</td>"
-            f"<td><div class=text dir=auto>{_units(data, stack)}</div></td></tr>"
+            f"<td><div class=text dir=auto>{as_spans(data, stack)}</div></td></tr>"
             for label, stack in stacks.items()
         )
         blocks.append(f"<h2>{html.escape(name)}</h2><table>{rows}</table>")
-    return _PAGE.format(blocks="".join(blocks))
+    return _PAGE.format(blocks="".join(blocks), units=UNIT_STYLE)
 
 
 def bytes_per_unit(data: bytes, stack: Levels) -> list[float]:
@@ -151,7 +151,8 @@ def _numbers(data: bytes, stack: Levels) -> str:
     return " · ".join(f"{number:.1f}" for number in bytes_per_unit(data, stack))
 
 
-def _units(data: bytes, stack: Levels) -> str:
+def as_spans(data: bytes, stack: Levels) -> str:
+    """Returns HTML: a span for each unit, nested by stage, which UNIT_STYLE tints and underlines."""
     turns = {level: cycle(("a", "b")) for level in range(1, stack.depth + 1)}
     return _nested(clusters(data, stack), stack.depth, turns)
 
@@ -180,7 +181,14 @@ def _title(unit: list[Cluster]) -> str:
     return f' title="{len(text)} characters, {size} bytes{more}"'
 
 
-# No margin, padding or border beside a span: it would part Arabic letters that join.
+# For the spans of `as_spans`. No margin, padding or border beside a span: it would part Arabic letters that join.
+UNIT_STYLE = """\
+ .u1 { background: #cfe3fb; } .u1.b { background: #fbe0b5; }
+ .u2 { border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; } .u2.b { border-color: #d1495b; }
+ .u3 { border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; } .u3.b { border-color: #c98a00; }
+ .u4 { border-bottom: 3px solid #222; padding-bottom: 11px; } .u4.b { border-color: #999; }
+"""
+
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of text</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
@@ -193,11 +201,7 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of 
  .number {{ color: #777; width: 8rem; font-size: .85rem; white-space: nowrap; }}
  .text {{ line-height: 2.4; overflow-wrap: anywhere; white-space: pre-wrap; }}
  span {{ box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
- .u1 {{ background: #cfe3fb; }} .u1.b {{ background: #fbe0b5; }}
- .u2 {{ border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; }} .u2.b {{ border-color: #d1495b; }}
- .u3 {{ border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; }} .u3.b {{ border-color: #c98a00; }}
- .u4 {{ border-bottom: 3px solid #222; padding-bottom: 11px; }} .u4.b {{ border-color: #999; }}
- @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
+{units} @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
  @media print {{ span {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 </style>
 <p>Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above.

@@ -44,6 +44,7 @@ class CellResult:
     parameters: int | None = None
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
     examples: Sequence[Example] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
 
 
 @dataclass(frozen=True)

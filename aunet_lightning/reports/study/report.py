@@ -6,11 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from aunet_lightning.reports.study import figures, page, sections, sentences
+from aunet_lightning.reports.study.columns import COLUMNS
 from aunet_lightning.reports.study.page import Block, Items, Text
-from aunet_lightning.reports.study.statistics import Comparison, off_budget
+from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
 
-_LISTS = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples")  # what is no column of the CSV
+_NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
@@ -36,15 +37,16 @@ def as_markdown(study: StudyResult) -> str:
 
 
 def as_csv(study: StudyResult) -> str:
-    """Returns a row per cell with all its scalar fields, bytes per unit of each stage above the first parted by
-    blanks, and by how many % it is off its budget. What is not known is empty."""
+    """Returns a row per cell with all its scalar fields, followed by the report's columns that are not among them.
+    What is not known is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(CellResult) if field.name not in _LISTS]
-    writer.writerow([*names, "bytes_per_unit", "off_budget_percent"])
+    names = [field.name for field in fields(CellResult) if field.name not in _NOT_SCALAR]
+    columns = [column for column in COLUMNS if column.name not in names]
+    writer.writerow([*names, *(column.name for column in columns)])
     for cell in study.cells:
-        per_unit = " ".join(map(str, cell.bytes_per_unit))
-        writer.writerow([*(getattr(cell, name) for name in names), per_unit, off_budget(cell, study)])
+        further = (column.as_csv(column.value(cell, study)) for column in columns)
+        writer.writerow([*(getattr(cell, name) for name in names), *further])
     return text.getvalue()
 
 

@@ -8,15 +8,16 @@ import numpy as np
 
 from aunet_lightning.reports import pictures
 from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study.columns import COLUMNS, OFF_BUDGET, known
 from aunet_lightning.reports.study.page import (
     Block,
-    Cell,
     Heading,
     Items,
     Key,
     Pictures,
     Sentence,
     Table,
+    TableCell,
     Text,
     Verbatim,
 )
@@ -28,20 +29,15 @@ from aunet_lightning.reports.study.statistics import (
     Group,
     finished,
     mean_curve,
-    off_budget,
     parallel,
     relative,
     told_apart,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
 
-COLUMNS = 10  # languages in a table: what fits on A4
+PER_TABLE = 10  # languages side by side: what fits on A4
 TOLERANCE = 2.0  # % that a cell may be off its budget without a warning
 _ELSEWHERE = Text("(Pictures are in report.html.)")
-_COSTS = {
-    "bytes_per_second": "bytes/s", "parameters": "parameters", "flops_per_byte": "FLOPs per byte", "flops": "FLOPs",
-    "bytes_seen": "bytes seen",
-}  # fmt: skip
 
 
 def most(comparison: Comparison) -> float:
@@ -50,10 +46,10 @@ def most(comparison: Comparison) -> float:
     return figures.scale([relative(group.mean, ranking[0].mean) for ranking in rankings for group in ranking[1:]])
 
 
-def heat_cell(comparison: Comparison, group: Group, most: float) -> Cell:
+def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
     """Returns a cell of the heat map; `most` is where the colours end, in %."""
     if not group.values:
-        return Cell([group.trouble], missing=True)
+        return TableCell([group.trouble], missing=True)
     best = comparison.ranking(group.language)[0]
     above = relative(group.mean, best.mean)
     half = f"±{group.range / 2:.3f} n={len(group.values)}" if group.range is not None else "n=1"
@@ -63,7 +59,7 @@ def heat_cell(comparison: Comparison, group: Group, most: float) -> Cell:
         lines.append("ref")
     elif reference is not None:
         lines.append(_marked(f"{percent(relative(group.mean, reference.mean))} ref", group, reference))
-    return Cell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
+    return TableCell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
 
 
 def _marked(text: str, a: Group, b: Group) -> str:
@@ -75,7 +71,7 @@ def heat(comparison: Comparison) -> list[Block]:
     end = most(comparison)
     blocks: list[Block] = [Heading("BPB by splitter and language")]
     for languages in _chunks(comparison.languages):
-        rows: list[list[str | Cell]] = [
+        rows: list[list[str | TableCell]] = [
             [comparison.label(arm), *(heat_cell(comparison, comparison.groups[arm, lang], end) for lang in languages)]
             for arm in comparison.arms
         ]
@@ -94,7 +90,7 @@ def heat(comparison: Comparison) -> list[Block]:
 
 def _mixes(comparison: Comparison) -> list[Block]:
     """The BPB of each language in the text of cells that have several."""
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     mixed = {c.language for c in comparison.study.cells if finished(c) and len(c.bpb_by_language) > 1}
     inside = sorted({name for c in comparison.study.cells if c.language in mixed for name in c.bpb_by_language})
     for mix in (language for language in comparison.languages if language in mixed):
@@ -115,7 +111,7 @@ def _mixes(comparison: Comparison) -> list[Block]:
 
 
 def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
-    return [languages[i : i + COLUMNS] for i in range(0, len(languages), COLUMNS)]
+    return [languages[i : i + PER_TABLE] for i in range(0, len(languages), PER_TABLE)]
 
 
 def parallel_bits(comparison: Comparison) -> list[Block]:
@@ -127,7 +123,7 @@ def parallel_bits(comparison: Comparison) -> list[Block]:
     languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
     tables: list[Block] = []
     for some in _chunks([language for language in languages if language != ENGLISH]):
-        body: list[list[str | Cell]] = []
+        body: list[list[str | TableCell]] = []
         for row in rows:
             span = sorted({min(row.documents), max(row.documents)})
             english = [number(fmean(row.english), "bit"), "–".join(map(str, span))]
@@ -144,12 +140,12 @@ def parallel_bits(comparison: Comparison) -> list[Block]:
     return [heading, *tables, Text(note, "note")]
 
 
-def _spread(values: Sequence[float]) -> Cell:
+def _spread(values: Sequence[float]) -> TableCell:
     """The mean over seeds, and half of the range."""
     if not values:
-        return Cell(["–"], missing=True)
+        return TableCell(["–"], missing=True)
     half = f"±{(max(values) - min(values)) / 2:.3f} n={len(values)}" if len(values) > 1 else "n=1"
-    return Cell([f"{fmean(values):.3f}", half])
+    return TableCell([f"{fmean(values):.3f}", half])
 
 
 def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
@@ -208,41 +204,26 @@ def cost(comparison: Comparison) -> list[Block]:
     """Returns what each splitter cost in each language, and who is off the budget."""
     study = comparison.study
     rows: list[list[str]] = []
-    header = ("splitter", *_COSTS.values(), "bytes per unit", "off budget")
     far = []
     for language in comparison.languages:
         rows.append([language])
         for arm in comparison.arms:
-            group = comparison.groups[arm, language]
+            group, label = comparison.groups[arm, language], comparison.label(arm)
             if not group.values:
-                rows.append([comparison.label(arm), group.trouble, *["–"] * 6])
+                rows.append([label, group.trouble, *["–"] * (len(COLUMNS) - 1)])
                 continue
-            means = [_mean([getattr(cell, name) for cell in group.done]) for name in _COSTS]
-            units = [list(map(float, level)) for level in zip(*(c.bytes_per_unit for c in group.done), strict=False)]
-            per_unit = " · ".join(f"{fmean(level):.2f}" for level in units) or "–"
-            off = [value for cell in group.done if (value := off_budget(cell, study)) is not None]
-            worst = max(off, key=abs, default=float("nan"))
-            if abs(worst) > TOLERANCE:
-                far.append(f"{comparison.label(arm)} in {language} ({percent(worst)})")
-            rows.append([comparison.label(arm), *map(number, means), per_unit, percent(worst)])
-    note = (
-        "Means over seeds. Bytes per unit: of each stage above the first. Off budget: by how much what the cell spent "
-        f"differs from its budget of {sentences.budget(study.match_by, study.budget)}, of the seed farthest off."
-    )
-    if study.match_by == "seconds":
-        note += " Seconds are bytes seen ÷ bytes per second, so without validation."
+            rows.append([label, *(column.shown(known(column, group.done, study)) for column in COLUMNS)])
+            off = OFF_BUDGET.farthest(known(OFF_BUDGET, group.done, study))
+            if abs(off) > TOLERANCE:
+                far.append(f"{label} in {language} ({percent(off)})")
     blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
     if far:
         warning = (
             f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not for the same cost."
         )
         blocks.append(Text(warning, "warning"))
-    return [*blocks, Table(header, rows), Text(note, "note")]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in COLUMNS)]))
+    return [*blocks, Table(["splitter", *(column.title for column in COLUMNS)], rows), Text(note, "note")]
 
 
 class _Placed:
@@ -291,7 +272,7 @@ def _drawn(comparison: Comparison, arm: Arm, example: Example) -> tuple[str, str
         wrong = f"{len(example.levels)} levels do not fit a text of {len(data)} bytes"
         return comparison.label(arm), "", wrong, wrong
     per_unit = " · ".join(f"{value:.1f}" for value in pictures.bytes_per_unit(data, stack))
-    return comparison.label(arm), per_unit, pictures._units(data, stack), pictures.as_line(data, stack)
+    return comparison.label(arm), per_unit, pictures.as_spans(data, stack), pictures.as_line(data, stack)
 
 
 def making(comparison: Comparison) -> list[Block]:
@@ -304,7 +285,7 @@ def making(comparison: Comparison) -> list[Block]:
         equal,
     ]
     blocks.append(Heading("Cells without a result", 3))
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     for cell in study.cells:
         if not finished(cell):
             status = cell.status if cell.status != "done" else "no BPB"
