@@ -179,6 +179,9 @@ class RunFolder:
         self.best = self.checkpoints / "best.ckpt"
         self.metrics = path / "metrics.jsonl"
         self.mlflow = path / "mlflow.json"
+        self.predictions = path / "predictions.jsonl"
+        self.table = path / "val_bpb.md"
+        self.units = path / "units.json"  # of the example sentences
         self.data = path / "data.json"  # what text the run was begun with
 
     @classmethod
