@@ -9,6 +9,7 @@ from aunet_lightning.reports.study import figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import COLUMNS
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
+from aunet_lightning.study.folders import StudyFolder
 from aunet_lightning.study.results import CellResult, StudyResult
 
 _NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
@@ -17,13 +18,12 @@ _NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "e
 def write_report(study: StudyResult, folder: Path) -> None:
     """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is made where there is none."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("report.html", as_html(study)),
-        ("report.md", as_markdown(study)),
-        ("table.csv", as_csv(study)),
-    ):
-        (folder / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    (folder / "heatmap.png").write_bytes(heatmap_png(study))
+    files = StudyFolder(folder)
+    for path, text in (
+        (files.page, as_html(study)), (files.markdown, as_markdown(study)), (files.table, as_csv(study))
+    ):  # fmt: skip
+        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    files.heatmap.write_bytes(heatmap_png(study))
 
 
 def as_html(study: StudyResult) -> str:
