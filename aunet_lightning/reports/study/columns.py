@@ -1,4 +1,4 @@
-"""The columns of a study's report: numbers of each cell, shown in the page's cost table, in Markdown and in table.csv.
+"""The columns of a study's report: numbers of each cell, in the cost table of the page and in table.csv.
 
 A new column is a class here (or a `Measured` of a metric that runs log) and its entry in COLUMNS.
 """
@@ -15,17 +15,17 @@ from aunet_lightning.study.results import CellResult, StudyResult
 
 
 class Column:
-    """A number of each cell, and how the seeds of an arm in a language are put into one entry."""
+    """A number of each cell, and its summary over the seeds of an arm in a language."""
 
     name: str  # in table.csv
     title: str  # in the page
 
     def value(self, cell: CellResult, study: StudyResult) -> Any:
-        """Returns the number of one cell; None where it is not known."""
+        """Returns the number of one cell; None where it is unknown."""
         raise NotImplementedError
 
     def as_csv(self, value: Any) -> Any:
-        """Returns the number as table.csv has it: at full precision."""
+        """Returns the number as written to table.csv: at full precision."""
         return value
 
     def shown(self, values: Sequence[Any]) -> str:
@@ -61,11 +61,11 @@ class BytesPerUnit(Column):
         return " · ".join(f"{fmean(stage):.2f}" for stage in stages) or "–"
 
     def note(self, study: StudyResult) -> str:
-        return "Bytes per unit: of each stage above the first."
+        return "Bytes per unit: for each stage above the first."
 
 
 class OffBudget(Column):
-    """By how many % what a cell spent is above its budget."""
+    """By how many % a cell's cost is above its budget."""
 
     name, title = "off_budget_percent", "off budget"
 
@@ -81,8 +81,8 @@ class OffBudget(Column):
 
     def note(self, study: StudyResult) -> str:
         text = (
-            "Off budget: by how much what the cell spent differs from its budget of "
-            f"{sentences.budget(study.match_by, study.budget)}, of the seed farthest off."
+            f"Off budget: cost relative to the budget of {sentences.budget(study.match_by, study.budget)}, of the seed "
+            "farthest off."
         )
         if study.match_by == "seconds":
             text += " Seconds are bytes seen ÷ bytes per second, so without validation."

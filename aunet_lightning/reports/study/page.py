@@ -1,4 +1,4 @@
-"""What a report is made of: blocks that know their HTML and their Markdown, and the page around them."""
+"""The blocks of a report, each with its HTML and its Markdown, and the page around them."""
 
 import html
 import re
@@ -34,7 +34,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Items:
-    """A list; each item has a bold beginning, which may be empty."""
+    """A list; each item has a bold lead, which may be empty."""
 
     items: Sequence[tuple[str, str]]
 
@@ -53,7 +53,7 @@ class TableCell:
     """A cell of a table: lines, one above the other."""
 
     lines: Sequence[str]
-    colour: str = ""  # behind it, as #rrggbb
+    colour: str = ""  # of the background, as #rrggbb
     best: bool = False  # its first line is bold
     missing: bool = False
 
@@ -71,7 +71,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, the first column of which names the rows. A row of one cell is a heading of those below it."""
+    """A table whose first column names the rows. A row of one cell is a heading for those below it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | TableCell]]
@@ -106,7 +106,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Key:
-    """What the colours of a heat map mean."""
+    """The key to the colours of a heat map."""
 
     colours: Sequence[tuple[str, str]]  # colour, what it means
 
@@ -160,7 +160,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Text as it stands in a file, folded under a title where it has one."""
+    """Preformatted text, folded under its title if it has one."""
 
     text: str
     title: str = ""
@@ -189,7 +189,7 @@ class Heading:
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """Returns a page that needs nothing else: no scripts, no other files, no network."""
+    """Returns a self-contained page: no scripts, no other files, no network."""
     contents = "".join(
         f'<a href="#{re.sub("[^a-z]+", "-", block.text.lower())}">{html.escape(block.text)}</a> '
         for block in blocks
@@ -205,7 +205,7 @@ def as_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns text that Markdown shows as it is, in one line."""
+    """Returns text escaped for Markdown, in one line."""
     text = re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -215,7 +215,7 @@ def _class(names: str) -> str:
 
 
 def _lang(language: str) -> str:
-    """A lang attribute, where the name of a language is a code such as `th` or `zh_Hans`."""
+    """A lang attribute, if the name of a language is a code such as `th` or `zh_Hans`."""
     code = language.replace("_", "-")
     return f' lang="{html.escape(code)}"' if _TAG.fullmatch(code) else ""
 

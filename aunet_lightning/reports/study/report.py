@@ -1,4 +1,4 @@
-"""The report of a study: a page that stands alone, the same as Markdown, a row per cell as CSV, and the heat map."""
+"""The report of a study: a self-contained page, the same as Markdown, a row per cell as CSV, and the heat map."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ _NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "e
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
-    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is made where there is none."""
+    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     files = StudyFolder(folder)
     for path, text in (
@@ -32,13 +32,12 @@ def as_html(study: StudyResult) -> str:
 
 
 def as_markdown(study: StudyResult) -> str:
-    """Returns the report as Markdown: all but the pictures."""
+    """Returns the report as Markdown, without the pictures."""
     return page.as_markdown(study.name, _blocks(Comparison(study), pictures=False))
 
 
 def as_csv(study: StudyResult) -> str:
-    """Returns a row per cell with all its scalar fields, followed by the report's columns that are not among them.
-    What is not known is empty."""
+    """Returns a row per cell: its scalar fields, then the report's other columns. Unknown values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(CellResult) if field.name not in _NOT_SCALAR]
@@ -59,7 +58,7 @@ def heatmap_png(study: StudyResult) -> bytes:
         cells = [sections.heat_cell(comparison, comparison.groups[arm, language], most) for language in languages]
         tiles.append([figures.Tile(cell.lines, cell.colour or figures.NO_RESULT, cell.best) for cell in cells])
     note = "BPB, lower is better; ± half of the range over n seeds; colour: % above the best of the language"
-    note += f"\n{sentences.NOT_APART} not told apart by the seeds"
+    note += f"\n{sentences.WITHIN} within the seeds' spread"
     if study.reference:
         note += f"; ref: to {study.reference}"
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)

@@ -31,7 +31,7 @@ from aunet_lightning.reports.study.statistics import (
     mean_curve,
     parallel,
     relative,
-    told_apart,
+    separated,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
 
@@ -41,13 +41,13 @@ _ELSEWHERE = Text("(Pictures are in report.html.)")
 
 
 def most(comparison: Comparison) -> float:
-    """Returns the difference to the best, in %, at which the colours end."""
+    """Returns the difference to the best, in %, at which the colour scale ends."""
     rankings = [comparison.ranking(language) for language in comparison.languages]
     return figures.scale([relative(group.mean, ranking[0].mean) for ranking in rankings for group in ranking[1:]])
 
 
 def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
-    """Returns a cell of the heat map; `most` is where the colours end, in %."""
+    """Returns a cell of the heat map; `most` is where the colour scale ends, in %."""
     if not group.values:
         return TableCell([group.trouble], missing=True)
     best = comparison.ranking(group.language)[0]
@@ -63,11 +63,11 @@ def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
 
 
 def _marked(text: str, a: Group, b: Group) -> str:
-    return f"{text} {sentences.NOT_APART}" if told_apart(a, b) is False else text
+    return f"{text} {sentences.WITHIN}" if separated(a, b) is False else text
 
 
 def heat(comparison: Comparison) -> list[Block]:
-    """Returns the heat map as tables, and what its signs mean."""
+    """Returns the heat map as tables, with the key to its signs."""
     end = most(comparison)
     blocks: list[Block] = [Heading("BPB by splitter and language")]
     for languages in _chunks(comparison.languages):
@@ -89,7 +89,7 @@ def heat(comparison: Comparison) -> list[Block]:
 
 
 def _mixes(comparison: Comparison) -> list[Block]:
-    """The BPB of each language in the text of cells that have several."""
+    """The BPB of each language, for cells whose text has several."""
     rows: list[list[str | TableCell]] = []
     mixed = {c.language for c in comparison.study.cells if finished(c) and len(c.bpb_by_language) > 1}
     inside = sorted({name for c in comparison.study.cells if c.language in mixed for name in c.bpb_by_language})
@@ -115,11 +115,11 @@ def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
 
 
 def parallel_bits(comparison: Comparison) -> list[Block]:
-    """Returns the bits of a parallel text relative to English, or the sentence why there are none."""
+    """Returns the bits of a parallel text relative to English, or a sentence on why there are none."""
     rows, heading = parallel(comparison), Heading("Parallel bits")
     if not rows:
         why = "at least two languages, English (en) one of them, with the bits of the same documents and the same seed"
-        return [heading, Text(f"Not here, for they need {why}; no splitter has that.")]
+        return [heading, Text(f"None: they need {why}.")]
     languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
     tables: list[Block] = []
     for some in _chunks([language for language in languages if language != ENGLISH]):
@@ -133,9 +133,9 @@ def parallel_bits(comparison: Comparison) -> list[Block]:
         tables.append(Table(["splitter", "English", "documents", *some], body))
     note = (
         "Total bits for the same content, relative to English under the same splitter and seed: 1.20 means that the "
-        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those that every "
-        "language of that splitter and seed has; where their number differs between splitters, so does the text. The "
-        "English column has the total itself, by which all of a row is divided."
+        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those present in "
+        "every language of that splitter and seed; where their number differs between splitters, so does the text. The "
+        "English column gives the total by which the row is divided."
     )
     return [heading, *tables, Text(note, "note")]
 
@@ -159,8 +159,8 @@ def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
         return figures.Series(k, comparison.label(arm), main, [bar], arm.splitter == comparison.study.reference)
 
     note = (
-        "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. A model without units is left "
-        "out. Bars reach from the lowest to the highest seed."
+        "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. Models without units are left "
+        "out. Bars extend from the lowest to the highest seed."
     )
     panels = _panels(comparison, "units", series, figures.scatter, "bytes per unit") if pictures else _ELSEWHERE
     return [Heading("BPB against bytes per unit"), panels, Text(note, "note")]
@@ -176,9 +176,9 @@ def curves(comparison: Comparison, pictures: bool) -> list[Block]:
         return figures.Series(k, comparison.label(arm), mean_curve(found), thin, reference)
 
     note = (
-        "BPB on validation text over FLOPs spent on training. Thick: mean over seeds at the steps that all have; thin: "
-        "each seed. Cells that did not finish are left out. Curves are shown from where they are at a fifth of the "
-        "FLOPs; what lies above is cut off."
+        "BPB on validation text over training FLOPs. Thick: mean over seeds, at the steps common to all; thin: each "
+        "seed. Unfinished cells are left out. The y axis ends at the highest BPB after a fifth of the FLOPs; values "
+        "above are cut off."
     )
     panels = _panels(comparison, "curve", series, figures.curves, "FLOPs") if pictures else _ELSEWHERE
     return [Heading("Learning curves"), panels, Text(note, "note")]
@@ -197,11 +197,11 @@ def _panels(
         svg = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
         if svg:
             panels.append((language, svg))
-    return Pictures(panels) if panels else Text("No cell has the numbers for this picture.")
+    return Pictures(panels) if panels else Text("No cell has the numbers for this figure.")
 
 
 def cost(comparison: Comparison) -> list[Block]:
-    """Returns what each splitter cost in each language, and who is off the budget."""
+    """Returns the cost of each splitter in each language, and which cells are off their budget."""
     study = comparison.study
     rows: list[list[str]] = []
     far = []
@@ -219,7 +219,7 @@ def cost(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
     if far:
         warning = (
-            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not for the same cost."
+            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not at the same cost."
         )
         blocks.append(Text(warning, "warning"))
     note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in COLUMNS)]))
@@ -255,9 +255,9 @@ def examples(comparison: Comparison) -> list[Block]:
         blocks += [Heading(language, 3), *sentences] if sentences else []
     note = (
         "Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above "
-        f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character on whose "
-        "last byte its boundary falls. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
-        "the lowest."
+        f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character whose last "
+        "byte carries its boundary. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
+        "the lowest is shown."
     )
     return [
         Heading("Example sentences"),
@@ -276,12 +276,12 @@ def _drawn(comparison: Comparison, arm: Arm, example: Example) -> tuple[str, str
 
 
 def making(comparison: Comparison) -> list[Block]:
-    """Returns what was held equal, what failed, and where the numbers come from."""
+    """Returns what was held equal, which cells have no result, and the provenance of the numbers."""
     study = comparison.study
     equal = Items([("", sentence) for sentence in study.equal or [sentences.matching(comparison)]])
     blocks: list[Block] = [
-        Heading("How it was made"),
-        Heading("What was held equal, and what made up the rest", 3),
+        Heading("Method"),
+        Heading("What was held equal, and what varied", 3),
         equal,
     ]
     blocks.append(Heading("Cells without a result", 3))
