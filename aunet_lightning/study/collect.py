@@ -102,7 +102,7 @@ def _equal(study: Study, match: Match) -> list[str]:
     spent = {
         "flops": f"{match.budget:.3g} training FLOPs, forward and backward, of the units that actually occurred",
         "bytes": f"{match.budget:.3g} bytes of training text",
-        "seconds": f"{match.budget:g} seconds of training (with reading and splitting, but not start-up and validation)",
+        "seconds": f"{match.budget:g} seconds of training (with reading and splitting, not start-up or validation)",
     }[match.by]
     adjusted = {
         "bytes": "Splitters whose units cost more per byte read less text, and vice versa."

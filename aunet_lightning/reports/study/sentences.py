@@ -126,9 +126,8 @@ def in_language(comparison: Comparison, language: str) -> str:
     found += f" The second, {comparison.label(second.arm)}, is {above} above it: {verdict(best, second)}."
     near = [comparison.label(group.arm) for group in others[1:] if separated(best, group) is False]
     if near:
-        found += (
-            f" {'Also within' if separated(best, second) is False else 'Within'} the seeds' spread: {listed(near)}."
-        )
+        within = "Also within" if separated(best, second) is False else "Within"
+        found += f" {within} the seeds' spread: {listed(near)}."
     reference = comparison.reference(best)
     if reference is best:
         found += " It is the reference itself."
@@ -166,8 +165,8 @@ def rule(comparison: Comparison) -> list[str]:
         errs = FALSE_ALARMS.get(fewest)
         rate = f"in {100 * errs:.0f} % of pairs" if errs and errs >= 0.01 else "in fewer than 1 % of pairs"
         sentences.append(
-            f"This is a rule of thumb, not a test: with {fewest} seeds, two equally good splitters would still differ by "
-            f"more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds show "
+            f"This is a rule of thumb, not a test: with {fewest} seeds, two equally good splitters would still differ "
+            f"by more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds show "
             "how much training varies, not how much other text would change the result."
         )
     return sentences
