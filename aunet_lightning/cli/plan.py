@@ -1,4 +1,4 @@
-"""The command `aunet plan`: from a budget, a language mix and a number of GPUs to a configuration for `aunet fit`."""
+"""The command `aunet plan`: a configuration for `aunet fit` from a budget, a language mix and a number of GPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aunet_lightning.planning import Plan
 
 AROUND = 2  # BOS and EOS
-HELD_OUT = 100  # every so many-th document is validated on, where files have as many
+HELD_OUT = 100  # one document in this many is held out, in files with enough of them
 RANGES = {
     "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
     "flops_per_second": Range(least=1e6, most=1e30), "utilisation": Range(above=0),
@@ -36,14 +36,14 @@ RANGES = {
 
 @dataclass
 class Mix:
-    """Text by language: how much there is, and positions of each stage in what was split of it."""
+    """Text by language: its size, and the positions of each stage in the part that was split."""
 
     bytes: dict[str, int] = field(default_factory=dict)
-    positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S] of what was split, stage 1 first
+    positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S], in the part that was split, stage 1 first
     documents: dict[Path, int] = field(default_factory=dict)
 
     def rates(self, language: str = TOTAL) -> list[float]:
-        """Returns bytes per unit of stages 2 … S, BOS and EOS among the bytes: of a language, or of all."""
+        """Returns bytes per unit of stages 2 … S, of a language or of all text; the bytes include BOS and EOS."""
         if language != TOTAL:
             per_byte = self.positions[language] / self.positions[language][0]
         else:
@@ -62,7 +62,7 @@ class Mix:
 
 
 def plan(arguments: list[str]) -> int:
-    """`aunet plan`: prints a run that spends a budget, and writes it as YAML."""
+    """`aunet plan`: prints a run that spends a budget, and writes its configuration."""
     options = _parser().parse_args(arguments)
     _check(options)
     rules = _rules(options)
@@ -110,22 +110,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--flops", type=float, help="FLOPs to train with, as docs/plan.md counts them")
-    add("--gpu_hours", type=float, help="hours on one device, or on all of them together")
-    add("--parameters", type=float, help="of the network; data for it by --ratio")
-    add("--stages", type=int, help="1 to 4; default: what the splitters make, or 3")
+    add("--gpu_hours", type=float, help="GPU hours, of all devices together")
+    add("--parameters", type=float, help="of the network; --ratio sets the data for it")
+    add("--stages", type=int, help="1 to 4 (default: as many as the splitters give, or 3)")
     add("--splitter", help=f"bytes to stage 2: a name, or YAML (default {DEFAULT})")
     add_upper_splitters(parser)
-    add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the mix that is wanted")
-    add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …: in place of what --data gives")
-    add("--megabytes", type=float, default=MEGABYTES, help=f"to split of a language (default {MEGABYTES})")
+    add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the wanted mix")
+    add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …, instead of measuring it on --data")
+    add(
+        "--megabytes",
+        type=float,
+        default=MEGABYTES,
+        help=f"to split of each language (default {MEGABYTES})",
+    )
     add("--devices", type=int, default=1, help="GPUs (default 1)")
-    add("--flops_per_second", type=float, default=989e12, help="peak of one (default 989e12: an H100 in bf16)")
-    add("--utilisation", type=float, default=0.4, help="share of the peak that is reached (default 0.4)")
-    add("--gpu_memory", type=float, default=80.0, help="GB of one (default 80)")
+    add("--flops_per_second", type=float, default=989e12, help="peak of one GPU (default 989e12: an H100 in bf16)")
+    add("--utilisation", type=float, default=0.4, help="share of the peak that training reaches (default 0.4)")
+    add("--gpu_memory", type=float, default=80.0, help="GB of one GPU (default 80)")
     add("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed", help="default bf16-mixed")
-    add("--ratio", type=float, default=10.0, help="data for the model: gamma of the paper, about tokens per parameter")
-    add("--row_bytes", type=int, help="bytes of a row (default 8192, fewer where a batch is small)")
-    add("--out", metavar="FILE", help="write the configuration, which aunet fit -c takes")
+    add(
+        "--ratio",
+        type=float,
+        default=10.0,
+        help="gamma of the paper: about tokens per parameter (default 10)",
+    )
+    add("--row_bytes", type=int, help="bytes of a row (default 8192, fewer if the batch is small)")
+    add("--out", metavar="FILE", help="write the configuration, for aunet fit -c")
     return parser
 
 
@@ -141,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _rules(options: argparse.Namespace) -> list[Any]:
-    """Returns one rule per stage transition. Raises ValueError where their number is not that of --stages."""
+    """Returns one rule per stage transition. Raises ValueError if their number does not match --stages."""
     upper = None
     if options.upper_splitters is not None:
         upper = [rule_of("--upper_splitters", rule) for rule in options.upper_splitters]
@@ -173,18 +183,18 @@ def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[f
     if stack.n_below < stack.depth:
         name = type(stack.learned[stack.n_below]).__name__.lower()
         raise ValueError(
-            f"--bytes_per_unit is missing: {name} is learned, so text alone does not tell it. Give what is wanted"
+            f"--bytes_per_unit is missing: {name} is learned, so it cannot be measured on text. Give the wanted rate"
         )
     if mix is None:
         raise ValueError(
-            "--data is missing: name text, so that its units can be counted, or give --bytes_per_unit, as in "
+            "--data is missing: name text on which to count units, or give --bytes_per_unit, as in "
             + " ".join(f"{5 * 2**s}" for s in range(stack.depth))
         )
     return mix.rates()
 
 
 def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
-    """Reads all documents, as `aunet fit` will, and splits up to so many MB of each language."""
+    """Reads all documents, as `aunet fit` will, and splits up to `megabytes` of each language."""
     from aunet_lightning.data.corpus import expand
     from aunet_lightning.data.documents import Report, read_documents
 
@@ -207,7 +217,7 @@ def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
 
 
 def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
-    """Returns what is to be said of text under `data`."""
+    """Returns the settings under `data` that name the text."""
     if not files or mix is None:
         return {}
     most = max(mix.documents.values())
@@ -216,7 +226,7 @@ def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
 
 
 def summary(made: Plan, mix: Mix | None = None) -> list[str]:
-    """Returns the plan in lines of text."""
+    """Returns the plan as lines of text."""
     from aunet_lightning.planning import MOST_LR
 
     machine, memory, gb = made.machine, made.memory, 1e9
@@ -249,7 +259,7 @@ def summary(made: Plan, mix: Mix | None = None) -> list[str]:
         )
     if not made.fits:
         lines.append(
-            f"  warning: one row on a device does not fit in {machine.memory / gb:g} GB with room for kernels: give "
+            f"  warning: one row per device does not fit in {machine.memory / gb:g} GB with room for kernels: give "
             "more --devices or a smaller --row_bytes"
         )
     if made.extrapolated:

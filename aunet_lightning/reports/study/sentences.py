@@ -166,7 +166,7 @@ def rule(comparison: Comparison) -> list[str]:
         rate = f"in {100 * errs:.0f} % of pairs" if errs and errs >= 0.01 else "in fewer than 1 % of pairs"
         sentences.append(
             f"This is a rule of thumb, not a test: with {fewest} seeds, two equally good splitters would still differ "
-            f"by more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds show "
-            "how much training varies, not how much other text would change the result."
+            f"by more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds "
+            "show how much training varies, not how much other text would change the result."
         )
     return sentences
