@@ -6,11 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from aunet_lightning.cli.options import UPPER, add_upper_splitters, rule_of
 from aunet_lightning.cli.texts import MEGABYTES, MEGABYTES_RANGE
@@ -21,9 +17,9 @@ from splitters import DEFAULT, Stack
 from splitters.laws.check import check_foreign
 
 if TYPE_CHECKING:
+    from aunet_lightning.data.mix import Mix
     from aunet_lightning.planning import Plan
 
-AROUND = 2  # BOS and EOS
 HELD_OUT = 100  # one document in this many is held out, in files with enough of them
 RANGES = {
     "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
@@ -32,33 +28,6 @@ RANGES = {
     "megabytes": MEGABYTES_RANGE, "row_bytes": Range(least=1, most=2**27),
     "stages": Range(least=1, most=1000), "bytes_per_unit": Range(most=1e6),
 }  # fmt: skip
-
-
-@dataclass
-class Mix:
-    """Text by language: its size, and the positions of each stage in the part that was split."""
-
-    bytes: dict[str, int] = field(default_factory=dict)
-    positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S], in the part that was split, stage 1 first
-    documents: dict[Path, int] = field(default_factory=dict)
-
-    def rates(self, language: str = TOTAL) -> list[float]:
-        """Returns bytes per unit of stages 2 … S, of a language or of all text; the bytes include BOS and EOS."""
-        if language != TOTAL:
-            per_byte = self.positions[language] / self.positions[language][0]
-        else:
-            weights = np.array([*self.bytes.values()], float)
-            shares = np.stack([counts / counts[0] for counts in self.positions.values()])  # [languages, S]
-            per_byte = weights @ shares / weights.sum()
-        return (1 / per_byte[1:]).tolist()
-
-    def table(self) -> str:
-        depth = len(next(iter(self.positions.values()))) - 1
-        rows = [["language", "MB", *(f"bytes/unit, stage {s + 2}" for s in range(depth))]]
-        for language in (TOTAL, *sorted(self.bytes)):
-            size = sum(self.bytes.values()) if language == TOTAL else self.bytes[language]
-            rows.append([language, f"{size / 1e6:.2f}", *(f"{rate:.2f}" for rate in self.rates(language))])
-        return "\n".join(aligned(rows, left=("language",)))
 
 
 def plan(arguments: list[str]) -> int:
@@ -85,7 +54,7 @@ def plan(arguments: list[str]) -> int:
             raise
         raise ValueError(str(error).replace("--flops is", f"--gpu_hours is {options.gpu_hours:g}, in FLOPs")) from None
     if mix is not None and len(mix.bytes) > 1 and options.bytes_per_unit is None and rules:
-        print(mix.table() + "\n")
+        print(_table(mix, stack.depth) + "\n")
     lines = summary(made, mix)
     print("\n".join(lines))
     settings = made.settings()
@@ -194,26 +163,24 @@ def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[f
 
 
 def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
-    """Reads all documents, as `aunet fit` will, and splits up to `megabytes` of each language."""
-    from aunet_lightning.data.corpus import expand
-    from aunet_lightning.data.documents import Report, read_documents
+    from aunet_lightning.data.mix import measure
 
-    mix, report = Mix(), Report()
-    for source in expand(list(files), "--data", text_key="text", language_key="lang"):
-        for document in read_documents(source.path, "text", "lang", source.language, report):
-            language, size = row_of(document.language), len(document.text) + AROUND
-            mix.bytes[language] = mix.bytes.get(language, 0) + size
-            mix.documents[source.path] = mix.documents.get(source.path, 0) + 1
-            counts = mix.positions.setdefault(language, np.zeros(stack.depth + 1))
-            if counts[0] < megabytes * 1e6:
-                levels = stack.levels(document.text)
-                begins = [1 + np.count_nonzero(levels > s) for s in range(stack.depth)]  # BOS begins a unit of each
-                counts += [size, *begins]
-    if warning := report.warning():
+    mix, warning = measure(files, stack, megabytes * 1e6, "--data")
+    if warning:
         print(f"aunet: warning: {warning}", file=sys.stderr)
     if not mix.bytes:
         raise ValueError(f'--data: there is no text in {", ".join(files)}: name JSON lines with a key "text"')
     return mix
+
+
+def _table(mix: Mix, depth: int) -> str:
+    """Returns size and bytes per unit of all text and of each language, as aligned columns."""
+    rows = [["language", "MB", *(f"bytes/unit, stage {s + 2}" for s in range(depth))]]
+    for language in (None, *sorted(mix.bytes)):
+        size = sum(mix.bytes.values()) if language is None else mix.bytes[language]
+        name = TOTAL if language is None else row_of(language)
+        rows.append([name, f"{size / 1e6:.2f}", *(f"{rate:.2f}" for rate in mix.rates(language))])
+    return "\n".join(aligned(rows, left=("language",)))
 
 
 def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
