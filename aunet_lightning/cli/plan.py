@@ -156,7 +156,7 @@ def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[f
         )
     if mix is None:
         raise ValueError(
-            "--data is missing: name text on which to count units, or give --bytes_per_unit, as in "
+            "--data is missing: name text, on which to count units, or give --bytes_per_unit, as in "
             + " ".join(f"{5 * 2**s}" for s in range(stack.depth))
         )
     return mix.rates()
