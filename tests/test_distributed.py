@@ -12,8 +12,8 @@ import yaml
 
 from aunet_lightning.checkpoints.forms import PART, read
 from aunet_lightning.cli.main import main
+from tests.helpers import SETTINGS, place_store, points
 from tests.ranks import Ranks, ranks
-from tests.test_runs import SETTINGS, points
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -30,8 +30,9 @@ TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, store_template):
     folder = tmp_path_factory.mktemp("ranks")
+    place_store(store_template, folder / "runs" / "mlflow.db")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
     return folder
 

@@ -34,7 +34,7 @@ from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
 from tests.conftest import ROOT
-from tests.test_runs import points
+from tests.helpers import place_store, points
 
 WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
 TINY = {
@@ -67,9 +67,9 @@ def write(path, documents):
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "runs" / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     write(tmp_path / "en.jsonl", sentences(1))
@@ -569,6 +569,7 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_begins(here, monkeypatch, capsys):
+    shutil.rmtree(here / "runs")
     monkeypatch.setattr("aunet_lightning.training.beginning.host_memory", lambda: 1e6)
     assert fit("--run.folder", "x") == 1
     assert "the run does not fit: training takes about 0.0 GB" in error_of(capsys)

@@ -21,8 +21,8 @@ from splitters import Stack, available
 from splitters.learned.predictor import Router, Student
 from splitters.learned.teachers import Teacher, check_form
 from tests.conftest import MIXED, UPPER, tiny
+from tests.helpers import stepped_levels
 from tests.plain_aunet import plain_logits
-from tests.test_model import stepped_levels
 
 LEARNED = available("learned")
 STACKS = [
@@ -46,14 +46,7 @@ def data(stack, texts=TEXTS, length=80):
     """Rows [BOS, bytes …] with levels of the rules below the learned splitter; a second document in each."""
     ids = torch.tensor([[BOS, *text[: length - 1]] for text in texts])
     ids[:, 36], ids[:, 37] = EOS, BOS
-    return ids, torch.tensor([stepped_levels_of(stack, row) for row in ids.tolist()])
-
-
-def stepped_levels_of(stack, row):
-    return [
-        0 if byte == EOS else level
-        for byte, level in zip(row, stepped_levels(stack, [b % EOS for b in row]), strict=True)
-    ]
+    return ids, torch.tensor([stepped_levels(stack, row) for row in ids.tolist()])
 
 
 def taught(stack, ids):
@@ -122,7 +115,7 @@ def test_a_later_byte_changes_nothing_before(rules, trained, masked):
     for t, byte in itertools.product((1, 17, 30, 50, 78), (0x20, 0x61, 0x0A, 0xE4)):
         changed = ids.clone()
         changed[:, t] = byte
-        after = model(changed, torch.tensor([stepped_levels_of(stack, row) for row in changed.tolist()]))
+        after = model(changed, torch.tensor([stepped_levels(stack, row) for row in changed.tolist()]))
         assert torch.equal(after.levels[:, :t], before.levels[:, :t])
         torch.testing.assert_close(after.logits[:, :t], before.logits[:, :t], atol=1e-5, rtol=1e-5)
 

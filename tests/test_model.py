@@ -11,6 +11,7 @@ from aunet_lightning.model.attention import within_row
 from aunet_lightning.model.layers import Rotation
 from aunet_lightning.vocabulary import BOS, EOS
 from tests.conftest import MIXED, N_STAGES, stack_of, tiny, tiny_model
+from tests.helpers import stepped_levels
 from tests.plain_aunet import plain_logits
 
 TEXTS = [MIXED, "nothing alike: 人人生而自由".encode() + b" a" * 30, b"x" * 90]
@@ -122,15 +123,6 @@ def test_stepping_equals_the_full_forward(splitter, stages, document_masking, ch
             state, at = output.state, at + size
             logits.append(output.logits)
     torch.testing.assert_close(torch.cat(logits, 1), full.logits, atol=1e-4, rtol=1e-4)
-
-
-def stepped_levels(stack, row):
-    levels, stepper = [], stack.stepper()
-    for byte in row:
-        if byte == BOS:
-            stepper = stack.stepper()
-        levels.append(stack.depth if byte == BOS else stepper.push(byte))
-    return levels
 
 
 def test_a_capped_model_steps_as_it_reads():

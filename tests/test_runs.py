@@ -17,43 +17,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 import splitters
-from aunet_lightning.cli.main import main
 from aunet_lightning.reader.bpe import train_bpe
 from tests.conftest import ROOT, UDHR
-
-SETTINGS = {
-    "seed_everything": 3,
-    "splitter": "whitespace",
-    "upper_splitters": [{"name": "every", "n": 2}],
-    "data": {
-        "train_files": [str(UDHR / "en.jsonl"), str(UDHR / "th.jsonl")],
-        "holdout_every": 10,
-        "row_bytes": 128,
-        "batch_rows": 16,
-        "workers": 1,
-    },
-    "model": {
-        "net": {
-            "stages": [
-                {"dim": 16, "layers": 1, "head_dim": 8, "window": 16},
-                {"dim": 16, "layers": 1, "head_dim": 8},
-                {"dim": 16, "layers": 1, "head_dim": 8},
-            ]
-        },
-        "optimizer": {"lr": 0.01, "warmup_steps": 5},
-    },
-    "trainer": {
-        "accelerator": "cpu",
-        "max_steps": 40,
-        "log_every_n_steps": 1,
-        "check_val_every_n_epoch": None,
-        "val_check_interval": 20,
-        "enable_progress_bar": False,
-        "deterministic": True,
-    },
-    "run": {"experiment": "tests", "checkpoint_every": 7},
-    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
-}
+from tests.helpers import SETTINGS, aunet, points
 
 
 @pytest.fixture(scope="module")
@@ -83,26 +49,6 @@ def aunet_process(place, *arguments, stderr_too=False, **options):
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr * stderr_too
-
-
-def aunet(*arguments):
-    """Runs the command in this process; returns its exit code."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as done:
-        return done.code
-
-
-def points(folder):
-    """{(step, metric): value}; a point logged twice fails."""
-    found = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        point = json.loads(line)
-        for key, value in point["metrics"].items():
-            assert (point["step"], key) not in found
-            if not key.startswith(("perf/", "cost/")):  # of this machine, of each device
-                found[point["step"], key] = value
-    return found
 
 
 @pytest.mark.slow

@@ -27,16 +27,16 @@ from aunet_lightning.tracking.store import (
     tracking_uri,
     ui_command,
 )
+from tests.helpers import place_store
 
 AT_ONCE = 5.0  # seconds; MLflow itself takes 100
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """A store that MLflow has made, which takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "good.db"
-    open_store(f"sqlite:///{path}")
-    return path
+@pytest.fixture
+def good(tmp_path, store_template):
+    """A store that MLflow has made."""
+    place_store(store_template, tmp_path / "good" / "good.db")
+    return tmp_path / "good" / "good.db"
 
 
 @pytest.fixture
