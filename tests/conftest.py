@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's processes have one core each
+os.environ["OMP_NUM_THREADS"] = "1"  # the suite's processes have a core each, and repeat each other's sums
 
 import pytest
 import torch

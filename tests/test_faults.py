@@ -35,6 +35,7 @@ from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
 from tests.conftest import ROOT
 from tests.helpers import place_store, points
+from tests.ranks import Ranks, logged, until
 
 WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
 TINY = {
@@ -461,21 +462,6 @@ def test_no_control_character_of_data_reaches_a_terminal(here, capsys):
 # What ends a run
 
 
-def started(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def until(seen, run, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def status_of(folder):
     from mlflow.tracking import MlflowClient
 
@@ -496,21 +482,20 @@ def test_ctrl_c_saves_and_a_second_command_meanwhile_is_refused(here, capsys):
         "--run.checkpoint_every",
         "9999",
     ]
-    run = started("fit", "-c", "tiny.yaml", *long)
-    metrics = here / "x" / "metrics.jsonl"
+    run = Ranks(1, here, "fit", "-c", "tiny.yaml", *long, session=True)
+    pid = run.processes[0].pid
     try:
-        until(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, run)
+        until(logged(here / "x", 20), run)
         assert fit(*long) == 1
-        assert f"x is being trained by process {run.pid}" in error_of(capsys)
-        os.killpg(run.pid, signal.SIGINT)
-        shown, told = run.communicate(timeout=60)
+        assert f"x is being trained by process {pid}" in error_of(capsys)
+        os.killpg(pid, signal.SIGINT)
     finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == 130, told
+        (code,) = run.wait(60)
+    shown = run.output()
+    assert code == 130, shown
     step = int(re.search(r"stopped by SIGINT after step (\d+), which is saved: the same command continues", shown)[1])
     assert (here / "x" / "checkpoints" / "last.ckpt").resolve().name == f"step-{step:08}.ckpt"
-    assert "Traceback" not in told
+    assert "Traceback" not in shown
     assert status_of(here / "x") == "KILLED"
     assert fit("--trainer.max_steps", step + 2, "--run.folder", "x") == 0
     assert {at for at, key in points(here / "x") if key == "train/bpb"} == set(range(step + 2))
