@@ -159,8 +159,7 @@ def main() -> int:
         by_file: dict[str, list[str]] = {}
         for test in dict.fromkeys(test for fault in faults for test in fault.tests):
             by_file.setdefault(test.partition("::")[0], []).append(test)
-        sound = [tests for tests in by_file.values()]
-        waiting: list[tuple[Fault | None, Sequence[str]]] = [(None, tests) for tests in sound]
+        waiting: list[tuple[Fault | None, Sequence[str]]] = [(None, tests) for tests in by_file.values()]
         waiting += [(fault, fault.tests) for fault in faults]
         texts: dict[Path, str] = {}
         print(f"{len(faults)} faults, {options.jobs} at a time\n")
