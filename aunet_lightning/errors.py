@@ -1,4 +1,4 @@
-"""Mistakes of a user, as opposed to mistakes of ours, and how each is told."""
+"""Reports errors: a user's mistake as one sentence, a fault of a program with its traceback."""
 
 import errno
 import hashlib
@@ -9,70 +9,67 @@ import sysconfig
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import splitters
 from aunet_lightning import __version__
 from aunet_lightning.terminal import printable
-from splitters import Stack
 
 OURS = tuple(os.path.dirname(os.path.realpath(str(home))) + os.sep for home in (__file__, splitters.__file__))
 INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 FRAMEWORK = ("lightning", "jsonargparse")  # packages that read what users write
 IN_WORKER = re.compile(r"Caught \w+ in (?:DataLoader )?\w+ process")
-TOLD_WITHIN = 3.0  # seconds that another process waits for rank 0 to tell the same error
+REPORT_WAIT = 3.0  # seconds that other ranks wait for rank 0 to report the same error
 
 
 class UserError(ValueError):
-    """Something the user can put right: shown as one sentence, without a traceback."""
+    """An error that the user can correct: shown as one sentence, without a traceback."""
 
 
-def check_boundaries(checkpoint: Mapping[str, Any], stack: Stack) -> None:
-    """Raises UserError where the checkpoint's splitters, as `stack` has them, no longer do what it was trained with."""
-    if checkpoint.get("boundaries") not in (None, stack.fingerprint()):
-        rules = checkpoint["splitters"]
-        raise UserError(
-            f"splitter: {rules} no longer places the boundaries that the checkpoint was trained with. "
-            "A vocabulary file, the code of a splitter or the Unicode tables of regex have changed: restore them"
-        )
+def describe(error: BaseException, length: int = 200) -> str:
+    """Returns an error's type and the first line of its message, cut to a length."""
+    return f"{type(error).__name__}: {first_line(error, length)}"
 
 
-def check_documents(checkpoint: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Raises UserError where a checkpoint that training continues from has read other documents than are there."""
-    then = (checkpoint.get("data") or {}).get("train")
-    if then is not None and digests.get("train", then) != then:
-        raise UserError(
-            "ckpt_path: the documents of data.train_files are not those the checkpoint was trained on, and its place "
-            "in them means nothing here. Restore the files; or take its weights alone: aunet export CKPT --out "
-            "w.safetensors, then --ckpt_path w.safetensors"
-        )
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Returns the first line of an error's message, cut to a length; an empty one where it has none."""
+    return (str(error).splitlines() or [""])[0][:length]
 
 
-def tell(error: Exception, command: str = "aunet") -> int:
+def reason(error: BaseException) -> str:
+    """Returns in a few words why something could not be read or written: a full disk, if that is among the causes."""
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return "no space left on the disk" if any(map(is_disk_full, causes)) else describe(error)
+
+
+def report(error: Exception, command: str = "aunet") -> int:
     """Prints an error that ended a command, and returns the exit code 1.
 
-    A user's mistake is one sentence, told by one process of a run; what is not one comes with its traceback, and with
-    where to report it.
+    A user's mistake is one sentence, printed by one process of a run; any other error comes with its traceback, and
+    with where to report it.
     """
-    said = sentence(error)
-    if said is None:
+    message = sentence(error)
+    if message is None:
         traceback.print_exception(error)
         whose = "of your own code" if _origin(error) == "theirs" else f"of aunet-lightning {__version__}"
-        said = f"this is a fault {whose} ({type(error).__name__}: {_first_line(error)})"
+        message = f"this is a fault {whose} ({describe(error, 300)})"
         if _origin(error) != "theirs":
-            said += ". Please report it, with the lines above and the command: README.md, 'When something is wrong'"
-    elif _told_by_rank_zero(said):
+            message += ". Please report it, with the lines above and the command: README.md, 'When something is wrong'"
+    elif _reported_by_rank_zero(message):
         return 1
-    print(f"{command}: error: {printable(' '.join(said.split()))}", file=sys.stderr, flush=True)
+    print(f"{command}: error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return 1
 
 
 def sentence(error: Exception, of_framework: tuple[type[Exception], ...] = (ValueError, TypeError)) -> str | None:
-    """Returns what a user can do something about in one sentence, or None for a fault of a program.
+    """Returns a user's mistake in one sentence, or None for a fault of a program.
 
-    of_framework: errors by which Lightning and jsonargparse speak to their users, as Lightning's callbacks always do.
+    of_framework: the types with which Lightning and jsonargparse report mistakes of users (Lightning's callbacks use
+    RuntimeError too).
     """
     if isinstance(error, UserError):
         return str(error)
@@ -80,7 +77,7 @@ def sentence(error: Exception, of_framework: tuple[type[Exception], ...] = (Valu
         return _of_system(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
         return (
-            f"there is not enough memory ({_first_line(error) or 'MemoryError'}): lower data.batch_rows or "
+            f"there is not enough memory ({first_line(error, 300) or 'MemoryError'}): lower data.batch_rows or "
             "data.row_bytes, take a smaller model, or set model.parallel.activation_checkpointing"
         )
     if IN_WORKER.search(str(error)):
@@ -91,14 +88,14 @@ def sentence(error: Exception, of_framework: tuple[type[Exception], ...] = (Valu
     if frames and "/lightning/pytorch/callbacks/" in frames[-1].filename:
         of_framework = (*of_framework, RuntimeError)
     where = _origin(error, deepest=True)
-    said = (where == "ours" and isinstance(error, ValueError)) or (
+    meant = (where == "ours" and isinstance(error, ValueError)) or (
         where == "framework" and isinstance(error, of_framework)
     )
-    return str(error) if said else None
+    return str(error) if meant else None
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether there was no room for what was to be written, or is none left where it was."""
+    """Whether an error means that a disk or a quota is full."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or os.strerror(errno.ENOSPC) in str(error)  # libraries have errors of their own
 
@@ -111,7 +108,7 @@ def _of_system(error: Exception) -> str:
 
 
 def _of_worker(text: str) -> str | None:
-    """The sentence in what a worker process raised, which arrives as its traceback."""
+    """Returns the message of a user's mistake from the traceback (as text) that a worker process sent, or None."""
     files = re.findall(r'File "([^"]+)", line', text)
     last = text.rstrip().splitlines()[-1]
     kind, _, message = last.partition(": ")
@@ -120,8 +117,10 @@ def _of_worker(text: str) -> str | None:
 
 
 def _origin(error: BaseException, deepest: bool = False) -> str:
-    """Returns whose code raised an error, libraries passed over unless it is the `deepest` frame that is asked for:
-    ours, theirs (a user's), a framework's or a library's."""
+    """Returns whose code raised an error: "ours", "theirs" (a user's), "framework" or "library".
+
+    deepest: take the frame that raised; otherwise the deepest one that is ours or theirs.
+    """
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     owners = [_whose(file) for file in reversed(files)]
     if deepest:
@@ -138,24 +137,20 @@ def _whose(file: str) -> str:
     return "library" if path.startswith(INSTALLED) or file.startswith("<") or "site-packages" in path else "theirs"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
-
-
-def _told_by_rank_zero(said: str) -> bool:
-    """Whether rank 0 of this run tells the same, on this host: what fails on all devices is told once."""
+def _reported_by_rank_zero(message: str) -> bool:
+    """Whether rank 0 of this run, on this host, reports the same message: what fails on all devices is printed once."""
     rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_PORT" not in os.environ:
         return False
-    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ['MASTER_PORT']}:{os.getuid()}:{' '.join(said.split())}"
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ['MASTER_PORT']}:{os.getuid()}:{' '.join(message.split())}"
     digest = hashlib.sha256(where.encode("utf-8", "replace")).hexdigest()[:32]
-    note = Path(tempfile.gettempdir()) / f"aunet-told-{digest}"
+    note = Path(tempfile.gettempdir()) / f"aunet-reported-{digest}"
     begun = time.time()
     if rank == "0":
         note.touch()
         return False
-    while time.time() - begun < TOLD_WITHIN:
-        if note.exists() and note.stat().st_mtime > begun - 10 * TOLD_WITHIN:
+    while time.time() - begun < REPORT_WAIT:
+        if note.exists() and note.stat().st_mtime > begun - 10 * REPORT_WAIT:
             return True
         time.sleep(0.1)
     return False

@@ -1,4 +1,4 @@
-"""Models from weights under the published names (the released AU-Net implementation)."""
+"""Builds models from weights under the published names (those of the released AU-Net implementation)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +38,8 @@ def load_reference(case_or_state_dict: str | Path | Mapping[str, Tensor], config
     prefix `w.` of a golden case, whose other entries are ignored.
     config: an entry of `cases.json`: `dims`, `head_dims`, `layers`, and where they differ from the
     defaults `sliding_windows`, `max_seqlens`, `residuals`, `rope_theta`, `multiple_of`, `norm_eps`,
-    `pool_positions`. The upsampling is the one that the weights are for.
-    Raises ValueError where the configuration does not fit the weights, or names are left over.
+    `pool_positions`. The weights' names decide the upsampling.
+    Raises ValueError where the configuration does not match the weights, or names are left over.
     """
     weights = _weights(case_or_state_dict)
     model = AUNet(_config(weights, config))
@@ -48,7 +48,7 @@ def load_reference(case_or_state_dict: str | Path | Mapping[str, Tensor], config
     missing, unknown = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
     if missing or unknown:
         raise ValueError(
-            f"weights and config do not fit: missing {missing or 'none'}, not in the model {unknown or 'none'}"
+            f"weights and config do not match: missing {missing or 'none'}, not in the model {unknown or 'none'}"
         )
     for name, tensor in renamed.items():
         if tensor.shape != wanted[name].shape:

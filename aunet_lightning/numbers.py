@@ -1,4 +1,4 @@
-"""Numbers that settings may have: said once for each, and checked where the number is read."""
+"""Ranges of numeric settings, each defined once and checked where the number is read."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two bounds. A bound is among them, unless it is named `above` or `below`."""
+    """Numbers between two bounds: `least` and `most` are included, `above` and `below` are not."""
 
     least: float | None = None
     most: float | None = None
@@ -17,10 +17,10 @@ class Range:
     below: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        return self.missed(value) is None
+        return self.violated(value) is None
 
-    def missed(self, value: float) -> str | None:
-        """Returns the bound that a finite number is beyond, in words."""
+    def violated(self, value: float) -> str | None:
+        """Returns in words the bound that a finite number violates, or None."""
         if (self.least is not None and value < self.least) or (self.above is not None and value <= self.above):
             return self._lower
         if (self.most is not None and value > self.most) or (self.below is not None and value >= self.below):
@@ -44,7 +44,7 @@ class Range:
 
 
 def show(value: Any) -> str:
-    """Returns a value as YAML has it, cut to a length that a sentence can hold."""
+    """Returns a value in YAML's notation, cut to a length that fits into a sentence."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= 10**15:
@@ -54,13 +54,13 @@ def show(value: Any) -> str:
 
 
 def listed(names: Sequence[str], most: int = 250) -> str:
-    """Returns names with commas between them, as many as a sentence of so many characters can hold."""
+    """Returns names joined by commas, as many as fit into `most` characters."""
     text = ", ".join(names)
     return text if len(text) <= most else f"{text[:most].rpartition(',')[0]}, …"
 
 
 def check(name: str, value: Any, wanted: Range, whole: bool = False) -> None:
-    """Raises ValueError where a value, or one in a list of them, is not such a number. null passes."""
+    """Raises ValueError where a value, or one of a list, is not a (whole) number in the range. null passes."""
     if isinstance(value, list | tuple):
         for one in value:
             check(name, one, wanted, whole)
@@ -71,8 +71,8 @@ def check(name: str, value: Any, wanted: Range, whole: bool = False) -> None:
     if not right or isinstance(value, bool):
         kind = "whole" if whole else "finite"
         raise ValueError(f"{name} is {show(value)}, it must be a {kind} number{', ' * bool(str(wanted))}{wanted}")
-    if missed := wanted.missed(value):
-        raise ValueError(f"{name} is {show(value)}, it must be {missed}")
+    if bound := wanted.violated(value):
+        raise ValueError(f"{name} is {show(value)}, it must be {bound}")
 
 
 def _finite(value: Any) -> bool:
@@ -80,7 +80,7 @@ def _finite(value: Any) -> bool:
 
 
 def check_fields(owner: Any, name: str, **wanted: Range) -> None:
-    """Does so for fields of a dataclass; fields of whole numbers are known by their type. Raises ValueError."""
+    """Checks fields of a dataclass likewise; those without float in their type take whole numbers."""
     types = {field.name: field.type for field in fields(owner)}
     for field, range_ in wanted.items():
         kinds = {types[field], *get_args(types[field])}

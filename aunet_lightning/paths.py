@@ -1,10 +1,10 @@
-"""Paths as users write them."""
+"""Expands paths as users write them."""
 
 from pathlib import Path
 
 
 def user_path(path: str | Path, what: str) -> Path:
-    """Returns a path with `~` put in full. Raises ValueError, which names `what`, for one that cannot be."""
+    """Returns a path with `~` expanded. Raises ValueError, naming the setting `what`, where that fails."""
     text = str(path)
     if not text or "\0" in text:
         raise ValueError(f"{what} is {text!r}, which is not a path")

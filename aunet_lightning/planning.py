@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from aunet_lightning.costs.flops import Cost, Memory, Precision, memory
+from aunet_lightning.costs import Cost, DeviceMemory, Precision, memory
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from splitters.registry import Spec
 
@@ -71,7 +71,7 @@ class Plan:
     accumulate: int  # batches per step
     steps: int
     rule_lr: float
-    memory: Memory  # of a device
+    memory: DeviceMemory  # of a device
     strategy: str  # of the trainer
 
     @property
@@ -275,7 +275,7 @@ def _nearest(
 
 def _fitted(
     net: AUNetConfig, rules: list[Spec], positions: list[float], rows: int, machine: Machine
-) -> tuple[str, int, int, Memory]:
+) -> tuple[str, int, int, DeviceMemory]:
     """Returns the trainer's strategy, rows of a device at once, batches per step, and the memory that this takes."""
     limit, devices = HEADROOM * machine.memory, machine.devices
     strategy, needed = "auto", memory(net, positions, 1, rules, machine.precision, devices)

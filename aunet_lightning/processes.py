@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Ends a process together with the one that started it."""
 
 import multiprocessing
 import os
@@ -7,13 +7,14 @@ import threading
 import time
 from multiprocessing.connection import wait
 
-GRACE = 10.0  # seconds between being told to end and being ended
+GRACE = 10.0  # seconds between SIGTERM and the forced end
 
 
 def end_with_parent(grace: float = GRACE) -> None:
-    """Ends this process as soon as that which started it is gone, however it ended; by SIGTERM, unless `grace` is 0.
+    """Ends this process once the process that started it is gone, however that ended; first by SIGTERM, unless
+    `grace` (seconds) is 0.
 
-    Those that a fork server makes need this: it is their parent for the system, and lives as long as they do.
+    Processes of a fork server need this: to the system the server is their parent, and it lives as long as they do.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""What reaches a terminal: text in its encoding, and no control character of data."""
+"""Makes text safe for a terminal: in its encoding, and without control characters from data."""
 
 import re
 import sys
@@ -7,27 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Pictures of control characters (U+2400 …); those past ASCII, which terminals obey too, are spelled.
+# Control characters as their pictures (U+2400 …); those past ASCII, which terminals obey too, as escapes.
 CONTROLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
 CONTROLS |= {0x7F: "\u2421"} | {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
 _OF_PROGRAMS = {code: shown for code, shown in CONTROLS.items() if code not in (0x0D, 0x1B)}
-_NO_STYLE = re.compile(r"\x1b(?!\[[0-9;?]*[A-Za-z])")  # an escape that begins no colour and moves no cursor
+_NO_STYLE = re.compile(r"\x1b(?!\[[0-9;?]*[A-Za-z])")  # an escape that neither colours nor moves the cursor
 
 
 def printable(text: str) -> str:
-    """Returns a text without control characters, but for tabs and ends of lines."""
+    """Returns a text with every control character but tab and newline made visible."""
     return text.translate(CONTROLS)
 
 
 def one_line(text: str) -> str:
-    """Returns a name from data as it can stand in a line: printable, and its ends of lines shown."""
+    """Returns a name from data on one line: printable, with its newlines made visible."""
     return printable(text).replace("\n", "⏎")
 
 
 class SafeStream:
-    """A stream of text that lets only colours and moves of the cursor through, as progress bars make them.
+    """A text stream that passes no control sequences but colours and cursor moves, as progress bars print them.
 
-    What is known to be data is made `printable` where it is put into words; this is for all the rest.
+    Text that is known to be data is made `printable` where a message is composed; this catches the rest.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -52,7 +52,7 @@ class SafeStream:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Lets what a program prints and warns of reach the terminal safely, whatever data and locale it holds."""
+    """Makes output and warnings safe for the terminal, whatever the data and the locale."""
     streams, usual = (sys.stdout, sys.stderr), warnings.formatwarning
     sys.stdout, sys.stderr = map(SafeStream, streams)
     warnings.formatwarning = lambda *args, **options: printable(usual(*args, **options))

@@ -1,10 +1,10 @@
-"""Memory of processes that train under FSDP on this machine, against the planner's formula.
+"""Measured memory of FSDP2 training on this machine, against the planner's formula.
 
     python benchmarks/fsdp_memory.py                                            (a minute; gloo, float32)
-    python benchmarks/fsdp_memory.py --start experiments/models/aunet2_8b.yaml  (how one of eight processes begins)
+    python benchmarks/fsdp_memory.py --start experiments/models/aunet2_8b.yaml  (how one of eight processes is built)
 
-Each process trains two steps on rows with as many units as planned. Measured is the most that tensors held at once, of
-the network, its optimizer and the steps, as PyTorch's profiler saw them allocated and freed.
+Each process trains two steps on rows with the planned number of units. Measured is the peak memory of tensors (network,
+optimizer and steps), from the allocations that PyTorch's profiler records.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import torch
 import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 
-from aunet_lightning.costs.flops import Cost, memory
+from aunet_lightning.costs import Cost, memory
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.planning import shape
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
@@ -57,7 +57,7 @@ def work(rank, world, port, width, layers, rows, recompute, results):
 
 
 def start(path):
-    """Builds what one of eight processes holds of a model, and says what that took."""
+    """Builds the shard of one of eight processes, and prints the time and memory that took."""
     import yaml
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from aunet_lightning import AUNetConfig
-from aunet_lightning.costs.flops import Cost
+from aunet_lightning.costs import Cost
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "experiments" / "learned" / "bench.yaml"

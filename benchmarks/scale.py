@@ -1,4 +1,4 @@
-"""Memory and communication of FSDP, on paper: the tables of docs/scale.md.    python benchmarks/scale.py
+"""Computes memory and communication of FSDP2: the tables of docs/scale.md.    python benchmarks/scale.py
 
 Per device and step, for the published models on rows of 8192 bytes with the units that docs/plan.md measures.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from aunet_lightning.costs.flops import Cost, memory
+from aunet_lightning.costs import Cost, memory
 from aunet_lightning.model.config import AUNetConfig
 
 MODELS = Path(__file__).parent.parent / "experiments" / "models"
@@ -18,9 +18,9 @@ ROW = 8192
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--flops", type=float, default=400e12, help="FLOP/s that a device reaches (an H100 at 40 %%)")
-    parser.add_argument("--between", type=float, default=50e9, help="bytes/s of a device to other hosts (400 Gbit/s)")
-    parser.add_argument("--within", type=float, default=300e9, help="bytes/s of a device within a host (NVLink)")
+    parser.add_argument("--flops", type=float, default=400e12, help="FLOP/s of a device (an H100 at 40 %%)")
+    parser.add_argument("--between", type=float, default=50e9, help="bytes/s per device between hosts (400 Gbit/s)")
+    parser.add_argument("--within", type=float, default=300e9, help="bytes/s per device within a host (NVLink)")
     parser.add_argument("--per_host", type=int, default=8)
     options = parser.parse_args()
     print("| model | devices | rows each | weights, gradients, moments | gathered | activations | recomputed | "
@@ -55,7 +55,7 @@ def main() -> None:
         ends.append(
             (name, [t / options.between / (flops / options.flops) for t, flops in zip(traffic, of_stage, strict=True)])
         )
-    print("\nRows that a device has to read at once, so that a stage computes as long as its weights take to come:\n")
+    print("\nRows that a device must read at once for a stage to compute as long as its weights take to arrive:\n")
     print("| model | stage 1 | stage 2 | stage 3 | stage 4 |\n|---|---:|---:|---:|---:|")
     for name, rows in ends:
         print(f"| {name} | " + " | ".join(f"{n:.2f}" for n in rows) + " |" + " |" * (4 - len(rows)))

@@ -1,4 +1,4 @@
-"""Runs of several processes on this machine, as torchrun starts them; from a server that has imported everything."""
+"""Runs of several processes on this machine, as torchrun starts them, forked from a server that has imported everything."""
 
 import multiprocessing
 import os
@@ -16,9 +16,9 @@ from aunet_lightning.study.running import SERVER
 
 
 class Ranks:
-    """`aunet` with some arguments in so many processes. Their output is in out-RANK.txt of the folder they run in.
+    """`aunet` with the same arguments in n processes, whose output is in out-RANK.txt of the folder `place`.
 
-    slurm: whether they find each other by what srun says to its tasks, in place of torchrun's words.
+    slurm: whether they find each other by srun's environment variables in place of torchrun's.
     session: whether they are a session of their own, so that Ctrl-C reaches them and their workers alone.
     """
 
@@ -104,7 +104,7 @@ def _one(rank, place, env, arguments, session):
         os.setsid()
     log = (place / f"out-{rank}.txt").open("w", buffering=1)
     shown = log.fileno()
-    if "AUNET_TEST_LIMIT" in env:  # which is no limit to what is shown
+    if "AUNET_TEST_LIMIT" in env:  # output is not limited
         shown = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log).stdin.fileno()
     os.dup2(shown, 1)
     os.dup2(shown, 2)
@@ -126,7 +126,7 @@ def _one(rank, place, env, arguments, session):
 
 
 def _fill_disk(metrics, step, most):
-    """Once this step is logged, lets no file of this process grow past so many bytes."""
+    """Once a step is logged, limits every file of this process to so many bytes."""
     path = Path(metrics)
     while not (path.exists() and f'"step": {step},' in path.read_text(encoding="utf-8")):
         time.sleep(0.01)

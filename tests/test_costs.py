@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
-from aunet_lightning.costs.flops import Cost, Kept, counter, memory, published_flops_per_byte
+from aunet_lightning.costs import Cost, counter, memory, published_flops_per_byte
+from aunet_lightning.costs.memory import Kept
+from aunet_lightning.training.calibration import Taught
 from tests.conftest import ROOT
 
 MODELS = ROOT / "experiments" / "models"
@@ -31,17 +33,18 @@ def run(config, splitters=(), rows=2, n=150, every=3, half=False, seed=0):
     ids = torch.randint(0, 256, (rows, n))
     ids[:, n // 3] = 256
     levels = sum((torch.arange(n) % (every * 2**s) == 0).long() for s in range(config.depth)) + torch.zeros_like(ids)
-    pool_at = {int(s): levels > int(s) for s in net.predictors}
+    learned = [stage for stage in net.stages if stage.predictor is not None]
+    deciders = {stage.s: Taught(stage.predictor, levels > stage.s) for stage in learned}
     with counter() as count:
         with Kept(net) as kept, torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            out = net(ids, levels, pool_at=pool_at)
+            out = net(ids, levels, deciders=deciders)
             loss = F.cross_entropy(out.logits.flatten(0, 1).float(), ids.flatten(), reduction="none").sum()
         saved = kept.bytes
-        learned = [t.log_odds.sum() for t in out.transitions if t.log_odds is not None]
+        learned = [t.log_odds.sum() for t in out.decisions if t.log_odds is not None]
         (loss + sum(learned)).backward()
     positions = [n]
-    for transition in out.transitions:
-        most = int(transition.boundary.sum(1).max())
+    for decision in out.decisions:
+        most = int(decision.boundary.sum(1).max())
         positions.append(min(-(-most // config.round_units_to) * config.round_units_to, positions[-1]))
     return count.get_total_flops(), saved, positions
 

@@ -1,4 +1,4 @@
-"""Several processes: the same numbers as one, and nothing lost when some of them die."""
+"""Several processes give the numbers of one, and lose nothing when some of them die."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def _here(place, monkeypatch):
 
 @pytest.fixture(scope="module")
 def one(place):
-    """Folders of runs of one process, made when asked for."""
+    """Folders of single-process runs, made on demand."""
     made = {}
 
     def of(kind):
@@ -99,7 +99,7 @@ def test_four_processes_learn_what_one_does(one, four):
 
 
 def begun(source, target, step):
-    """A run folder that holds a run up to a step."""
+    """Makes a run folder that holds a run up to a step."""
     shutil.rmtree(target, ignore_errors=True)
     (target / "checkpoints").mkdir(parents=True)
     shutil.copy(source / "config.yaml", target)
@@ -109,14 +109,14 @@ def begun(source, target, step):
 
 
 @pytest.mark.parametrize(("n", "strategy"), [(8, "fsdp2"), (2, "fsdp2"), (1, "fsdp2"), (1, "auto"), (2, "ddp")])
-def test_a_sharded_checkpoint_goes_on_anywhere(n, strategy, four, place):
+def test_a_sharded_checkpoint_resumes_anywhere(n, strategy, four, place):
     folder = begun(four, place / f"on-{strategy}-{n}", 15)
     shown = ranks(n, place, *SHORT, "--trainer.strategy", strategy, "--run.folder", folder)
     assert "sums are made in another order" in shown
     assert_equal(four, folder, since=15)
 
 
-def test_a_single_file_goes_on_sharded(one, place):
+def test_a_single_file_resumes_sharded(one, place):
     folder = begun(one("router"), place / "from-one", 10)
     options = ["--trainer.strategy", "fsdp2", "--run.folder", folder]
     ranks(2, place, *SHORT, *KINDS["router"], *options)
@@ -137,7 +137,7 @@ def test_one_file_from_sharded_training(one, place):
     assert_equal(one("rule"), folder, since=10)
 
 
-def test_all_forms_of_a_checkpoint_do(four, place, capsys):
+def test_every_form_of_a_checkpoint_works(four, place, capsys):
     folder = four / "checkpoints" / "best.ckpt"
     best = min(value for (_, key), value in points(four).items() if key == "val/bpb")
     assert main(["export", str(folder), "--out", "best.safetensors"]) == 0
@@ -182,7 +182,7 @@ def test_a_run_whose_processes_are_killed_loses_nothing(strategy, place):
 
 
 def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
-    """As SLURM does it: its tasks, a signal some time before the end, and back into the queue."""
+    """As under SLURM: its tasks, a signal some time before the limit, and the requeue."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
@@ -209,10 +209,10 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(strategy, one, place):
     out = (place / "out-0.txt").read_text()
     assert re.search(r"the checkpoint \S+step-00000010.ckpt could not be written \(.*\): the run continues", out)
     assert re.search(r"error: training is done, but the checkpoint \S+step-00000020.ckpt could not be written", out)
-    assert "error:" not in (place / "out-1.txt").read_text()  # what all devices meet is told once
+    assert "error:" not in (place / "out-1.txt").read_text()  # an error of all devices is reported once
     assert [path.name for path in (folder / "checkpoints").iterdir()].count("step-00000005.ckpt") == 1
     assert not list((folder / "checkpoints").glob(f"*{PART}"))
-    # What could be written of the metrics is right, and the next run writes the rest.
+    # The metrics that could be written are right, and the next run writes the rest.
     ranks(2, place, *command)
     assert_equal(one("rule"), folder)
 

@@ -9,16 +9,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
 
 import splitters
 from aunet_lightning import AUNet, StageConfig
-from aunet_lightning.model.boundaries import deferred, select_in_rows, select_in_stream
+from aunet_lightning.model.deciders import select_in_rows, select_in_stream
 from aunet_lightning.model.scan import smooth
+from aunet_lightning.model.units import deferred
 from aunet_lightning.reader.model_units import ModelStack
+from aunet_lightning.training.calibration import Taught, calibrate
 from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
-from splitters.learned.predictor import Router, Student
+from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.learned.teachers import Teacher, check_form
 from tests.conftest import MIXED, UPPER, tiny
 from tests.helpers import stepped_levels
@@ -34,6 +37,10 @@ STACKS = [
 ]
 TEXTS = [MIXED, "nothing alike: 人人生而自由, ok? ภาษาไทย".encode() + bytes(range(33, 90)), bytes(range(200, 32, -2))]
 CLOSE = 2e-5  # log-odds so near to 0 may fall either way in another order of summation
+
+
+def detached(sums):
+    return pytree.tree_map(torch.detach, sums)
 
 
 def conv(config, width=4):
@@ -65,7 +72,7 @@ def model_of(rules, seed=0, trained=False, **options):
     torch.manual_seed(seed)
     model = AUNet(conv(tiny(stack.depth + 1, **options)), stack)
     ids, levels = data(stack)
-    model.calibrate(ids, levels, taught(stack, ids))
+    calibrate(model, ids, levels, taught(stack, ids))
     if trained:
         learning, optimizer = Learning(model), torch.optim.Adam(model.parameters(), 0.01)
         for _ in range(8):
@@ -73,8 +80,7 @@ def model_of(rules, seed=0, trained=False, **options):
             batch = {"marks": sum(t.long() << s for s, t in taught(stack, ids).items())}
             sums = learning.sums(batch, output)
             loss = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-            totals = [x for part in sums.values() for x in part.tolist()]
-            (loss + learning.loss(sums, totals, ids.numel())).backward()
+            (loss + learning.loss(sums, detached(sums), ids.numel())).backward()
             optimizer.step()
             optimizer.zero_grad()
             learning.adjust()
@@ -84,7 +90,7 @@ def model_of(rules, seed=0, trained=False, **options):
 
 
 def near_a_tie(output):
-    return any(bool((t.log_odds.abs()[t.open] < CLOSE).any()) for t in output.transitions if t.log_odds is not None)
+    return any(bool((t.log_odds.abs()[t.open] < CLOSE).any()) for t in output.decisions if t.log_odds is not None)
 
 
 def differing(a, b):
@@ -264,15 +270,15 @@ def test_the_ratio_loss_is_the_published_one(n):
     sums = predictor.sums(log_odds, log_odds > 0, None, zero)
     share, mean = (log_odds > 0).float().mean(), log_odds.sigmoid().mean()
     expected = 0.3 * n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
-    torch.testing.assert_close(predictor.loss(sums, sums.detach(), 400), expected)
+    torch.testing.assert_close(predictor.loss(sums, detached(sums), 400), expected)
     # Where the stage below has two bytes a position, N bytes are half as many positions.
     torch.testing.assert_close(
-        predictor.loss(sums, sums.detach(), 800),
-        router(bytes_per_unit=max(n / 2, 1.05), alpha=0.3).loss(sums, sums.detach(), 400),
+        predictor.loss(sums, detached(sums), 800),
+        router(bytes_per_unit=max(n / 2, 1.05), alpha=0.3).loss(sums, detached(sums), 400),
     )
     # Over devices it adds up, in value and gradient.
     parts = [predictor.sums(part, part > 0, None, zero) for part in log_odds.split([150, 250])]
-    total = sum(part.detach() for part in parts)
+    total = RouterSums(*(sum(part).detach() for part in zip(*parts, strict=True)))
     summed = sum(predictor.loss(part, total, 400) for part in parts)
     torch.testing.assert_close(summed, expected)
     torch.testing.assert_close(torch.autograd.grad(summed, log_odds)[0], torch.autograd.grad(expected, log_odds)[0])
@@ -305,7 +311,7 @@ def test_training_begins_near_the_rate(rate, below):
     ids = torch.randint(33, 126, (4, 400))
     ids[:, 0] = BOS
     levels = torch.ones_like(ids) if below else torch.zeros_like(ids)
-    model.calibrate(ids, levels, {})
+    calibrate(model, ids, levels, {})
     units = model(ids, levels).units[:, -1].sum().item()
     assert ids.numel() / units == pytest.approx(rate, rel=0.03)
 
@@ -314,13 +320,13 @@ def test_a_student_begins_at_its_teachers_rate():
     stack = Stack([{"name": "distilled", "teacher": {"name": "fixed", "n": 5}}])
     model = AUNet(tiny(2), stack)
     ids = torch.randint(33, 126, (4, 400))
-    model.calibrate(ids, None, taught(stack, ids))
+    calibrate(model, ids, None, taught(stack, ids))
     assert ids.numel() / model(ids).units.sum().item() == pytest.approx(5, rel=0.05)
 
 
 def test_the_bias_follows_the_rate():
     predictor = router(bytes_per_unit=5, control=0.2)
-    sums = torch.tensor([1000.0, 400.0, 450.0, 0.0])  # 400 boundaries where 200 are wanted
+    sums = RouterSums(*torch.tensor([1000.0, 400.0, 450.0, 0.0]))  # 400 boundaries where 200 are wanted
     predictor.adjust(sums, 1000)
     assert predictor.bias.item() == pytest.approx(0.2 * np.log(200 / 400))
     still = router(bytes_per_unit=5, control=0)
@@ -335,8 +341,7 @@ def test_every_parameter_learns_even_from_one_unit(rules):
     output = model(ids, torch.zeros_like(ids))
     learning = Learning(model)
     sums = learning.sums({"marks": torch.zeros_like(ids)}, output)
-    totals = [x for part in sums.values() for x in part.tolist()]
-    (output.logits.logsumexp(-1).sum() + learning.loss(sums, totals, 4)).backward()
+    (output.logits.logsumexp(-1).sum() + learning.loss(sums, detached(sums), 4)).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -367,7 +372,7 @@ def test_networks_of_other_types(name, dtype):
     ids, levels = data(stack)
     output = model.to(dtype)(ids, levels)
     assert output.logits.dtype == dtype
-    assert output.transitions[0].log_odds.dtype == torch.promote_types(dtype, torch.float32)
+    assert output.decisions[0].log_odds.dtype == torch.promote_types(dtype, torch.float32)
     output.logits.float().logsumexp(-1).sum().backward()
 
 
@@ -382,10 +387,10 @@ def test_pooling_at_given_boundaries():
     model, stack = model_of(["utf8_character", {"name": "distilled", "teacher": "whitespace"}])
     ids, levels = data(stack)
     given_ = taught(stack, ids)[1]
-    output = model(ids, levels, pool_at={1: given_})
+    output = model(ids, levels, deciders={1: Taught(model.stages[1].predictor, given_)})
     below = output.levels > 0
-    expected = deferred(given_, output.transitions[1].at, output.transitions[1].valid) | output.transitions[1].forced
-    assert torch.equal(output.transitions[1].boundary, expected)
+    expected = deferred(given_, output.decisions[1].at, output.decisions[1].valid) | output.decisions[1].forced
+    assert torch.equal(output.decisions[1].boundary, expected)
     assert (output.levels > 1).sum() < below.sum()
 
 
@@ -418,16 +423,16 @@ def test_deferring_equals_the_splitters():
 def test_collapse_is_told_in_plain_words(share, words):
     model, _ = model_of(["router"])
     learning = Learning(model)
-    sums = {0: torch.tensor([1000.0, 1000 * share, 500.0, 0.0])}
+    sums = {0: RouterSums(*torch.tensor([1000.0, 1000 * share, 500.0, 0.0]))}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(3 * PATIENCE):
-            learning.loss(sums, sums[0].tolist(), 1000)
+            learning.loss(sums, sums, 1000)
     assert words in str(told[0].message)
     assert len(told) == 1
     assert learning.logged["collapsed_stage2"] == 1
-    sums = {0: torch.tensor([1000.0, 160.0, 500.0, 0.0])}
-    learning.loss(sums, sums[0].tolist(), 1000)
+    sums = {0: RouterSums(*torch.tensor([1000.0, 160.0, 500.0, 0.0]))}
+    learning.loss(sums, sums, 1000)
     assert learning.logged["collapsed_stage2"] == 0
 
 
@@ -502,16 +507,16 @@ def test_mistakes_in_ones_own_are_named():
 
 def test_units_of_one_position_are_told():
     model = AUNet(tiny(3), ["utf8_character", {"name": "router", "bytes_per_unit": 1.5}])
-    sums = {1: torch.tensor([500.0, 490.0, 400.0, 0.0])}
+    sums = {1: RouterSums(*torch.tensor([500.0, 490.0, 400.0, 0.0]))}
     learning = Learning(model)
-    with pytest.warns(UserWarning, match="hardly more than one: name longer units"):
-        learning.loss(sums, sums[1].tolist(), 1000)
+    with pytest.warns(UserWarning, match="becomes its own unit: ask for longer units"):
+        learning.loss(sums, sums, 1000)
     assert learning.logged["collapsed_stage3"] == 0
 
 
 def test_networks_are_what_the_names_say():
-    assert isinstance(router(), Router)
-    assert isinstance(splitters.build("distilled").predictor(8), Student)
+    assert isinstance(router(), RouterNetwork)
+    assert isinstance(splitters.build("distilled").predictor(8), StudentNetwork)
     with pytest.raises(ValueError, match="conv is 0"):
         StageConfig(16, 1, 8, conv=0)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from aunet_lightning import AUNet
 from aunet_lightning.data.packing import REFERENCE
-from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
+from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
@@ -108,7 +108,7 @@ def test_units_equal_plain_counting(rules):
                     marks[r, start + 1 : end] |= torch.from_numpy(rule.split(text)).long() << bit
         targets = torch.where(languages >= 0, F.pad(ids[:, 1:], (0, 1), value=EOS), IGNORE)
         batches.append({"ids": ids, "languages": languages, "marks": marks, "targets": targets})
-    metric = UnitStatistics(2, ["a", "b", "c"], max_offset)
+    metric = UnitMetric(2, ["a", "b", "c"], max_offset)
     plain = {(s, language): Counter() for s in range(2) for language in range(3)}
     for batch in batches:
         levels = torch.tensor([stepped_levels(stack, row) for row in batch["ids"].tolist()])

@@ -9,7 +9,7 @@ import yaml
 from aunet_lightning import AUNetConfig
 from aunet_lightning.cli.main import main
 from aunet_lightning.cli.plan import plan as command
-from aunet_lightning.costs.flops import Cost
+from aunet_lightning.costs import Cost
 from aunet_lightning.planning import Machine, data_bytes, head_dim, plan, rounded, shape
 from splitters import Stack
 from tests.conftest import ROOT, UDHR

@@ -198,7 +198,7 @@ def test_a_temperature_that_would_give_no_numbers(temperature):
 
 def test_a_range_says_what_was_missed():
     assert str(Range(above=0, most=3)) == "above 0 and at most 3"
-    assert Range(least=0, below=1).missed(1) == "below 1"
+    assert Range(least=0, below=1).violated(1) == "below 1"
     assert 10**400 not in Range(most=5)
     assert show(10**30) == "1e30"
 

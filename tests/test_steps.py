@@ -1,4 +1,4 @@
-"""Steps that are not finite, and what a run says when it goes on otherwise than it began."""
+"""Non-finite steps, and what a run reports when it continues with other settings."""
 
 import json
 import math
@@ -13,13 +13,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from aunet_lightning.checkpoints.forms import export, read
+from aunet_lightning.checkpoints.optimizer_state import by_name, by_number, parameter_names
 from aunet_lightning.cli.main import main
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.tracking.run_folder import changes
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named, numbered
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from splitters import Stack
 from tests.conftest import tiny
 from tests.helpers import SETTINGS, place_store, points
@@ -39,8 +40,8 @@ def spoil(monkeypatch, steps, gradient=False):
     """Makes the loss (or only its gradient) of some steps infinite in one row."""
     usual = AUNetModule.nll
 
-    def nll(self, batch, pool_at=None):
-        nats, output = usual(self, batch, pool_at)
+    def nll(self, batch, deciders=None):
+        nats, output = usual(self, batch, deciders)
         if self.trainer.training and self.global_step in steps:
             zero = nats[:1] * 0
             bad = (zero.sqrt() if gradient else zero / zero.detach()).sum()  # the root of 0: slope infinite
@@ -177,13 +178,13 @@ def test_stages_compute_in_the_types_that_are_named(kinds):
 
 
 def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
-    from aunet_lightning.costs.flops import Kept, stage_blocks
+    from aunet_lightning.costs.memory import Kept
 
     ids, levels = torch.randint(0, 256, (2, 64)), torch.randint(0, 3, (2, 64))
     found = []
     for parallel in (ParallelConfig(), ParallelConfig(activation_checkpointing=[True, False, True])):
         net = build(tiny(3), ["whitespace", "whitespace"], 3, parallel)
-        assert [block.recompute for block in stage_blocks(net, 1)] == [False, False]
+        assert [block.recompute for block in net.stages[1].blocks] == [False, False]
         with Kept(net) as kept:
             loss = net(ids, levels).logits.logsumexp(-1).sum()
         loss.backward()
@@ -193,42 +194,42 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, got, strict=True))
 
 
-def test_an_optimizers_state_by_name_is_the_same_by_number():
+def test_an_optimizer_state_by_name_is_the_same_by_number():
     net = AUNet(tiny(3), Stack(["router", "every"]))
     optimizer = adamw(net, OptimizerConfig())
     net(torch.randint(0, 256, (2, 64))).logits.sum().backward()
     optimizer.step()
     state = optimizer.state_dict()
-    by_name = named(state, net, optimizer)
-    assert set(by_name["state"]) <= {f"net.{name}" for name, _ in net.named_parameters()}
+    named = by_name(state, parameter_names(net, optimizer))
+    assert set(named["state"]) <= {f"net.{name}" for name, _ in net.named_parameters()}
     for name, parameter in net.named_parameters():
-        if f"net.{name}" in by_name["state"]:
-            assert by_name["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
+        if f"net.{name}" in named["state"]:
+            assert named["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
     other = adamw(net, OptimizerConfig())
-    other.load_state_dict(by_name)
+    other.load_state_dict(named)
     assert str(other.state_dict()) == str(state)
     with pytest.raises(UserError, match="groups of parameters"):
-        numbered(by_name, ["net.head.weight"])
+        by_number(named, ["net.head.weight"])
 
 
-def test_a_file_of_another_program_is_no_export(tmp_path):
+def test_a_file_of_another_program_is_not_an_export(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="not written by aunet export"):
         read(tmp_path / "other.safetensors")
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:20])
-    with pytest.raises(UserError, match="not a whole one"):
+    with pytest.raises(UserError, match="is incomplete"):
         export(tmp_path / "half.safetensors", tmp_path / "out.safetensors")
     (tmp_path / "half.ckpt").mkdir()
     (tmp_path / "half.ckpt" / "meta.pt").write_text(json.dumps({}))
-    with pytest.raises(UserError, match="not a whole one"):
+    with pytest.raises(UserError, match="is incomplete"):
         read(tmp_path / "half.ckpt")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [4, 100])
-def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_ended(every, tmp_path):
+def test_a_run_resumes_from_any_checkpoint_as_if_unbroken(every, tmp_path):
     """From one before a validation, after one (the best), between them, and from the end of a shorter run."""
     run = [*RUN, "--trainer.val_check_interval", "4", "--trainer.max_steps"]
     keep = ["--run.keep_last", "99", "--run.keep_best", "99", "--run.checkpoint_every", str(every)]
@@ -253,7 +254,7 @@ def test_a_run_goes_on_from_any_checkpoint_as_if_it_had_not_ended(every, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [8, 10])
-def test_a_finished_run_goes_on_longer_without_a_gap(first, tmp_path):
+def test_a_finished_run_continues_without_a_gap(first, tmp_path):
     run = [*RUN, "--trainer.val_check_interval", "4", "--run.folder", "longer", "--trainer.max_steps"]
     assert main([*run, str(first)]) == 0
     with pytest.warns(UserWarning, match="the learning rate ends elsewhere"):

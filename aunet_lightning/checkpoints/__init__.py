@@ -1,1 +1,1 @@
-"""What a checkpoint says, its forms, and how a network is loaded from one."""
+"""Checkpoints: their contents, their forms, and the network loaded from one."""

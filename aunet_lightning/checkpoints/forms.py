@@ -1,6 +1,6 @@
-"""Checkpoints in their three forms, read as one: a file, a folder of PyTorch's distributed checkpoint, safetensors.
+"""The three forms of a checkpoint, read as one: a file, a folder of PyTorch's distributed checkpoint, safetensors.
 
-A form appears whole or not at all: it is written under another name, and renamed.
+A form appears complete or not at all: it is written under another name, then renamed.
 """
 
 import hashlib
@@ -21,39 +21,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from aunet_lightning.errors import UserError, is_disk_full
+from aunet_lightning.checkpoints.contents import EXPORTED, missing_keys
+from aunet_lightning.errors import UserError, is_disk_full, reason
 from aunet_lightning.paths import user_path
 
-META = "meta.pt"  # what a folder holds beside tensors
-PART = ".part"  # ends the name of what is being written, or deleted
-TOLD = ("hyper_parameters", "splitters", "boundaries", "tokenizer", "global_step", "pytorch-lightning_version")
+META = "meta.pt"  # a folder's file of all that is not a tensor
+PART = ".part"  # ends the name of what is being written or deleted
 
 
 def is_folder(path: Path) -> bool:
-    """Whether path is a distributed checkpoint that is whole."""
+    """Whether path is a complete distributed checkpoint."""
     return (path / ".metadata").is_file() and (path / META).is_file()
 
 
-def check_whole(path: Path) -> None:
-    """Raises UserError unless path is a checkpoint, in any form, that is there and has its parts. (`read` looks at
-    what they hold.)"""
+def check_complete(path: Path) -> None:
+    """Raises UserError unless path is a checkpoint in one of the forms, with all of its parts. (`check_contents` reads
+    them.)"""
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: runs keep theirs in checkpoints/last.ckpt and best.ckpt")
     if path.suffix == ".safetensors":
         return
-    # A file is what torch.save writes, whose directory is at the end.
+    # torch.save writes a zip file, whose directory is at the end.
     if not (is_folder(path) if path.is_dir() else zipfile.is_zipfile(path)):
-        raise UserError(f"{path} is no checkpoint, or not a whole one: name another, such as last.ckpt beside it")
+        raise UserError(f"{path} is not a checkpoint, or is incomplete: name another, such as last.ckpt beside it")
 
 
 def check_contents(path: Path) -> None:
     """Raises UserError where bytes of a checkpoint are not those that were written.
 
-    What torch.save writes has a checksum (CRC-32) of each of its records, which torch.load does not look at; a folder
-    is made of such records. An export has a digest of its own.
+    torch.save writes a checksum (CRC-32) with each record, which torch.load ignores; a folder consists of such
+    records. An export has a digest of its own.
     """
     if path.suffix == ".safetensors":
-        _exported(path)
+        _read_export(path)
         return
     try:
         if not path.is_dir():
@@ -118,38 +118,35 @@ class _Slice(io.RawIOBase):
 
 
 def read(path: str | Path, weights_only: bool = True, optimizer: bool = True) -> dict[str, Any]:
-    """Returns a checkpoint of any form as Lightning has one of a single file, on the CPU.
+    """Returns a checkpoint of any form as the mapping that Lightning has in a single file, on the CPU.
 
-    optimizer: whether its states are read too, where they can be left out. Raises UserError where it is not whole.
+    optimizer: whether to read the optimizer's states where they can be left out. Raises UserError where the checkpoint
+    is incomplete or damaged.
     """
     path = user_path(path, "the checkpoint")
-    check_whole(path)
+    check_complete(path)
     if path.suffix == ".safetensors":
-        return _exported(path)
+        return _read_export(path)
     check_contents(path)
     if not path.is_dir():
-        return _of_ours(path, path, weights_only)
-    checkpoint = read_meta(path)
-    found = _tensors(path, ("state_dict", "optimizer_") if optimizer else ("state_dict",))
+        return _load(path, path, weights_only)
+    checkpoint = read_metadata(path)
+    found = _read_tensors(path, ("state_dict", "optimizer_") if optimizer else ("state_dict",))
     checkpoint["state_dict"] = found["state_dict"]
     states = sorted(name for name in found if name.startswith("optimizer_"))
     return checkpoint | {"optimizer_states": [found[name] for name in states]}
 
 
-def read_told(path: Path) -> dict[str, Any]:
-    """Returns what a checkpoint of any form says beside tensors (of a file, they are not read but mapped)."""
-    check_whole(path)
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Returns a checkpoint of any form without reading its tensors (a file's are mapped, a folder's left out). Checks
+    no bytes."""
+    check_complete(path)
     if path.suffix == ".safetensors":
-        return _exported(path)
-    return read_meta(path) if path.is_dir() else _of_ours(path, path, weights_only=True)
+        return _read_export(path)
+    return _load(path / META if path.is_dir() else path, path, weights_only=True)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """Returns what a folder holds beside tensors."""
-    return _of_ours(path / META, path, weights_only=True)
-
-
-def _of_ours(file: Path, path: Path, weights_only: bool) -> dict[str, Any]:
+def _load(file: Path, path: Path, weights_only: bool) -> dict[str, Any]:
     """Returns what torch.save wrote to a file of the checkpoint `path`. Raises UserError where it is not ours."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=weights_only, mmap=True)
@@ -157,9 +154,9 @@ def _of_ours(file: Path, path: Path, weights_only: bool) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint of aunet fit, or of a version that this one cannot read ({reason(error)})"
         ) from None
-    if not isinstance(found, dict) or missing(found):
+    if not isinstance(found, dict) or missing_keys(found):
         what = (
-            f"it has no {', '.join(missing(found))}"
+            f"it has no {', '.join(missing_keys(found))}"
             if isinstance(found, dict)
             else f"it holds a {type(found).__name__}"
         )
@@ -167,16 +164,9 @@ def _of_ours(file: Path, path: Path, weights_only: bool) -> dict[str, Any]:
     return found
 
 
-def missing(checkpoint: Mapping[str, Any]) -> list[str]:
-    """Returns what a checkpoint of ours has and this one has not."""
-    keys = ["hyper_parameters", "splitters"]
-    found = [key for key in keys if key not in checkpoint]
-    settings = checkpoint.get("hyper_parameters")
-    return found or ([] if isinstance(settings, Mapping) and "net" in settings else ["hyper_parameters.net"])
-
-
-def _tensors(path: Path, roots: tuple[str, ...]) -> dict[str, Any]:
-    """Returns what of a distributed checkpoint stands under the roots, whole and nested as it was saved."""
+def _read_tensors(path: Path, roots: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the entries of a distributed checkpoint whose names begin with one of the roots, gathered from all parts
+    and nested as they were saved."""
     metadata = dcp.FileSystemReader(path).read_metadata()
     flat: dict[str, Any] = {}
     for name, stored in metadata.state_dict_metadata.items():
@@ -196,7 +186,7 @@ def _tensors(path: Path, roots: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
-    """Returns nested mappings with lists where keys are 0, 1, …"""
+    """Returns nested mappings with lists in place of those whose keys are 0, 1, …"""
     if not isinstance(value, dict):
         return value
     inner = {key: _listed(one) for key, one in value.items()}
@@ -204,18 +194,18 @@ def _listed(value: Any) -> Any:
 
 
 def export(path: Path, out: Path) -> int:
-    """Writes the weights of a checkpoint to one safetensors file, with what they mean nothing without in its header;
-    returns how many there are."""
+    """Writes a checkpoint's weights to one safetensors file, with the network and splitter settings needed to load
+    them in its header; returns the number of parameters."""
     if out.suffix != ".safetensors":
-        raise UserError(f"--out is {out}: its name has to end in .safetensors, by which weights are known again")
+        raise UserError(f"--out is {out}: its name must end in .safetensors, by which exports are recognized")
     checkpoint = read(path, optimizer=False)
-    told = {key: checkpoint[key] for key in TOLD if key in checkpoint}
+    header = {key: checkpoint[key] for key in EXPORTED if key in checkpoint}
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
-    told["sha256"] = _digest(weights)
+    header["sha256"] = _digest(weights)
     part = out.with_name(out.name + PART)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(weights, part, {"aunet": json.dumps(told), "format": "pt"})
+        save_file(weights, part, {"aunet": json.dumps(header), "format": "pt"})
         os.replace(part, out)
     except SafetensorError as error:
         if is_disk_full(error):
@@ -226,31 +216,31 @@ def export(path: Path, out: Path) -> int:
     return sum(tensor.numel() for tensor in weights.values())
 
 
-def _exported(path: Path) -> dict[str, Any]:
+def _read_export(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get("aunet", "null"))
+            header = json.loads((file.metadata() or {}).get("aunet", "null"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except Exception as error:  # the library raises its own
-        raise UserError(f"{path} is no checkpoint, or not a whole one ({error})") from None
-    if told is None:
-        raise UserError(f"{path} was not written by aunet export: its header does not say what network it is of")
-    if told.pop("sha256", None) not in (None, _digest(weights)):
+        raise UserError(f"{path} is not an export, or is incomplete ({error})") from None
+    if header is None:
+        raise UserError(f"{path} was not written by aunet export: its header does not describe the network")
+    if header.pop("sha256", None) not in (None, _digest(weights)):
         raise UserError(f"{path} is damaged: its weights are not those that were written. Export them again")
     begins: dict[str, Any] = {"callbacks": {}, "loops": None, "epoch": 0, "optimizer_states": [], "lr_schedulers": []}
-    return told | begins | {"state_dict": weights}
+    return header | begins | {"state_dict": weights}
 
 
 def _digest(weights: Mapping[str, torch.Tensor]) -> str:
-    whole = hashlib.sha256()
+    of_all = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
-        whole.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
-        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return whole.hexdigest()
+        of_all.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())
+        of_all.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return of_all.hexdigest()
 
 
-def publish(part: Path, path: Path) -> None:
-    """Gives what was written its name, at once, in place of what had it."""
+def rename_into_place(part: Path, path: Path) -> None:
+    """Gives a finished file or folder its name in one step, in place of what had it."""
     if path.is_dir() and not path.is_symlink():
         old = path.with_name(path.name + ".old" + PART)
         remove(old)
@@ -261,8 +251,8 @@ def publish(part: Path, path: Path) -> None:
         os.replace(part, path)
 
 
-def point(link: Path, target: Path) -> None:
-    """Lets a symbolic link point at a checkpoint beside it, at once."""
+def point_link(link: Path, target: Path) -> None:
+    """Points a symbolic link at a checkpoint beside it, in one step."""
     part = link.with_name(link.name + PART)
     part.unlink(missing_ok=True)
     part.symlink_to(target.name)
@@ -272,7 +262,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or folder; a folder loses its name first, so that none is there in part."""
+    """Deletes a file or folder; a folder loses its name first, so that no incomplete one has it."""
     if path.is_dir() and not path.is_symlink():
         if not path.name.endswith(PART):
             gone = path.with_name(path.name + ".gone" + PART)
@@ -281,15 +271,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def reason(error: BaseException) -> str:
-    """Returns in a few words why something could not be written or read."""
-    causes = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in causes:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    if any(is_disk_full(cause) for cause in causes):
-        return "no space left on the disk"
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

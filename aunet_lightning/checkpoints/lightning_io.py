@@ -1,4 +1,4 @@
-"""Lightning's way to checkpoints: it reads every form, and writes one file whole or not at all."""
+"""Lightning's checkpoint I/O: reads every form, and writes one file completely or not at all."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from aunet_lightning.checkpoints.forms import PART, publish, read, reason, remove
+from aunet_lightning.checkpoints.forms import PART, read, remove, rename_into_place
+from aunet_lightning.errors import reason
 
 
 class AnyForm(TorchCheckpointIO):
-    """Lets Lightning's strategies read every form; writes one file, and lives on where that cannot be written."""
+    """Reads every form for Lightning's strategies; writes one file, and notes in `failed` where it cannot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,8 +28,8 @@ class AnyForm(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            publish(part, path)
-        except (OSError, RuntimeError) as error:  # torch raises the latter where the disk is full
+            rename_into_place(part, path)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the disk is full
             self.failed = reason(error)
             remove(part)
 

@@ -85,9 +85,9 @@ def _main(arguments: list[str]) -> int:
         print(f"\naunet {command}: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
-        from aunet_lightning.errors import tell
+        from aunet_lightning.errors import report
 
-        return tell(error, f"aunet {command}" if command in TRAINING else "aunet")
+        return report(error, f"aunet {command}" if command in TRAINING else "aunet")
 
 
 class _Here:

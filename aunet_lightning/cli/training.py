@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from aunet_lightning.checkpoints.forms import check_contents, check_whole
+from aunet_lightning.checkpoints.forms import check_complete, check_contents
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
@@ -339,7 +339,7 @@ class AUNetCLI(LightningCLI):
             options["ckpt_path"] = found
         path = user_path(options["ckpt_path"], "ckpt_path")
         options["ckpt_path"] = str(path)
-        check_whole(path)
+        check_complete(path)
         rank_zero_only(check_contents)(path)
         _say(f"Checkpoint {options['ckpt_path']}")
         if self.run_logger is not None and self.subcommand != "predict":
@@ -389,7 +389,7 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
     named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     has_config = any(re.match(r"(-c|--config)(=|$)", argument) for argument in arguments)
     if named and named[-1] not in ("best", "last"):
-        check_whole(user_path(named[-1], "ckpt_path"))
+        check_complete(user_path(named[-1], "ckpt_path"))
     if arguments[0] == "fit" or has_config or not named:
         return arguments
     config = RunFolder.around(user_path(named[-1], "ckpt_path")).config

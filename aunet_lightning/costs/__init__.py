@@ -1,5 +1,6 @@
 """What a network costs: FLOPs and memory."""
 
-from aunet_lightning.costs.flops import Cost, published_flops_per_byte
+from aunet_lightning.costs.flops import Cost, Precision, counter, published_flops_per_byte
+from aunet_lightning.costs.memory import DeviceMemory, memory
 
-__all__ = ["Cost", "published_flops_per_byte"]
+__all__ = ["Cost", "DeviceMemory", "Precision", "counter", "memory", "published_flops_per_byte"]

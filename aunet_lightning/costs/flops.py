@@ -1,39 +1,29 @@
-"""What an AU-Net costs: FLOPs of rows as the kernels compute them, and bytes of memory in training.
+"""FLOPs of training an AU-Net, as the kernels compute them.
 
 Work is counted from the shapes of the network's own parameters and from how attention.py cuts rows into blocks, so
 that it equals PyTorch's counter (`counter`) without running anything. Multiplications and additions count one each.
-Shapes: B rows, S stages, N positions of a stage, D width.
+Shapes: S stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from aunet_lightning.model.attention import MIN_BLOCK, within_row
+from aunet_lightning.model.attention import attended_pairs
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.model.layers import Block, Neighbours, Place, Rotation
-from aunet_lightning.model.scan import BLOCK, smooth
-from aunet_lightning.model.transitions import MultiLinear, Repeat, Units, take
-from aunet_lightning.training.optimizer import stage_of
-from splitters.learned.predictor import Predictor
+from aunet_lightning.model.scan import scan_flops
 from splitters.registry import Spec
 from splitters.stack import Stack
 
 TRAINED = 6  # FLOPs per weight and position: 2 forward, 4 backward (with respect to input and weight)
 ATTENDED = 12  # per query, key and channel: 4 forward (QK, PV), 8 backward; what a kernel computes again is no work
 PUBLISHED_ATTENDED = 6  # the paper's count of the same: causal, so half of 12
-ALL = 2.0**40  # positions in a block where there is no window
 Precision = Literal["32-true", "bf16-mixed"]
 FLOAT, HALF = 4, 2  # bytes
 
@@ -46,27 +36,23 @@ class Cost:
 
     def __init__(self, net: AUNet) -> None:
         self.config = net.config
-        stages = net.config.stages
-        weights = [0] * len(stages)  # by which each position of the stage is multiplied
-        for name, module in net.named_modules():
-            if isinstance(module, nn.Linear):
-                weights[_applied_at(name, len(stages))] += module.weight.numel()
-        self.call_flops = 0.0  # of a call, however many rows it has
-        self.smoothed = [0] * len(stages)  # width of units that a learned splitter smooths
-        for s, up in enumerate(net.upsamplings):
-            if isinstance(up, MultiLinear):  # each position goes through one of the matrices
-                weights[s] += up.by_offset[0].numel()
-            elif isinstance(up, Repeat):
-                self.call_flops += float(TRAINED * up.n_offsets * up.up.weight.numel())
-            if str(s) in net.predictors and cast(Predictor, net.predictors[str(s)]).smooths:
-                self.smoothed[s + 1] = stages[s + 1].dim
-        self.weights = weights
-        self.layers = [stage.layers * (1 if s == net.config.depth else 2) for s, stage in enumerate(stages)]
+        self.weights, self.smoothed, self.call_flops = [0] * len(net.stages), [0] * len(net.stages), 0.0
+        self.weights[0] = linear_weights(net.head) + linear_weights(net.embedding)
+        for s, stage in enumerate(net.stages):
+            self.weights[s] += sum(map(linear_weights, stage.stacks))
+            if (transition := stage.transition) is not None:
+                upsampling, predictor = transition.upsampling, transition.predictor
+                self.weights[s] += upsampling.weights_per_position()
+                self.weights[s + 1] += linear_weights(transition.pooling) + linear_weights(upsampling)  # once per unit
+                self.call_flops += float(TRAINED * upsampling.weights_per_call())
+                if predictor is not None:
+                    self.weights[s] += linear_weights(predictor)
+                    self.smoothed[s + 1] = net.config.stages[s + 1].dim if predictor.smooths else 0
+        self.layers = [len(stage.blocks) for stage in net.stages]
         self.parameters = sum(parameter.numel() for parameter in net.parameters())
-        self.stage_parameters = [0] * len(stages)  # without the embedding
-        for name, parameter in net.named_parameters():
-            if not name.startswith("embedding."):
-                self.stage_parameters[stage_of(name, len(stages))] += parameter.numel()
+        self.stage_parameters = [sum(parameter.numel() for parameter in stage.parameters()) for stage in net.stages]
+        ends = (*net.norm.parameters(), *net.head.parameters())
+        self.stage_parameters[0] += sum(parameter.numel() for parameter in ends)  # without the embedding
         self._tables: dict[torch.device, Tensor] = {}
 
     @classmethod
@@ -80,10 +66,10 @@ class Cost:
         """Returns FLOPs [...], float64, of training on rows with `positions` [..., S] of each stage (bytes with BOS
         and EOS, units, …). What is padded counts only if it is among the positions."""
         n = positions.double()
-        linear, attention, block, smoothed = self._table(n.device)
-        flops = linear * n + attention * _attended(n, block)
+        linear, attention, smoothed = self._table(n.device)
+        flops = linear * n + attention * self._attended(n)
         if any(self.smoothed):
-            flops = flops + smoothed * _scanned(n)
+            flops = flops + smoothed * scan_flops(n)
         return flops.sum(-1)
 
     def step_flops(self, positions: Tensor) -> Tensor:
@@ -93,11 +79,11 @@ class Cost:
     def parts(self, positions: Sequence[float] | Tensor) -> dict[str, float]:
         """Returns the FLOPs of a row with `positions` [S] as {"stage1/linear": …, "stage1/attention": …, …}."""
         n = torch.as_tensor(positions).double().cpu()
-        linear, attention, block, smoothed = self._table(n.device)
+        linear, attention, smoothed = self._table(n.device)
         named = {
             "linear": linear * n,
-            "attention": attention * _attended(n, block),
-            "smoothing": smoothed * _scanned(n),
+            "attention": attention * self._attended(n),
+            "smoothing": smoothed * scan_flops(n),
         }
         return {
             f"stage{s + 1}/{name}": float(flops[s])
@@ -144,14 +130,18 @@ class Cost:
             flops += of_stage * n / row_bytes
         return flops
 
+    def _attended(self, n: Tensor) -> Tensor:
+        """Pairs of query and key [..., S] that the kernels compute for n [..., S] positions."""
+        pairs = [attended_pairs(n[..., s], stage.window) for s, stage in enumerate(self.config.stages)]
+        return torch.stack(pairs, -1)
+
     def _table(self, device: torch.device) -> Tensor:
-        """[4, S]: FLOPs per position, per query and key, positions of a block, channels that are smoothed."""
+        """[3, S]: FLOPs per position, per query and key, channels that are smoothed."""
         if device not in self._tables:
             stages = self.config.stages
             rows = [
                 [TRAINED * float(weight) for weight in self.weights],
                 [ATTENDED * float(stage.dim * layers) for stage, layers in zip(stages, self.layers, strict=True)],
-                [ALL if stage.window is None else float(max(stage.window, MIN_BLOCK)) for stage in stages],
                 [float(width) for width in self.smoothed],
             ]
             self._tables[device] = torch.tensor(rows, dtype=torch.float64, device=device)
@@ -161,6 +151,11 @@ class Cost:
 def published_flops_per_byte(config: AUNetConfig, row_bytes: float, bytes_per_unit: Sequence[float]) -> float:
     """Returns `Cost.published_per_byte` of a network that is not built."""
     return Cost.of(config).published_per_byte(row_bytes, bytes_per_unit)
+
+
+def linear_weights(module: nn.Module) -> int:
+    """Returns the weights of all linear layers in a module."""
+    return sum(inner.weight.numel() for inner in module.modules() if isinstance(inner, nn.Linear))
 
 
 def counter(**options: Any) -> FlopCounterMode:
@@ -179,182 +174,3 @@ def _attention_forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> 
 
 def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return 2 * sdpa_flop_count(query, key, value)
-
-
-def _applied_at(name: str, n_stages: int) -> int:
-    """Returns the stage (0: bytes) whose positions a linear layer of AUNet is applied to."""
-    part, _, rest = name.partition(".")
-    if part == "trunk":
-        return n_stages - 1
-    if part == "head":
-        return 0
-    s = int(rest.partition(".")[0])
-    if part in ("poolings", "upsamplings"):  # once per unit
-        return s + 1
-    assert part in ("encoders", "decoders", "predictors"), name
-    return s
-
-
-def _attended(n: Tensor, block: Tensor) -> Tensor:
-    """Pairs of queries and keys that the kernels compute for n positions (see attention.py: `within_row`)."""
-    return torch.where(n <= block, n * n, (n / block).ceil() * 2 * block * block)
-
-
-def _scanned(n: Tensor) -> Tensor:
-    """FLOPs per channel of smoothing n units, forward and backward (see scan.py: `_scan`)."""
-    flops = torch.zeros_like(n)
-    for _ in range(4):  # of 64**4 units
-        size = n.clamp(max=BLOCK)
-        blocks = (n / size.clamp(min=1)).ceil()
-        flops += 4 * blocks * size * size
-        n = torch.where(blocks > 1, blocks, torch.zeros_like(n))
-    return flops
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one device while it trains. All of them are there at once, when a forward ends: Lightning clears the
-    gradients of the step before only then. What single operations need for a moment is not among them."""
-
-    parameters: float
-    gradients: float
-    optimizer: float  # the two moments of AdamW
-    gathered: float  # on several devices: the largest modules that FSDP puts together; or DDP's buckets of gradients
-    copies: float  # of weights in the type of autocast, kept for the backward, and what else no row adds to
-    activations: float
-
-    @property
-    def total(self) -> float:
-        return self.parameters + self.gradients + self.optimizer + self.gathered + self.copies + self.activations
-
-
-def memory(
-    config: AUNetConfig,
-    positions: Sequence[float],
-    rows: int,
-    splitters: Sequence[Spec] | Stack = (),
-    precision: Precision = "32-true",
-    devices: int = 1,
-    recompute: Sequence[bool] = (),
-) -> Memory:
-    """Returns the memory of a device that trains on `rows` rows at once, with `positions` [S] of each stage in a row.
-
-    On several devices parameters, gradients and moments are divided among them (FSDP, full sharding). Activations are
-    what autograd keeps of a forward, found by running it on tensors without data. recompute: the stages whose blocks
-    the backward computes again (activation checkpointing; none is none). Raises ValueError for another precision.
-    """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}: choose one of {', '.join(get_args(Precision))}")
-    with torch.device("meta"):
-        net = AUNet(config, splitters)
-    with FakeTensorMode(allow_non_fake_inputs=True):  # on the CPU, as far as kernels can tell, and without data
-        net.to_empty(device="cpu")
-        inputs = 0.0  # of the blocks that are computed again, of a row
-        for s, again in enumerate(recompute):
-            for block in stage_blocks(net, s):
-                block.recompute = again
-                inputs += again * FLOAT * positions[s] * config.stages[s].dim
-        one, two = (_kept(net, positions, n, precision) for n in (1, 2))
-        weights = FLOAT * sum(parameter.numel() for parameter in net.parameters())
-        modules = [*net.upsamplings, *(block for stage in (*net.encoders, net.trunk, *net.decoders) for block in stage)]
-        largest = max(sum(parameter.numel() for parameter in module.parameters()) for module in modules)
-    share, gathered, copies = weights / devices, 0.0, float(max(2 * one - two, 0))
-    if devices > 1:
-        root = sum(parameter.numel() for part in (net.embedding, net.norm, net.head) for parameter in part.parameters())
-        kind = HALF if precision == "bf16-mixed" else FLOAT
-        # A module and the next, its gradients and their sum, and what stays gathered; autocast has nothing to copy.
-        gathered = kind * (2 * largest + root) + (kind + FLOAT) * largest
-        copies = copies if kind == FLOAT else 0.0
-    return Memory(share, share, 2 * share, gathered, copies, rows * (two - one + inputs))
-
-
-def stage_blocks(net: AUNet, s: int) -> list[Block]:
-    """Returns all blocks of a stage."""
-    lists = (net.trunk,) if s == net.config.depth else (net.encoders[s], net.decoders[s])
-    return [cast(Block, block) for blocks in lists for block in blocks.children()]
-
-
-class Kept:
-    """A context that adds up what autograd keeps in it: every storage once, parameters left out."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.parameters = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
-        self.tensors: dict[int, Tensor] = {}  # by storage; held, so that none is given to another tensor
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor)
-
-    def _note(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in self.parameters:
-            self.tensors.setdefault(storage, tensor.detach())
-        return tensor
-
-    def __enter__(self) -> Kept:
-        self.hooks.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.hooks.__exit__(kind, error, at)
-
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors.values())
-
-
-def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precision) -> int:
-    """Returns the bytes that autograd keeps of a forward of `rows` rows and its loss."""
-    round_to = net.config.round_units_to
-    sizes = [round(positions[0])]
-    for n in positions[1:]:
-        sizes.append(min(-(-round(n) // round_to) * round_to, sizes[-1]))
-    half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
-    with Kept(net) as kept, half:
-        ids = torch.zeros(rows, sizes[0], dtype=torch.long)
-        y = _through(net, 0, net.embedding(ids), sizes)
-        logits = net.head(net.norm(y))
-        F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none")
-        return kept.bytes
-
-
-def _through(net: AUNet, s: int, x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """`AUNet.through` for sizes [S] of stages that are given, where no tensor has data to work them out from."""
-    stage, (rows, n, _) = net.config.stages[s], x.shape
-    at = torch.arange(n)[None]
-    documents = torch.zeros(rows, n, dtype=torch.long) if net.config.document_masking else None
-    neighbours = None
-    if stage.conv is not None:
-        neighbours = Neighbours.of(stage.conv, torch.ones(rows, n, dtype=torch.bool), documents, None)
-    rotation = Rotation.at(at, stage.head_dim, net.config.rope_theta, torch.float32)
-    place = Place(rotation, within_row(documents, rows, n, stage.window, x.device), neighbours)
-    if s == net.config.depth:
-        return _blocks(net.trunk, x, place)
-    h = _blocks(net.encoders[s], x, place)
-    index = torch.zeros(rows, sizes[s + 1], dtype=torch.long)
-    units = Units(index, index > 0, torch.zeros(rows, n, dtype=torch.long), torch.zeros(rows, n, dtype=torch.long))
-    y = _through(net, s + 1, net.poolings[s](h, units), sizes)
-    predictor = cast(Predictor, net.predictors[str(s)]) if str(s) in net.predictors else None
-    p = predictor(h, h).sigmoid() if predictor is not None else None
-    p_of_units = p.gather(1, index) if p is not None and predictor is not None and predictor.smooths else None
-    upsampling = net.upsamplings[s]
-    if isinstance(upsampling, MultiLinear):
-        up = _spread(upsampling, y, units, p_of_units)
-    else:
-        up, _ = upsampling(y, units, None, p_of_units)
-    if p is not None and predictor is not None and predictor.straight_through:
-        up = up * (1 + p - p.detach())[..., None].to(up.dtype)
-    return _blocks(net.decoders[s], up + h if stage.skip else up, place)
-
-
-def _blocks(blocks: nn.Module, x: Tensor, place: Place) -> Tensor:
-    for block in blocks.children():
-        x, _ = block(x, place, None)
-    return x
-
-
-def _spread(upsampling: MultiLinear, y: Tensor, units: Units, p: Tensor | None) -> Tensor:
-    """`MultiLinear` with as many positions at each offset: how many there are makes no difference to what is kept."""
-    u = upsampling.norm(y)
-    u = u if p is None else smooth(u, p)
-    shared = take(upsampling.up(u), units.serving)
-    each = F.embedding(units.serving.flatten() + 0, u.flatten(0, 1)).tensor_split(upsampling.n_offsets)
-    own = torch.cat([F.linear(x, matrix) for x, matrix in zip(each, upsampling.by_offset, strict=True)])
-    return shared + F.embedding(units.offset.flatten() + 0, own).view_as(shared)

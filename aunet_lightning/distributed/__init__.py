@@ -1,1 +1,1 @@
-"""Many devices: how a network is cut among them, what their checkpoints are, and who notices that one is gone."""
+"""Many devices: sharding, the strategy that saves the shards, gathering, and detection of lost processes."""

@@ -1,4 +1,4 @@
-"""How a network is built and, over several devices, cut among them: FSDP2 (`fully_shard`), by block or by stage."""
+"""Builds a network and shards it over devices: FSDP2 (`fully_shard`), by block or by stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from aunet_lightning.costs.flops import stage_blocks
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
@@ -24,24 +23,24 @@ Wrap = Literal["block", "stage"]
 
 @dataclass
 class ParallelConfig:
-    """How memory and communication are traded for time; lists have one entry per stage, from bytes up. All but
+    """Trades of memory and communication for time; lists have one entry per stage, from bytes up. All but
     activation_checkpointing is for trainer.strategy fsdp2."""
 
     activation_checkpointing: bool | list[bool] = False
-    """keep only the inputs of blocks for the backward, which computes the rest again (on one device too)"""
+    """keep only the inputs of blocks for the backward, which recomputes the rest (on one device too)"""
     wrap: Wrap | list[Wrap] = "block"
-    """what is gathered at once: each block, or all blocks of a stage's encoder, decoder or trunk"""
+    """what is gathered together: each block, or all blocks of a stage's encoder, decoder or trunk"""
     reshard_after_forward: bool | list[bool] = True
-    """free gathered weights after the forward, and gather them again in the backward; false: keep them until then"""
+    """free gathered weights after the forward and gather them again in the backward; false: keep them until then"""
     param_dtype: Kind | list[Kind] | None = None
-    """what weights are gathered and multiplied in; null: as trainer.precision says (bf16-mixed: bfloat16). Named
-    ones are for trainer.precision 32-true, and norms and the residual stream are in it too"""
+    """dtype in which weights are gathered and multiplied; null: that of trainer.precision (bf16-mixed: bfloat16). A
+    named one needs trainer.precision 32-true, and holds for norms and the residual stream too"""
     reduce_dtype: Kind = "float32"
-    """what gradients are summed in"""
+    """dtype in which gradients are summed"""
     cpu_offload: bool = False
-    """keep weights, gradients and moments in the host's memory, and step there"""
+    """keep weights, gradients and moments in host memory, and step there"""
     shard_size: int | None = None
-    """devices that weights are divided among, for example those of a node; groups of so many hold copies; null: all"""
+    """devices that weights are sharded over, for example those of a node; groups of so many hold copies; null: all"""
 
     def __post_init__(self) -> None:
         check_fields(self, "parallel", shard_size=Range(least=1, most=10**6))
@@ -56,7 +55,7 @@ class ParallelConfig:
                     raise ValueError(f"parallel.{name} has {one!r}: choose one of {', '.join(allowed)}")
 
     def of_stages(self, name: str, n_stages: int) -> list[Any]:
-        """Returns a setting for each stage. Raises ValueError where a list has another length."""
+        """Returns a setting for each stage. Raises ValueError where a list does not have one entry per stage."""
         value = getattr(self, name)
         values = value if isinstance(value, list) else [value] * n_stages
         if len(values) != n_stages:
@@ -73,28 +72,27 @@ def build(
     precision: str = "32-true",
     compile: bool = False,
 ) -> AUNet:
-    """Returns a network with its weights drawn, cut among `devices` if there are any; each device holds no more of
-    it at any time than its part. Raises UserError where the settings contradict each other.
+    """Returns a network with its weights drawn, sharded over `devices` if given; no device ever holds more than its
+    shard. Raises UserError where the settings contradict each other.
 
-    seed: the same on all devices; the same weights come of it on any number of them.
+    seed: the same on all devices; the weights do not depend on how many there are.
     """
     n_stages = len(config.stages)
     with torch.device("meta"):
         net = AUNet(config, splitters)
-    if net.stack is not None:  # small, and perhaps somebody else's: built as they are
-        for s, rule in net.stack.learned.items():
+    for stage in net.stages:  # predictors are small, and perhaps somebody else's: built as they are
+        if stage.transition is not None and net.stack is not None and stage.s in net.stack.learned:
             with torch.device("cpu"):
-                net.predictors[str(s)] = rule.predictor(config.stages[s].dim)
+                stage.transition.predictor = net.stack.learned[stage.s].predictor(stage.config.dim)
     net.init_predictors(seed)
-    for s, recompute in enumerate(parallel.of_stages("activation_checkpointing", n_stages)):
-        for block in stage_blocks(net, s):
+    for stage, recompute in zip(net.stages, parallel.of_stages("activation_checkpointing", n_stages), strict=True):
+        for block in stage.blocks:
             block.recompute = recompute
     device = torch.get_default_device()
     if devices is not None:
         if compile:  # what gathers weights between them is no part of it
-            for s in range(n_stages):
-                for block in stage_blocks(net, s):
-                    block.compile()
+            for block in (block for stage in net.stages for block in stage.blocks):
+                block.compile()
         shard(net, parallel, devices, precision)
         device = torch.device("cpu" if parallel.cpu_offload else devices.device_type)
     net._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
@@ -105,7 +103,7 @@ def build(
 
 
 def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: str) -> None:
-    """Cuts each block (or each stage's blocks), what leads between stages, learned splitters, and then the rest."""
+    """Shards each block (or each stage's blocks), the transitions, learned splitters, and then the rest."""
     n_stages, world = len(net.config.stages), devices.size()
     mesh = devices
     if parallel.shard_size is not None and parallel.shard_size != world:
@@ -125,7 +123,7 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
     wraps = parallel.of_stages("wrap", n_stages)
     offload = CPUOffloadPolicy(pin_memory=devices.device_type != "cpu") if parallel.cpu_offload else OffloadPolicy()
 
-    def cut(modules: nn.Module | list[nn.Module], s: int, kind: torch.dtype | None, **options: Any) -> None:
+    def cut(modules: nn.Module | list[nn.Module], kind: torch.dtype | None, **options: Any) -> None:
         # Torch would cast all inputs: angles, what is remembered, and under autocast the residual stream.
         policy = MixedPrecisionPolicy(kind, getattr(torch, parallel.reduce_dtype), cast_forward_inputs=False)
         fully_shard(modules, mesh=mesh, mp_policy=policy, offload_policy=offload, **options)
@@ -133,26 +131,25 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
             for module in modules if isinstance(modules, list) else [modules]:
                 module.register_forward_pre_hook(partial(_enter, kind))
 
-    for s in range(n_stages):
-        options = {"reshard_after_forward": again[s]}
-        groups = [net.trunk] if s == net.config.depth else [net.encoders[s], net.decoders[s]]
-        for group in groups:
-            for modules in [[*group.children()]] if wraps[s] == "stage" else [[block] for block in group.children()]:
-                cut(modules if len(modules) > 1 else modules[0], s, kinds[s], **options)
-        if s < net.config.depth:
-            for between in (net.poolings[s], net.upsamplings[s]):
-                cut(between, s, kinds[s], **options)
-        if str(s) in net.predictors:
-            cut(net.predictors[str(s)], s, None, **options)
-    cut(net, 0, kinds[0])
+    for stage, kind, resharded, wrap in zip(net.stages, kinds, again, wraps, strict=True):
+        options = {"reshard_after_forward": resharded}
+        for blocks in ([*stack.children()] for stack in stage.stacks):
+            for modules in [blocks] if wrap == "stage" else [[block] for block in blocks]:
+                cut(modules if len(modules) > 1 else modules[0], kind, **options)
+        if stage.transition is not None:
+            for between in (stage.transition.pooling, stage.transition.upsampling):
+                cut(between, kind, **options)
+        if stage.predictor is not None:
+            cut(stage.predictor, None, **options)
+    cut(net, kinds[0])
 
 
 def _enter(kind: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Casts the first input, on which a module works, to the type of its weights."""
+    """Casts a module's first input, on which it computes, to the dtype of its weights."""
     x, *others = inputs
     return (x.to(kind) if x is not None else None, *others)
 
 
 def whole(value: Tensor) -> Tensor:
-    """Returns a tensor that may be divided among devices, whole. (All of them have to call it.)"""
+    """Returns the full tensor of one that may be sharded over devices. (All of them have to call it.)"""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,7 +1,7 @@
 """FSDP2 through Lightning: `--trainer.strategy fsdp2`.
 
-Lightning's ModelParallelStrategy, over all devices, with checkpoints that appear whole or not at all and are
-written beside the training. Why FSDP2 and not FSDP1: docs/scale.md.
+Lightning's ModelParallelStrategy over all devices, with checkpoints that appear complete or not at all and are written
+while training continues. Why FSDP2 and not FSDP1: docs/scale.md.
 """
 
 import os
@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -23,17 +23,27 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 
-from aunet_lightning.checkpoints.forms import META, PART, is_folder, publish, read, read_meta, reason, remove
+from aunet_lightning.checkpoints.forms import META, PART, is_folder, read, read_metadata, remove, rename_into_place
+from aunet_lightning.checkpoints.lightning_io import AnyForm
+from aunet_lightning.errors import reason
+
+
+@runtime_checkable
+class ChecksCheckpoint(Protocol):
+    """A module that can refuse a checkpoint before its weights are loaded."""
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raises UserError where the checkpoint does not fit."""
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Parameters, gradients and moments divided among all devices (the module does it, in `configure_model`).
+    """Parameters, gradients and moments sharded over all devices (by the module, in `configure_model`).
 
     Args:
-        save_distributed_checkpoint: whether each device writes its part, to a folder; else one file has all
-        async_save: whether folders are written while training goes on, from a copy in the host's memory
-        process_group_backend: null: gloo on CPUs, on GPUs NCCL and for what is on the host gloo
-        timeout_minutes: how long a device waits for others before it gives up
+        save_distributed_checkpoint: write a folder, each device its shard; false: write one file
+        async_save: write folders while training continues, from a copy in host memory
+        process_group_backend: null: gloo on CPUs; on GPUs NCCL, and gloo for tensors of the host
+        timeout_minutes: how long a device waits for the others before it gives up
     """
 
     def __init__(
@@ -49,7 +59,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             timeout=timedelta(minutes=timeout_minutes),
         )
         self.async_save = async_save and save_distributed_checkpoint
-        self._group: Any = None  # for saving, so that its messages do not cross those of training
+        self._group: Any = None  # of saving, whose messages must not cross those of training
         self._saving: Future[Any] | None = None
         self.failed: str | None = None  # why the last checkpoint could not be written
 
@@ -68,19 +78,19 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @property
     def _options(self) -> StateDictOptions:
-        # What is saved beside the training is copied by that anyway.
+        # An asynchronous save copies tensors to the host itself.
         return StateDictOptions(full_state_dict=not self._save_distributed_checkpoint, cpu_offload=not self.async_save)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return get_model_state_dict(cast(torch.nn.Module, self.model), options=self._options)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """By parameter name, also in one file."""
+        """Returns the state by parameter name, also for one file."""
         inner = getattr(optimizer, "_optimizer", optimizer)
         return get_optimizer_state_dict(cast(torch.nn.Module, self.model), inner, options=self._options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Writes a folder, or one file; what goes wrong is kept in `failed`, the same on all devices."""
+        """Writes a folder, or one file; `failed` says why it could not, the same on all devices."""
         if storage_options is not None:
             raise TypeError("FSDP2Strategy.save_checkpoint takes no storage_options")
         self.wait()
@@ -88,7 +98,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path)
-            self.failed = self.broadcast(getattr(self.checkpoint_io, "failed", None))
+            self.failed = self.broadcast(self.checkpoint_io.failed if isinstance(self.checkpoint_io, AnyForm) else None)
             return
         if self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)
@@ -131,21 +141,20 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Waits until the last checkpoint is written."""
         if self._saving is not None:
             error, self._saving = self._saving.exception(), None
-            self.failed = self.broadcast(reason(error) if error is not None else None)  # and it has its name
+            self.failed = self.broadcast(reason(error) if error is not None else None)  # and the folder has its name
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Reads any form, from any number of devices."""
         path = Path(self.broadcast(str(checkpoint_path)))
-        check = getattr(self.lightning_module, "check_checkpoint", None)
+        module = self.lightning_module
+        check = module.check_checkpoint if isinstance(module, ChecksCheckpoint) else lambda checkpoint: None
         if path.suffix == ".safetensors":
             checkpoint = read(path)
-            if check is not None:
-                check(checkpoint)
+            check(checkpoint)
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
             set_model_state_dict(cast(torch.nn.Module, self.model), checkpoint.pop("state_dict"), options=options)
             return checkpoint
-        if check is not None:  # before torch finds that shapes differ
-            check(read_meta(path) if is_folder(path) else read(path))
+        check(read_metadata(path) if is_folder(path) else read(path))  # before torch finds that shapes differ
         return super().load_checkpoint(path, weights_only)
 
     def teardown(self) -> None:
@@ -155,16 +164,16 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().teardown()
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Nothing: `load_checkpoint` has done it."""
+        """Does nothing: `load_checkpoint` has loaded it."""
 
 
 def _finish(saving: Future[Any], renamed: tuple[Path, Path] | None, written: Future[Any]) -> None:
-    """In the thread that wrote: gives the folder its name (on one device), and says that it is done."""
+    """In the writing thread: renames the folder into place (on one device), and settles `saving`."""
     try:
         written.result()
         if renamed is not None:
-            publish(*renamed)
-    except BaseException as error:  # whoever waits gets it
+            rename_into_place(*renamed)
+    except BaseException as error:  # raised in whoever waits
         saving.set_exception(error)
     else:
         saving.set_result(None)

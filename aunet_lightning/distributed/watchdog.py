@@ -1,8 +1,7 @@
-"""Notices that a process of the run is gone, says which, and ends this one: none waits for it in vain.
+"""Detects a lost process of the run, names it, and ends the others, which would wait for it in vain.
 
-Each process gives a sign of life through the store by which the processes found each other, and looks after the one
-before it; what it finds, it tells all. This is no way to end a process that lives and hangs: that is what the
-strategy's time-out is for.
+Each process sends heartbeats through the store by which the processes found each other, watches those of the rank
+before it, and reports a loss to all. A process that lives and hangs keeps sending: the strategy's time-out ends that.
 """
 
 import os
@@ -17,14 +16,16 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-SIGNS = 10  # of life in a time-out
+from aunet_lightning.errors import describe, first_line
+
+BEATS = 10  # in a time-out
 DONE = "done"
-# How the libraries put it that somebody else is gone.
+# How the libraries report that another process is gone.
 OF_OTHERS = re.compile(r"gloo|NCCL|nccl|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|[Tt]imed out|process group")
 
 
 class Watchdog(Callback):
-    """Watches from the setup of a trainer to its teardown. Does nothing where there is one process."""
+    """Watches from a trainer's setup to its teardown; idle in a run of one process."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -57,10 +58,10 @@ class Watchdog(Callback):
 
 
 class Pulse:
-    """The signs of life of one process, and its look at another's.
+    """The heartbeats of one process, and its watch over another's.
 
-    store: of torch.distributed; a connection of its own is made to it. end: what to do with the news that another
-    process is gone.
+    store: of torch.distributed; the pulse opens its own connection. end: called with a message once another process
+    is lost.
     """
 
     def __init__(self, store: Any, rank: int, world: int, timeout: float, end: Callable[[str], None]) -> None:
@@ -75,17 +76,16 @@ class Pulse:
         self.thread.start()
 
     def fail(self, error: BaseException) -> None:
-        """Tells the others that this process ends by an error of its own; where the error is that another is gone,
-        waits until it is known which."""
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        """Reports to the others that this process ends by an error of its own; where the error is that another is
+        gone, waits until the watch knows which."""
         if isinstance(error, RuntimeError) and OF_OTHERS.search(str(error)):
             self.thread.join(2 * self.timeout)  # `end` ends this process
-        elif not getattr(error, "agreed", False):  # else all stop by that
+        elif not getattr(error, "agreed", False):  # else all stop by the same error
             self.failed = True
-            self._set("gone", f"rank {self.rank} (host {socket.gethostname()}) failed: {text}")
+            self._set("gone", f"rank {self.rank} (host {socket.gethostname()}) failed: {describe(error, 300)}")
 
     def stop(self) -> None:
-        """Ends the watch: whoever looks after this process knows that it is done."""
+        """Ends the watch, and reports that this process is done."""
         self.stopped.set()
         self.thread.join(self.timeout)
         self._set(f"beat{self.rank}", DONE)
@@ -93,31 +93,29 @@ class Pulse:
     def _set(self, key: str, value: str) -> None:
         try:
             self.store.set(key, value)
-        except RuntimeError:  # rank 0, which holds the store, is done
+        except RuntimeError:  # rank 0 holds the store, and is done
             return
 
     def _watch(self) -> None:
         seen, since, beat = "", time.monotonic(), 0
-        while not self.stopped.wait(self.timeout / SIGNS):
+        while not self.stopped.wait(self.timeout / BEATS):
             beat += 1
             try:
                 self.store.set(f"beat{self.rank}", str(beat))
                 if self.store.check(["gone"]) and not self.failed:
                     return self.end(self.store.get("gone").decode())
                 if not self.store.check([f"beat{self.watched}"]):
-                    continue  # it has not begun
+                    continue  # not started yet
                 now = self.store.get(f"beat{self.watched}").decode()
             except RuntimeError as error:
                 if self.stopped.is_set():
                     return None
-                return self.end(
-                    f"rank 0 is gone: its store does not answer ({(str(error).splitlines() or [''])[0][:100]})"
-                )
+                return self.end(f"rank 0 is gone: its store does not answer ({first_line(error, 100)})")
             if now != seen:
                 seen, since = now, time.monotonic()
             elif now != DONE and time.monotonic() - since > self.timeout:
                 who = self.store.get(f"who{self.watched}").decode()
-                gone = f"{who} has given no sign of life for {self.timeout:.0f} s: it was killed, or its host is gone"
+                gone = f"{who} has sent no heartbeat for {self.timeout:.0f} s: it was killed, or its host is gone"
                 self._set("gone", gone)
                 return self.end(gone)
         return None

@@ -17,8 +17,8 @@ MIN_BLOCK = 32  # smaller blocks cost more in bookkeeping than they save
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """Which keys each query sees: worked out once per stage and call, used by all its layers."""
+class AttentionMask:
+    """The keys that each query sees: computed once per stage and call, used by all its layers."""
 
     mask: Tensor | None  # bool [B|1, 1, N, M]; in blocks [B·blocks, 1, S, 2S]; None: plainly causal
     block: int | None = None
@@ -38,18 +38,26 @@ class Visibility:
         return out.reshape(batch, heads, blocks * self.block, width)[:, :, :n]
 
 
-def within_row(documents: Tensor | None, batch: int, n: int, window: int | None, device: torch.device) -> Visibility:
-    """Visibility among the n positions of each row. `documents` [B, n]: see only one's own; None: all."""
+def attended_pairs(n: Tensor, window: int | None) -> Tensor:
+    """Pairs of query and key that the kernels compute for rows of n positions [...], as `within_row` lays them out."""
+    if window is None:
+        return n * n
+    block = max(window, MIN_BLOCK)
+    return torch.where(n <= block, n * n, (n / block).ceil() * 2 * block * block)
+
+
+def within_row(documents: Tensor | None, batch: int, n: int, window: int | None, device: torch.device) -> AttentionMask:
+    """Mask of the n positions of each row. `documents` [B, n]: see only one's own; None: all."""
     if window is None or window >= n:
         if documents is None:
-            return Visibility(None)
+            return AttentionMask(None)
         causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        return Visibility((causal & (documents[:, :, None] == documents[:, None, :]))[:, None])
+        return AttentionMask((causal & (documents[:, :, None] == documents[:, None, :]))[:, None])
     block = max(window, MIN_BLOCK)
     if block >= n:
         at = torch.arange(n, device=device)
         mask = _sees(at[None], at[None], documents, documents, window)
-        return Visibility(mask[:, None])
+        return AttentionMask(mask[:, None])
     blocks = -(-n // block)
     query = torch.arange(blocks * block, device=device).view(1, blocks, block)
     key = torch.cat([query - block, query], dim=-1)  # [1, blocks, 2S], negative before the row
@@ -59,7 +67,7 @@ def within_row(documents: Tensor | None, batch: int, n: int, window: int | None,
         of_query = F.pad(documents, (0, blocks * block - n), value=-1).view(-1, blocks, block)
         of_key = torch.cat([F.pad(of_query, (0, 0, 1, 0), value=-2)[:, :-1], of_query], dim=-1)
         mask = _sees(query, key, of_query, of_key, window)
-    return Visibility(mask.flatten(0, 1)[:, None], block)
+    return AttentionMask(mask.flatten(0, 1)[:, None], block)
 
 
 def over_cache(
@@ -68,9 +76,9 @@ def over_cache(
     query_documents: Tensor | None,
     key_documents: Tensor | None,
     window: int | None,
-) -> Visibility:
-    """Visibility of cached and new keys, wherever they stand."""
-    return Visibility(_sees(query, key, query_documents, key_documents, window)[:, None])
+) -> AttentionMask:
+    """Mask of cached and new keys, wherever they stand."""
+    return AttentionMask(_sees(query, key, query_documents, key_documents, window)[:, None])
 
 
 def _sees(query: Tensor, key: Tensor, of_query: Tensor | None, of_key: Tensor | None, window: int | None) -> Tensor:

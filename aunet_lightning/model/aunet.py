@@ -6,31 +6,34 @@
               ↓ pool          ↑ upsample
                     trunk
 
-There is one forward. Without a state it reads whole rows; with one it goes on where the stream
-stopped, by one byte or by many, and hands back the state after. Nothing is kept on modules.
-Learned splitters are part of the network: they read what the encoder below them gives.
+There is one forward. Without a state it reads complete rows; with one it continues where the stream
+stopped, by one byte or by many, and returns the state after. Nothing is kept on modules.
+Learned splitters are part of the network: they read the output of the encoder below them.
 Shapes: B rows, L bytes, N positions of a stage, U units, D width.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from aunet_lightning.model.attention import over_cache, within_row
-from aunet_lightning.model.boundaries import Transition, deferred, select_in_rows, select_in_stream
 from aunet_lightning.model.config import AUNetConfig, StageConfig
+from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import draw, ones, seed_of
-from aunet_lightning.model.layers import Block, CausalConv, Memory, Neighbours, Place, RMSNorm, Rotation
-from aunet_lightning.model.state import OpenUnit, StageCache, State
-from aunet_lightning.model.transitions import UPSAMPLINGS, Pooling, Units, take
-from aunet_lightning.vocabulary import BOS, EOS, N_BYTES
+from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
+from aunet_lightning.model.stage import Stage
+from aunet_lightning.model.state import StageState, State
+from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
+from aunet_lightning.model.units import Stream
+from aunet_lightning.model.upsampling import UPSAMPLINGS, Upsampling
+from aunet_lightning.vocabulary import BOS
+from splitters import Splitter
 from splitters.learned.predictor import Predictor
 from splitters.registry import Spec
 from splitters.stack import LevelStepper, Stack
@@ -38,39 +41,17 @@ from splitters.stack import LevelStepper, Stack
 
 @dataclass(frozen=True)
 class Output:
-    """What a call of the model gives."""
+    """The result of a call of the model."""
 
     logits: Tensor  # [B, L, 258], of the byte that follows each
     state: State | None  # the stream after this call; None if it was called without one
     units: Tensor  # [B, depth] units begun in this call, per stage transition
     dropped: Tensor  # [B, depth] boundaries that a cap left out
     levels: Tensor  # uint8 [B, L] of each byte, as used
-    transitions: tuple[Transition, ...]  # what was decided, from bytes up; fewer where a step begins no unit
+    decisions: tuple[Decision, ...]  # per stage transition, from bytes up; fewer where a step begins no unit
 
 
-pytree.register_dataclass(Output)  # FSDP looks for tensors in what modules give
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The positions of one stage in this call."""
-
-    levels: Tensor  # [B, N] how many stages up from bytes, as far as the data knows
-    valid: Tensor  # bool [B, N], False past a row's last position
-    at: Tensor  # [B, N] the byte of this call on which it stands
-    forced: Tensor  # bool [B, N], True where every stage begins a unit
-    documents: Tensor | None  # [B, N] where documents are masked, else None
-    begins: Tensor  # bool [B, N], True where such a document begins
-
-
-Gather = Callable[[Tensor], Tensor]
-
-
-class Calibration(NamedTuple):
-    """By what learned splitters set their biases."""
-
-    taught: Mapping[int, Tensor]  # by transition, bool [B, L] boundaries of its teacher
-    gather: Gather  # joins [M] of all devices
+pytree.register_dataclass(Output)  # FSDP looks for tensors in what modules return
 
 
 class AUNet(nn.Module):
@@ -81,6 +62,8 @@ class AUNet(nn.Module):
     their number is not the number of transitions.
     """
 
+    stages: list[Stage]  # views of the modules below, from bytes up
+
     def __init__(self, config: AUNetConfig, splitters: Sequence[Spec] | Stack = ()) -> None:
         super().__init__()
         self.config = config
@@ -88,69 +71,71 @@ class AUNet(nn.Module):
         if stack.depth not in (0, config.depth):
             raise ValueError(_wrong_depth(stack, config))
         self.stack = stack if stack.depth else None
-        stages = config.stages
+        stages, upsampling = config.stages, UPSAMPLINGS[config.upsampling]
         pairs = list(itertools.pairwise(stages))
-
-        def blocks(stage: StageConfig) -> nn.ModuleList:
-            ffn = (config.ffn_multiple_of, config.norm_eps, stage.conv, config.ffn_multiplier)
-            return nn.ModuleList(Block(stage.dim, stage.head_dim, *ffn) for _ in range(stage.layers))
-
-        upsampling = UPSAMPLINGS[config.upsampling]
+        # Names and order of modules are those of checkpoints, of random seeds and of the published map.
         self.embedding = nn.Embedding(config.vocabulary, stages[0].dim)
-        self.encoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
+        self.encoders = nn.ModuleList(_blocks(config, stage) for stage in stages[:-1])
         self.poolings = nn.ModuleList(Pooling(fine.dim, coarse.dim, config.norm_eps) for fine, coarse in pairs)
-        learned = {str(s): rule.predictor(stages[s].dim) for s, rule in stack.learned.items()}
-        for s, predictor in learned.items():
-            if not isinstance(predictor, Predictor):
-                name = type(stack.learned[int(s)]).__name__
-                raise ValueError(
-                    f"{name}.predictor returned a {type(predictor).__name__}, not a splitters.predictors.Predictor"
-                )
-            if "bias" not in dict(predictor.named_buffers()):
-                raise ValueError(f"the bias of {type(predictor).__name__} is no buffer: leave it to Predictor.__init__")
-        self.predictors = nn.ModuleDict(learned)
-        self.trunk = blocks(stages[-1])
+        self.predictors = nn.ModuleDict(_predictors(stack, stages))
+        self.trunk = _blocks(config, stages[-1])
         self.upsamplings = nn.ModuleList(upsampling(fine.dim, coarse.dim, config) for fine, coarse in pairs)
-        self.decoders = nn.ModuleList(blocks(stage) for stage in stages[:-1])
+        self.decoders = nn.ModuleList(_blocks(config, stage) for stage in stages[:-1])
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
+        self.stages = [self._stage(s, stack) for s in range(len(stages))]
         self.init_weights()
+
+    def _stage(self, s: int, stack: Stack) -> Stage:
+        if s == self.config.depth:
+            return Stage(s, self.config, self.trunk, None, None)
+        above = stack.rules[s] if stack.n_below < s < stack.depth else None
+        rule = above if isinstance(above, Splitter) else None
+        pooling, upsampling = cast(Pooling, self.poolings[s]), cast(Upsampling, self.upsamplings[s])
+        transition = Transition(s, self.config, pooling, upsampling, self.predictors, rule)
+        encoder, decoder = cast(nn.ModuleList, self.encoders[s]), cast(nn.ModuleList, self.decoders[s])
+        return Stage(s, self.config, encoder, decoder, transition)
 
     def forward(
         self,
         ids: Tensor,
         levels: Tensor | None = None,
         state: State | None = None,
-        pool_at: Mapping[int, Tensor] | None = None,
-        calibration: Calibration | None = None,
+        deciders: Mapping[int, Decider] | None = None,
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
 
         The first position of a stream, and with document masking or below a learned splitter every BOS, has
         the highest level whatever `levels` says. `levels` may be left out where there is one stage, where the
         first splitter is learned, or where the state has the splitters' steppers.
-        pool_at: by transition (0: from bytes), bool [B, L] boundaries to pool at in place of a learned splitter's.
-        calibration: sets the biases of learned splitters by this batch, from the lowest up (see `calibrate`).
+        deciders: by transition (0: from bytes), what decides about units in this call in place of the model's own.
         Raises ValueError for shapes that do not match, or levels missing.
         """
-        return self._read(ids, levels, state, pool_at or {}, calibration)
+        stream, steppers = self._stream(ids, levels, state)
+        past = state.stages if state is not None else (None,) * len(self.stages)
+        *stages, trunk = self.stages
+        x, contracted, after = self.embedding(ids), [], list(past)
 
-    @torch.no_grad()
-    def calibrate(
-        self, ids: Tensor, levels: Tensor | None, taught: Mapping[int, Tensor], gather: Gather = lambda mine: mine
-    ) -> None:
-        """Sets the biases of learned splitters by a batch, from the lowest up, so that training begins near the
-        wanted rate. taught: by transition, bool [B, L] boundaries of its teacher; gather: joins [M] of all devices."""
-        self(ids, levels, calibration=Calibration(taught, gather))
+        for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
+            contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s)))
+            x, stream = contracted[-1].above
+            if not x.shape[1]:  # a step that begins no unit ends here
+                break
+        y: Tensor | None = None
+        if x.shape[1]:  # y_S = Trunk(x_S)
+            y, after[-1] = trunk.run(x, stream, past[-1])
+        for s, way in reversed([*enumerate(contracted)]):  # y_s = Decoder_s(Upsample_s(y_{s+1}) + h_s)
+            y, after[s] = stages[s].expand(y, way, past[s])
 
-    def _read(
-        self,
-        ids: Tensor,
-        levels: Tensor | None,
-        state: State | None,
-        pool_at: Mapping[int, Tensor],
-        calibration: Calibration | None,
-    ) -> Output:
+        assert y is not None
+        logits = self.head(self.norm(y))
+        cuts = [way.cut for way in contracted]
+        return self._output(ids, logits, cuts, state, cast(list[StageState], after), steppers)
+
+    def _stream(
+        self, ids: Tensor, levels: Tensor | None, state: State | None
+    ) -> tuple[Stream, tuple[LevelStepper, ...]]:
+        """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
         depth = self.config.depth
         steppers = state.steppers if state is not None else ()
         if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_below == 0)):
@@ -160,142 +145,37 @@ class AUNet(nn.Module):
         if levels is None or ids.dim() != 2 or levels.shape != ids.shape or ids.shape[1] == 0:
             got = "no levels" if levels is None else f"levels {list(levels.shape)}"
             raise ValueError(f"ids {list(ids.shape)} came with {got}: both must be [B, L] with L at least 1")
-
         begins = ids == BOS
         masked = self.config.document_masking
-        documents = begins.cumsum(1) + (0 if state is None else state.document[:, None])
+        documents = begins.cumsum(1) + (0 if state is None else state.document[:, None]) if masked else None
         forced = begins if masked or self.predictors else torch.zeros_like(begins)
         at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         if state is None or state.fresh:
             forced = forced | (at == 0)
         levels = levels.masked_fill(forced, depth)
-        stream = Stream(levels, torch.ones_like(begins), at, forced, documents if masked else None, begins & masked)
+        return Stream(ids, levels, torch.ones_like(begins), at, forced, documents, begins & masked), steppers
 
-        call = _Call(state, depth, ids, pool_at, calibration)
-        y = self.through(0, self.embedding(ids), stream, call)
-        after = call.state_after(documents[:, -1], steppers)
-        return Output(self.head(self.norm(y)), after, call.begun, call.dropped, call.levels, tuple(call.transitions))
-
-    def through(self, s: int, x: Tensor, stream: Stream, call: _Call) -> Tensor:
-        """Stage s (0: bytes) and all above it: x [B, N, D] → [B, N, D]."""
-        place, positions = self.place(s, stream, call)
-        past = call.layers(s)
-        if s == self.config.depth:
-            y, memories = _run(self.trunk, x, place, past)
-            call.remember(s, stream, positions, memories, self.config.stages[s])
-            return y
-
-        n_layers, skip = self.config.stages[s].layers, self.config.stages[s].skip
-        h, encoder_memories = _run(self.encoders[s], x, place, past[:n_layers])
-        log_odds = self.predict(s, h, stream, call)
-        units, counted, coarser, boundary = self.cut(s, stream, log_odds, call)
-        pooled = self.poolings[s](h, units)  # [B, U, coarser D]; U is 0 where a step begins no unit
-        above = self.through(s + 1, pooled, coarser, call) if units.boundaries.shape[1] else None
-        up, vectors = self.back(s, above, units, stream, log_odds, boundary, call)
-        y, decoder_memories = _run(self.decoders[s], up + h if skip else up, place, past[n_layers:])
-        call.leave_open(s, units, vectors, counted, h if log_odds is not None else None, stream.valid)
-        call.remember(s, stream, positions, encoder_memories + decoder_memories, self.config.stages[s])
-        return y
-
-    def predict(self, s: int, h: Tensor, stream: Stream, call: _Call) -> Tensor | None:
-        """Log-odds [B, N] of a boundary at each position, where a learned splitter decides."""
-        if str(s) not in self.predictors:
-            return None
-        predictor = self.predictors[str(s)]
-        last = call.hidden(s)
-        first = torch.zeros_like(h[:, :1]) if last is None else last[:, None]
-        before = torch.cat([first, h[:, :-1]], 1)
-        log_odds = predictor(h, before)
-        if call.calibration is not None:
-            (by_transition, gather), open_ = call.calibration, call.open(stream)
-            taught = by_transition.get(s)
-            if taught is not None:
-                taught = gather(deferred(taught, stream.at, stream.valid)[open_])
-            forced, n_bytes = (gather(count.sum()[None]).sum() for count in (stream.forced, call.ids != EOS))
-            bias = cast(Predictor, predictor).bias.clone()
-            cast(Predictor, predictor).calibrate(gather(log_odds[open_]), taught, forced, float(n_bytes))
-            log_odds = log_odds + (cast(Predictor, predictor).bias - bias)
-        return log_odds
-
-    def back(
+    def _output(
         self,
-        s: int,
-        above: Tensor | None,
-        units: Units,
-        stream: Stream,
-        log_odds: Tensor | None,
-        boundary: Tensor,
-        call: _Call,
-    ) -> tuple[Tensor, Tensor]:
-        """What the units' vectors `above` [B, U, coarser D] add at each position [B, N, D], and the vectors."""
-        if log_odds is None:
-            return self.upsamplings[s](above, units, call.open_vector(s))
-        predictor = self.predictors[str(s)]
-        p = log_odds.sigmoid().masked_fill(stream.forced, 1.0)
-        p_of_units = p.gather(1, units.boundaries) if predictor.smooths else None
-        up, vectors = self.upsamplings[s](above, units, call.open_vector(s), p_of_units)
-        if predictor.straight_through:
-            confidence = torch.where(boundary, p, 1 - p)
-            up = up * (1 + confidence - confidence.detach())[..., None].to(up.dtype)  # times 1, with a gradient
-        return up, vectors
-
-    def place(self, s: int, stream: Stream, call: _Call) -> tuple[Place, Tensor]:
-        """Where the stage's positions stand and what they see, for all its blocks."""
-        stage, (batch, n) = self.config.stages[s], stream.valid.shape
-        positions = torch.arange(n, device=stream.valid.device)[None]  # [1, N]
-        cache = call.cache(s)
-        if cache is None:
-            visibility = within_row(stream.documents, batch, n, stage.window, positions.device)
-        else:
-            positions = cache.count[:, None] + positions  # [B, N]
-            documents, keys = stream.documents, torch.cat([cache.positions, positions], 1)
-            key_documents = torch.cat([cache.documents, documents], 1) if documents is not None else None
-            visibility = over_cache(positions, keys, documents, key_documents, stage.window)
-        neighbours = None
-        if stage.conv is not None:
-            recent = cache.recent_documents if cache is not None else None
-            neighbours = Neighbours.of(stage.conv, stream.valid, stream.documents, recent)
-        dtype = torch.promote_types(self.head.weight.dtype, torch.float32)
-        rotation = Rotation.at(positions, stage.head_dim, self.config.rope_theta, dtype)
-        return Place(rotation, visibility, neighbours), positions
-
-    def cut(self, s: int, stream: Stream, log_odds: Tensor | None, call: _Call) -> tuple[Units, Tensor, Stream, Tensor]:
-        """The units that begin among the positions of stage s, how many boundaries [B, N] there were up to each
-        position, the stream of stage s + 1 that they make, and the boundaries, bool [B, N]."""
-        boundary = self.decide(s, stream, log_odds, call)
-        cap = self.config.stages[s + 1].max_units
-        counted = _counted(boundary, stream.begins, call.counted(s))
-        if cap is not None:
-            call.dropped[:, s] = (boundary & (counted > cap)).sum(1)
-            boundary = boundary & (counted <= cap)
-        call.begun[:, s] = boundary.sum(1)
-        # A step pads to the most units that begin in it; a row rounds up, so that shapes recur.
-        units = Units.at(boundary, call.open_unit(s), self.config.round_units_to if call.past is None else 1)
-        call.keep(
-            Transition(stream.at, stream.valid, stream.forced, call.open(stream), boundary, units.offset, log_odds)
-        )
-
-        def pooled(x: Tensor) -> Tensor:
-            return x.gather(1, units.boundaries) * units.valid
-
-        documents = stream.documents.gather(1, units.boundaries) if stream.documents is not None else None
-        coarser = Stream(
-            pooled(stream.levels), units.valid, pooled(stream.at), pooled(stream.forced), documents,
-            pooled(stream.begins),
-        )  # fmt: skip
-        return units, counted, coarser, boundary
-
-    def decide(self, s: int, stream: Stream, log_odds: Tensor | None, call: _Call) -> Tensor:
-        """The boundaries among the positions of stage s, bool [B, N], before any cap."""
-        if log_odds is not None and s in call.pool_at:
-            boundary = deferred(call.pool_at[s], stream.at, stream.valid) | stream.forced
-        elif log_odds is not None:
-            boundary = ((log_odds > 0) & call.open(stream)) | stream.forced
-        elif self.stack is not None and s > self.stack.n_below:
-            boundary = call.select(s, self.stack, stream) | stream.forced
-        else:
-            boundary = stream.levels > s
-        return boundary & stream.valid
+        ids: Tensor,
+        logits: Tensor,
+        cuts: Sequence[Cut],
+        state: State | None,
+        after: Sequence[StageState],
+        steppers: tuple[LevelStepper, ...],
+    ) -> Output:
+        levels = torch.zeros_like(ids, dtype=torch.uint8)
+        counts = torch.zeros(2, len(ids), self.config.depth, dtype=torch.long, device=ids.device)
+        for s, cut in enumerate(cuts):
+            decision = cut.decision
+            levels.scatter_add_(1, decision.at, decision.boundary.to(torch.uint8))
+            counts[0, :, s], counts[1, :, s] = decision.boundary.sum(1), decision.dropped
+        if state is not None:
+            document = state.document + (ids == BOS).sum(1)
+            missed = range(len(cuts), self.config.depth)  # no unit began below, but rules see every byte
+            stages = [one if s not in missed else self.stages[s].miss(one, ids) for s, one in enumerate(after)]
+            state = State(tuple(stages), document, state.stack, steppers)
+        return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
 
     def initial_state(self, batch: int, stack: Stack | None = None) -> State:
         """Returns the state of `batch` streams that have not begun.
@@ -306,18 +186,19 @@ class AUNet(nn.Module):
         stack = stack or self.stack
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(_wrong_depth(stack, self.config))
-        if stack is not None and {str(s) for s in stack.learned} != set(self.predictors):
+        learned = [s for s, stage in enumerate(self.stages) if stage.predictor is not None]
+        if stack is not None and [*stack.learned] != learned:
             raise ValueError(
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
-                f"{[*self.predictors] or 'none'}: make the model with the same splitters"
+                f"{learned or 'none'}: make the model with the same splitters"
             )
-        return State.initial(len(self.config.stages), batch, self.head.weight.device, stack)
+        return State.initial(len(self.stages), batch, self.head.weight.device, stack)
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).
 
-        What a block adds to its residual stream is scaled down by the stage's depth, as usual. Predictors know how
-        they begin. Each value is a function of the seed (None: one is drawn) and of its place alone. Weights on the
+        What a block adds to its residual stream is scaled down by the stage's depth, as usual. Predictors draw
+        their own. Each value is a function of the seed (None: one is drawn) and of its place alone. Weights on the
         meta device are left there.
         """
         seed = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
@@ -327,10 +208,10 @@ class AUNet(nn.Module):
     def init_weights_drawn(self, seed: int) -> None:
         """The same for all but learned splitters; the network may be sharded."""
         scales: dict[nn.Module, float] = {}  # of the last layers of blocks
-        for stage in (*self.encoders, self.trunk, *self.decoders):
-            for block in stage:
+        for blocks in (blocks for stage in self.stages for blocks in stage.stacks):
+            for block in cast(Iterable[Block], blocks.children()):
                 lasts = (block.attention.out, block.ffn.down, block.conv)
-                scales |= {last: (2 * len(stage)) ** -0.5 for last in lasts if last is not None}
+                scales |= {last: (2 * len(blocks)) ** -0.5 for last in lasts if last is not None}
         theirs = set(self.predictors.modules())
         for name, module in self.named_modules():
             for key, parameter in module.named_parameters(recurse=False):
@@ -351,124 +232,26 @@ class AUNet(nn.Module):
                     cast(Predictor, predictor).init_weights()
 
 
-class _Call:
-    """What one call of the model gathers on its way: the caches, units and counts of every stage."""
+def _blocks(config: AUNetConfig, stage: StageConfig) -> nn.ModuleList:
+    ffn = (config.ffn_multiple_of, config.norm_eps, stage.conv, config.ffn_multiplier)
+    return nn.ModuleList(Block(stage.dim, stage.head_dim, *ffn) for _ in range(stage.layers))
 
-    def __init__(
-        self,
-        past: State | None,
-        depth: int,
-        ids: Tensor,
-        pool_at: Mapping[int, Tensor],
-        calibration: Calibration | None,
-    ) -> None:
-        self.past, self.ids, self.pool_at, self.calibration = past, ids, pool_at, calibration
-        self.above = dict(past.above) if past is not None else {}
-        self.transitions: list[Transition] = []
-        self.levels = torch.zeros_like(ids, dtype=torch.uint8)
-        self.none = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-        self.stages = list(past.stages) if past is not None else []
-        self.units = list(past.units) if past is not None else []
-        self.begun = self.none.new_zeros(len(ids), depth)
-        self.dropped = self.none.new_zeros(len(ids), depth)
 
-    def cache(self, s: int) -> StageCache | None:
-        return self.past.stages[s] if self.past is not None and self.past.stages[s].size else None
-
-    def layers(self, s: int) -> tuple[Memory, ...]:
-        return self.past.stages[s].layers if self.past is not None else ()
-
-    def counted(self, s: int) -> Tensor:
-        """[B] boundaries of transition s before this call, in the document (without masking: the row) left open."""
-        return self.past.units[s].counted if self.past is not None else self.none
-
-    def open_unit(self, s: int) -> OpenUnit | None:
-        return self.past.units[s] if self.past is not None and self.past.units[s].vector is not None else None
-
-    def open_vector(self, s: int) -> Tensor | None:
-        unit = self.open_unit(s)
-        return unit.vector if unit is not None else None
-
-    def hidden(self, s: int) -> Tensor | None:
-        """[B, D] hidden state of the last position of stage s before this call."""
-        return self.past.units[s].hidden if self.past is not None else None
-
-    def open(self, stream: Stream) -> Tensor:
-        """bool [B, N]: where a splitter has a say. A document's end, which padding is too, begins nothing."""
-        return stream.valid & ~stream.forced & (self.ids.gather(1, stream.at) < N_BYTES)
-
-    def keep(self, transition: Transition) -> None:
-        """Notes what was decided, here and on the bytes."""
-        self.transitions.append(transition)
-        self.levels.scatter_add_(1, transition.at, transition.boundary.to(torch.uint8))
-
-    def select(self, s: int, stack: Stack, stream: Stream) -> Tensor:
-        """What the rule above a learned splitter selects among the positions of stage s, bool [B, N]."""
-        units = torch.zeros_like(self.levels).scatter_add(1, stream.at, stream.valid.to(torch.uint8)) > 0
-        if self.past is None:
-            selected = select_in_rows(stack.rule(s), self.ids, units)
-        else:
-            selected, self.above[s] = select_in_stream(stack.rule(s), self.past.above[s], self.ids, units)
-        return selected.gather(1, stream.at)
-
-    def remember(self, s: int, stream: Stream, positions: Tensor, memories: list[Memory], stage: StageConfig) -> None:
-        """Writes what stage s has just seen into its cache, where there is a stream to go on with."""
-        if self.past is None:
-            return
-        positions = positions.expand_as(stream.valid)
-        documents = stream.documents if stream.documents is not None else torch.zeros_like(positions)
-        before, recent = self.past.stages[s], None
-        if stage.conv is not None and stream.documents is not None:
-            nothing = documents.new_full((len(documents), stage.conv - 1), -1)
-            seen = torch.cat([nothing if before.recent_documents is None else before.recent_documents, documents], 1)
-            recent = seen.gather(1, Neighbours.of(stage.conv, stream.valid, None, None).last)
-        self.stages[s] = before.extended(positions, documents, recent, stream.valid, memories, stage.window)
-
-    def leave_open(
-        self, s: int, units: Units, vectors: Tensor, counted: Tensor, h: Tensor | None, valid: Tensor
-    ) -> None:
-        """Keeps the unit in which each row's last position lies."""
-        if self.past is None:
-            return
-        count = valid.sum(1, keepdim=True)  # [B, 1]
-        last = (count - 1).clamp(min=0)
-        vector = take(vectors, units.serving.gather(1, last))[:, 0]
-        before = self.past.units[s]
-        offset = torch.where(count > 0, units.offset.gather(1, last), before.offset[:, None])
-        so_far = torch.where(count > 0, counted.gather(1, last), before.counted[:, None])
-        hidden = None
-        if h is not None:
-            hidden = take(h, last)[:, 0]
-            if before.hidden is not None:
-                hidden = torch.where(count > 0, hidden, before.hidden)
-        self.units[s] = OpenUnit(vector, offset[:, 0], so_far[:, 0], hidden)
-
-    def state_after(self, document: Tensor, steppers: tuple[LevelStepper, ...]) -> State | None:
-        if self.past is None:
-            return None
-        no_units = torch.zeros_like(self.ids, dtype=torch.bool)
-        for s in range(len(self.transitions), len(self.units)):  # no unit began below, but rules see every byte
-            if self.past.stack is not None and s in self.above:
-                rule = self.past.stack.rule(s)
-                _, self.above[s] = select_in_stream(rule, self.above[s], self.ids, no_units)
-        return State(tuple(self.stages), tuple(self.units), document, self.past.stack, steppers, self.above)
+def _predictors(stack: Stack, stages: Sequence[StageConfig]) -> dict[str, nn.Module]:
+    """Returns the networks of learned splitters by transition. Raises ValueError for one that is not a Predictor."""
+    found: dict[str, nn.Module] = {}
+    for s, rule in stack.learned.items():
+        predictor = rule.predictor(stages[s].dim)
+        if not isinstance(predictor, Predictor):
+            raise ValueError(
+                f"{type(rule).__name__}.predictor returned a {type(predictor).__name__}, not a "
+                "splitters.predictors.Predictor"
+            )
+        if "bias" not in dict(predictor.named_buffers()):
+            raise ValueError(f"the bias of {type(predictor).__name__} is not a buffer: leave it to Predictor.__init__")
+        found[str(s)] = predictor
+    return found
 
 
 def _wrong_depth(stack: Stack, config: AUNetConfig) -> str:
     return f"the stack has {stack.depth} rules, but a model of {config.depth + 1} stages takes {config.depth}"
-
-
-def _counted(boundary: Tensor, begins: Tensor, before: Tensor) -> Tensor:
-    """Boundaries up to each position [B, N], counted anew where a masked document begins; `before` [B] goes first."""
-    counted = boundary.cumsum(1)
-    outside = torch.where(begins, counted - boundary.long(), -1).cummax(1).values  # counted before its document
-    return torch.where(outside < 0, counted + before[:, None], counted - outside)
-
-
-def _run(blocks: nn.Module, x: Tensor, place: Place, past: tuple[Memory, ...]) -> tuple[Tensor, list[Memory]]:
-    """x through blocks, each with what it remembers; returns what it is to remember of these positions too."""
-    memories = []
-    for i, block in enumerate(blocks.children()):
-        x, new = block(x, place, past[i] if past else None)
-        memories.append(new)
-    return x, memories

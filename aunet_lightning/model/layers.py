@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aunet_lightning.model.attention import Visibility
+from aunet_lightning.model.attention import AttentionMask
 
 
-class Memory(NamedTuple):
-    """What a block hands on to later positions."""
+class KVCache(NamedTuple):
+    """Keys and values of a block, and the inputs of its convolution, for later positions."""
 
     keys: Tensor  # [B, H, N, K]
     values: Tensor
-    recent: Tensor | None  # [B, W-1, D] what its convolution of width W saw last
+    recent: Tensor | None  # [B, W-1, D] last inputs of its convolution of width W
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the positions of a call stand: shared by all blocks of a stage."""
+class BlockContext:
+    """Rotary angles, attention mask and neighbours of the positions of a call, shared by all blocks of a stage."""
 
     rotation: Rotation
-    visibility: Visibility
+    mask: AttentionMask
     neighbours: Neighbours | None  # where the blocks have a convolution
 
 
@@ -92,15 +92,15 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
         q, k, v = (
             linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for linear in (self.query, self.key, self.value)
         )  # [B, H, N, K]
-        q, k = place.rotation(q), place.rotation(k)
+        q, k = context.rotation(q), context.rotation(k)
         keys, values = (k, v) if past is None else (torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2))
-        out = place.visibility.attend(q, keys, values)
+        out = context.mask.attend(q, keys, values)
         return self.out(out.transpose(1, 2).flatten(2)), k, v
 
 
@@ -159,19 +159,19 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(dim, eps=norm_eps)
         self.ffn = SwiGLU(dim, ffn_multiple_of, ffn_multiplier)
 
-    def forward(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
+    def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         if self.recompute and torch.is_grad_enabled():
             return cast(
-                tuple[Tensor, Memory],
-                checkpoint(self._through, x, place, past, use_reentrant=False, preserve_rng_state=False),
+                tuple[Tensor, KVCache],
+                checkpoint(self._forward, x, context, past, use_reentrant=False, preserve_rng_state=False),
             )
-        return self._through(x, place, past)
+        return self._forward(x, context, past)
 
-    def _through(self, x: Tensor, place: Place, past: Memory | None) -> tuple[Tensor, Memory]:
+    def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         recent = None
-        if self.conv is not None and self.conv_norm is not None and place.neighbours is not None:
-            convolved, recent = self.conv(self.conv_norm(x), place.neighbours, past.recent if past else None)
+        if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
+            convolved, recent = self.conv(self.conv_norm(x), context.neighbours, past.recent if past else None)
             x = x + convolved
-        attended, keys, values = self.attention(self.attention_norm(x), place, past)
+        attended, keys, values = self.attention(self.attention_norm(x), context, past)
         x = x + attended
-        return x + self.ffn(self.ffn_norm(x)), Memory(keys, values, recent)
+        return x + self.ffn(self.ffn_norm(x)), KVCache(keys, values, recent)

@@ -27,6 +27,17 @@ def smooth(x: Tensor, p: Tensor, before: Tensor | None = None) -> Tensor:
         return _Scan.apply(keep, new).to(x.dtype)
 
 
+def scan_flops(n: Tensor) -> Tensor:
+    """FLOPs [...] per channel of smoothing n [...] units, forward and backward."""
+    flops = torch.zeros_like(n)
+    for _ in range(4):  # of BLOCK**4 units
+        size = n.clamp(max=BLOCK)
+        blocks = (n / size.clamp(min=1)).ceil()
+        flops += 4 * blocks * size * size
+        n = torch.where(blocks > 1, blocks, torch.zeros_like(n))
+    return flops
+
+
 class _Scan(torch.autograd.Function):
     """h[k] = a[k] · h[k-1] + b[k]. Its gradient is the same recurrence from the end."""
 

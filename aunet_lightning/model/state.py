@@ -1,4 +1,4 @@
-"""What a model remembers of a stream between two calls: values, passed in and handed back.
+"""State of a stream between two calls of a model: values, passed in and returned.
 
 Shapes: B rows, N positions of a stage in this call, C cached positions, H heads, K head width.
 """
@@ -6,13 +6,12 @@ Shapes: B rows, N positions of a stage in this call, C cached positions, H heads
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from aunet_lightning.model.layers import Memory
+from aunet_lightning.model.layers import KVCache
 from aunet_lightning.vocabulary import BOS, N_BYTES
 from splitters import Splitter, UnitStepper
 from splitters.stack import LevelStepper, Stack
@@ -22,13 +21,13 @@ GROW_BY = 64  # cached positions are made room for in steps of this many
 
 @dataclass(frozen=True)
 class StageCache:
-    """Keys and values of the positions a stage has seen, in a ring that holds at least its window."""
+    """Keys and values of the positions that a stage has seen, in a ring that holds at least its window."""
 
     count: Tensor  # [B] positions seen since the stream began
     positions: Tensor  # [B, C] position in each slot, -1 in an empty one
     documents: Tensor  # [B, C] its document
     recent_documents: Tensor | None = None  # [B, W-1] those of the last positions, where a convolution sees them
-    layers: tuple[Memory, ...] = ()  # keys and values [B, H, C, K], encoder then decoder
+    layers: tuple[KVCache, ...] = ()  # keys and values [B, H, C, K], encoder then decoder
 
     @classmethod
     def empty(cls, batch: int, device: torch.device) -> StageCache:
@@ -41,11 +40,11 @@ class StageCache:
 
     def extended(
         self,
-        positions: Tensor,  # [B, N], going on from count
+        positions: Tensor,  # [B, N], continuing from count
         documents: Tensor,  # [B, N]
         recent_documents: Tensor | None,  # [B, W-1] after this call
         valid: Tensor,  # [B, N] False past a row's last new position
-        layers: list[Memory],  # [B, H, N, K]
+        layers: list[KVCache],  # [B, H, N, K]
         window: int | None,
     ) -> StageCache:
         """Returns the cache with the new positions, and without those that no later one can see."""
@@ -54,7 +53,7 @@ class StageCache:
         if window is not None:
             size = max(min(size, window), self.size)
         kept = valid & (positions >= (count - size)[:, None])
-        slots = torch.where(kept, positions % size, size)  # what is not kept goes to a slot past the end
+        slots = torch.where(kept, positions % size, size)  # positions not kept go to a slot past the end
 
         def write(cached: Tensor, new: Tensor, dim: int, fill: int = 0) -> Tensor:
             room = list(new.shape)
@@ -63,14 +62,14 @@ class StageCache:
             index = slots if new.dim() == 2 else slots[:, None, :, None].expand_as(new)
             return ring.scatter(dim, index, new).narrow(dim, 0, size)
 
-        cached = self.layers or [Memory(new.keys[:, :, :0], new.values[:, :, :0], None) for new in layers]
+        cached = self.layers or [KVCache(new.keys[:, :, :0], new.values[:, :, :0], None) for new in layers]
         return StageCache(
             count,
             write(self.positions, positions, 1, -1),
             write(self.documents, documents, 1),
             recent_documents,
             tuple(
-                Memory(write(old.keys, new.keys, 2), write(old.values, new.values, 2), new.recent)
+                KVCache(write(old.keys, new.keys, 2), write(old.values, new.values, 2), new.recent)
                 for old, new in zip(cached, layers, strict=True)
             ),
         )
@@ -87,33 +86,39 @@ class OpenUnit:
 
 
 @dataclass(frozen=True)
-class State:
-    """A stream of B rows between two calls of the model. Calls return a new state; the old one stays good."""
+class StageState:
+    """One stage's share of a state."""
 
-    stages: tuple[StageCache, ...]
-    units: tuple[OpenUnit, ...]  # one per stage transition
+    cache: StageCache
+    unit: OpenUnit  # of the transition to the stage above; in the deepest stage, unused
+    steppers: tuple[UnitStepper, ...] = ()  # one per row, of a rule above a learned splitter
+
+
+@dataclass(frozen=True)
+class State:
+    """A stream of B rows between two calls of the model. A call returns a new state; the old one stays valid."""
+
+    stages: tuple[StageState, ...]
     document: Tensor  # [B] documents begun
     stack: Stack | None = None
-    steppers: tuple[LevelStepper, ...] = field(default=())  # one per row, of the rules below a learned splitter
-    above: Mapping[int, tuple[UnitStepper, ...]] = field(default_factory=dict)  # of each rule above one
+    steppers: tuple[LevelStepper, ...] = ()  # one per row, of the rules below a learned splitter
 
     @classmethod
     def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
-        above = enumerate(stack.rules[stack.n_below :], stack.n_below) if stack is not None else ()
-        return cls(
-            tuple(StageCache.empty(batch, device) for _ in range(n_stages)),
-            tuple(OpenUnit(None, zeros, zeros) for _ in range(n_stages - 1)),
-            zeros,
-            stack,
-            tuple(stack.stepper() for _ in range(batch)) if stack is not None else (),
-            {s: tuple(rule.unit_stepper() for _ in range(batch)) for s, rule in above if isinstance(rule, Splitter)},
-        )
+
+        def stage(s: int) -> StageState:
+            rule = stack.rules[s] if stack is not None and stack.n_below <= s < stack.depth else None
+            steppers = tuple(rule.unit_stepper() for _ in range(batch)) if isinstance(rule, Splitter) else ()
+            return StageState(StageCache.empty(batch, device), OpenUnit(None, zeros, zeros), steppers)
+
+        first = tuple(stack.stepper() for _ in range(batch)) if stack is not None else ()
+        return cls(tuple(map(stage, range(n_stages))), zeros, stack, first)
 
     @property
     def fresh(self) -> bool:
         """Whether the stream has not begun."""
-        return self.stages[0].size == 0
+        return self.stages[0].cache.size == 0
 
     def step_levels(self, ids: Tensor) -> tuple[Tensor, tuple[LevelStepper, ...]]:
         """Pushes ids [B, N] through the rows' steppers; returns levels uint8 [B, N] and the steppers after.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from aunet_lightning.costs.flops import Cost
+from aunet_lightning.costs import Cost
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aunet_lightning.checkpoints.forms import PART, point, publish
+from aunet_lightning.checkpoints.forms import PART, point_link, rename_into_place
 from aunet_lightning.tracking.run_folder import RunFolder
 
 NOTE = "moving.json"
@@ -72,7 +72,7 @@ def finish(folder: RunFolder) -> SetAside | None:
         os.replace(folder.mlflow, to / folder.mlflow.name)
     for at, path in folder.saved().items():
         if whole or at > step:
-            publish(path, to / path.name)
+            rename_into_place(path, to / path.name)
     _point(folder)
     note.unlink()
     try:
@@ -86,7 +86,7 @@ def _point(folder: RunFolder) -> None:
     """Lets `last` be the newest that is left, and `best` nothing that is gone."""
     there = folder.saved()
     if there:
-        point(folder.last, there[max(there)])
+        point_link(folder.last, there[max(there)])
     for link in (folder.last, folder.best):
         if link.is_symlink() and not link.exists():
             link.unlink()

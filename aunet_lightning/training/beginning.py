@@ -12,11 +12,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from aunet_lightning.checkpoints.forms import check_contents, check_whole, read_told
-from aunet_lightning.costs.flops import Memory, Precision, memory
+from aunet_lightning.checkpoints.contents import Contents
+from aunet_lightning.checkpoints.forms import check_complete, check_contents, read_metadata
+from aunet_lightning.costs import DeviceMemory, Precision, memory
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
-from aunet_lightning.errors import UserError, check_documents
+from aunet_lightning.errors import UserError, describe
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking import descent
 from aunet_lightning.tracking.lock import RunLock
@@ -44,7 +45,7 @@ def checkpoint_of(folder: RunFolder, named: str | None) -> Path | None:
             raise UserError(f"ckpt_path is best, but {folder.path} has no best.ckpt: name last, or a checkpoint")
         return folder.best.resolve()
     path = user_path(named, "ckpt_path")
-    check_whole(path)
+    check_complete(path)
     return path
 
 
@@ -52,16 +53,6 @@ def step_of(folder: RunFolder, checkpoint: Path) -> int | None:
     """Returns the step of a checkpoint of this run's, or None for another's."""
     path = checkpoint.resolve()
     return next((step for step, own in folder.saved().items() if own.resolve() == path), None)
-
-
-def check_length(checkpoint: Mapping[str, Any], path: Path, max_steps: int) -> None:
-    """Raises UserError for a checkpoint from after the end of the run."""
-    step = checkpoint.get("global_step", 0)
-    if checkpoint.get("loops") is not None and 0 < max_steps < step:
-        raise UserError(
-            f"trainer.max_steps is {max_steps}, but {path} is of step {step}: raise trainer.max_steps, or name an "
-            "earlier checkpoint as ckpt_path"
-        )
 
 
 @rank_zero_only
@@ -95,14 +86,13 @@ def continue_from(
     Raises UserError where it cannot.
     """
     rank_zero_only(check_contents)(path)
-    checkpoint = read_told(path)
-    check_length(checkpoint, path, trainer.max_steps)
-    check_documents(checkpoint, data.digests)
-    module.check_continued(checkpoint, data)
+    contents = Contents.from_dict(read_metadata(path))
+    contents.check_length(path, trainer.max_steps)
+    module.check_continued(contents, data)
     rank_zero_info(f"Continuing from {path}")
     step = step_of(folder, path)
     if step is None or step < max(folder.saved()) or folder.changes_numbers(settings):
-        _set_aside(folder, checkpoint.get("global_step", 0) if step is None else step, step is None, logger)
+        _set_aside(folder, contents.global_step if step is None else step, step is None, logger)
 
 
 @rank_zero_only
@@ -179,7 +169,7 @@ class Expected(NamedTuple):
     """What a run is going to cost."""
 
     row: RowShape
-    memory: Memory | None  # of a device
+    memory: DeviceMemory | None  # of a device
     problem: str = ""  # why the memory is not known
 
 
@@ -192,7 +182,7 @@ def expect(module: AUNetModule, data: ByteDataModule, trainer: Trainer) -> Expec
     try:
         return Expected(row, memory(module.config, row.positions, rows, module.splitters, precision))
     except Exception as error:  # a predictor of one's own may need data where there is none
-        return Expected(row, None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}")
+        return Expected(row, None, describe(error, 100))
 
 
 def check_memory(expected: Expected, trainer: Trainer) -> None:

@@ -3,15 +3,21 @@
 from dataclasses import asdict, dataclass
 
 from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.training.sums import StepSums
 
 
 @dataclass(frozen=True)
 class Spent:
     """What training has spent so far, over all devices."""
 
-    flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs.flops)
+    flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs)
     bytes: float = 0.0  # of text
     seconds: float = 0.0  # of training, reading and splitting too; start-up and validation left out
+
+    def plus(self, sums: StepSums, devices: int) -> "Spent":
+        """Returns what is spent after a batch, with its sums over so many devices."""
+        flops, n_bytes, seconds = (float(value) for value in (sums.flops, sums.bytes, sums.seconds))
+        return Spent(self.flops + flops, self.bytes + n_bytes, self.seconds + seconds / devices)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from aunet_lightning.checkpoints.forms import PART, point, remove
+from aunet_lightning.checkpoints.forms import PART, point_link, remove
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.distributed.strategy import FSDP2Strategy
 from aunet_lightning.errors import UserError
@@ -180,9 +180,9 @@ class Checkpointing(Checkpoint):
         there = self.folder.saved()  # by step, whole ones
         best = [step for step in self._best() if step in there]
         kept = {*sorted(there)[-self.run.keep_last :], *best}
-        point(self.folder.last, there[max(there)])
+        point_link(self.folder.last, there[max(there)])
         if best:
-            point(self.folder.best, there[best[0]])
+            point_link(self.folder.best, there[best[0]])
         for step in there.keys() - kept if prune else ():
             remove(there[step])
 

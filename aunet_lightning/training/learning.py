@@ -1,16 +1,18 @@
-"""How learned splitters train: their losses, where they begin, whom they follow at first, and when they collapse."""
+"""Training of learned splitters: losses, calibration, teachers, and warnings of a collapse."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from aunet_lightning.data.packing import Batch, marked
-from aunet_lightning.model.aunet import AUNet, Gather, Output
-from aunet_lightning.model.boundaries import deferred
-from splitters.learned.predictor import Predictor
+from aunet_lightning.model.aunet import AUNet, Output
+from aunet_lightning.model.deciders import Decider
+from aunet_lightning.model.units import deferred
+from aunet_lightning.training.calibration import Gather, Taught, calibrate
 from splitters.learned.teachers import peeks
 
 PATIENCE = 20  # steps
@@ -19,20 +21,20 @@ NEARLY_NONE = 0.1  # of the boundaries wanted
 
 
 class Learning:
-    """The learned splitters of a network, in training. Without any, all of it does nothing."""
+    """The learned splitters of a network, in training. Without any, it does nothing."""
 
     def __init__(self, net: AUNet) -> None:
         self.net = net
         self.rules = net.stack.learned if net.stack is not None else {}
-        self.predictors = {s: cast(Predictor, net.predictors[str(s)]) for s in self.rules}
+        self.predictors = {stage.s: stage.predictor for stage in net.stages if stage.predictor is not None}
         self.teachers = {s: rule.teacher for s, rule in self.rules.items() if rule.teacher is not None}
         self.logged: dict[str, float] = {}  # of the last step
-        self._totals: dict[int, tuple[Tensor, float]] = {}  # of the last step: sums, bytes
-        self.told_of_target: set[int] = set()
+        self._totals: dict[int, tuple[Any, float]] = {}  # of the last step: sums, bytes
+        self.warned_of_target: set[int] = set()
         self.collapsed = dict.fromkeys(self.rules, 0)  # steps in a row
 
     def announce(self, step: int) -> None:
-        """Says in the log where training pools at a teacher's boundaries, and whether its loss leaks."""
+        """Warns where training pools at a teacher's boundaries, and whether its loss leaks."""
         for s, rule in self.rules.items():
             if step < rule.teacher_steps:
                 leaks = (
@@ -45,43 +47,42 @@ class Learning:
                     f"training steps, and in validation at its own{leaks}"
                 )
 
-    def pool_at(self, batch: Batch, step: int) -> dict[int, Tensor] | None:
-        """Returns the teachers' boundaries, bool [B, L] by transition, where training still pools at them."""
+    def deciders(self, batch: Batch, step: int) -> dict[int, Decider]:
+        """Returns what pools at the teachers' boundaries, by transition, where training still does."""
         for s, rule in self.rules.items():
             if rule.teacher_steps and step == rule.teacher_steps:
                 rank_zero_info(f"step {step}: from here on stage {s + 2} is pooled at its own boundaries")
-        found = {s: marked(batch, s) for s, rule in self.rules.items() if step < rule.teacher_steps}
-        return found or None
+        still = (s for s, rule in self.rules.items() if step < rule.teacher_steps)
+        return {s: Taught(self.predictors[s], marked(batch, s)) for s in still}
 
     def calibrate(self, batch: Batch, gather: Gather) -> None:
-        """Sets biases by the first batch, that of all devices (`gather` joins what each has)."""
+        """Sets biases by the first batch, that of all devices (`gather` joins the parts)."""
         if self.predictors:
-            self.net.calibrate(batch["ids"], batch["levels"], {s: marked(batch, s) for s in self.teachers}, gather)
+            calibrate(self.net, batch["ids"], batch["levels"], {s: marked(batch, s) for s in self.teachers}, gather)
 
-    def sums(self, batch: Batch, output: Output) -> dict[int, Tensor]:
+    def sums(self, batch: Batch, output: Output) -> dict[int, Any]:
         """Returns each predictor's sums over this device's part of the batch, some with a gradient."""
         found = {}
         for s, predictor in self.predictors.items():
-            transition = output.transitions[s]
-            assert transition.log_odds is not None
+            decision = output.decisions[s]
+            assert decision.log_odds is not None
             taught = None
             if s in self.teachers:
-                taught = deferred(marked(batch, s), transition.at, transition.valid)[transition.open]
-            log_odds = transition.log_odds[transition.open]
-            forced = (transition.forced & transition.valid).sum()
+                taught = deferred(marked(batch, s), decision.at, decision.valid)[decision.open]
+            log_odds = decision.log_odds[decision.open]
+            forced = (decision.forced & decision.valid).sum()
             found[s] = predictor.sums(log_odds, log_odds > 0, taught, forced)
         return found
 
-    def loss(self, local: Mapping[int, Tensor], totals: Sequence[float], n_bytes: float) -> Tensor:
+    def loss(self, local: Mapping[int, Any], totals: Mapping[int, Any], n_bytes: float) -> Tensor:
         """Returns this device's part of the predictors' losses, and notes what is to be logged.
 
-        totals: the sums of all devices, one predictor after the other; n_bytes: what all devices read.
+        local, totals: by transition, the sums of this device and of all; n_bytes: read by all devices.
         """
-        loss, at = torch.zeros((), device=self.net.head.weight.device), 0
+        loss = torch.zeros((), device=self.net.head.weight.device)
         self.logged = {}
         for s, sums in local.items():
-            total = sums.new_tensor(totals[at : at + len(sums)])
-            at += len(sums)
+            total = pytree.tree_map(lambda all_, own: all_.to(own.detach()), totals[s], sums)
             predictor = self.predictors[s]
             self._totals[s] = total, n_bytes
             loss = loss + predictor.loss(sums, total, n_bytes)
@@ -95,16 +96,17 @@ class Learning:
         for s, (total, n_bytes) in self._totals.items():
             self.predictors[s].adjust(total, n_bytes)
 
-    def _watch(self, s: int, total: Tensor, n_bytes: float) -> float:
-        """Warns where a splitter has made nearly all or nothing a boundary for a while; returns whether, as 0 or 1."""
+    def _watch(self, s: int, total: Any, n_bytes: float) -> float:
+        """Returns whether a splitter has collapsed to nearly all or no positions, as 0 or 1, and warns of it."""
         predictor = self.predictors[s]
         n, found = predictor.decided(total)
         wanted = predictor.wanted(total, n_bytes)
-        if wanted > NEARLY_ALL * n > 0 and s not in self.told_of_target:
-            self.told_of_target.add(s)
+        if wanted > NEARLY_ALL * n > 0 and s not in self.warned_of_target:
+            self.warned_of_target.add(s)
             rank_zero_warn(
-                f"the splitter below stage {s + 2} is to make {wanted:.0f} of {n:.0f} positions boundaries, so units "
-                "of hardly more than one: name longer units (bytes_per_unit), or shorter ones in the stage below"
+                f"the splitter below stage {s + 2} is to make {wanted:.0f} of {n:.0f} positions boundaries, so almost "
+                "every position becomes its own unit: ask for longer units (bytes_per_unit), or shorter ones in the "
+                "stage below"
             )
         all_, none = found > NEARLY_ALL * n and wanted <= NEARLY_ALL * n, found < NEARLY_NONE * wanted
         self.collapsed[s] = self.collapsed[s] + 1 if all_ or none else 0

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from aunet_lightning.data.packing import REFERENCE, Batch, marked
 from aunet_lightning.model.aunet import Output
-from aunet_lightning.model.boundaries import deferred
+from aunet_lightning.model.units import deferred
 from aunet_lightning.vocabulary import EOS, N_BYTES
 from splitters import DEFAULT
 
@@ -59,7 +59,7 @@ class BitsPerByte(Metric):
         return {language: value for language, value in named if not math.isnan(value)}
 
 
-class UnitStatistics(Metric):
+class UnitMetric(Metric):
     """Units of each stage transition: over all text, and per language.
 
     A unit's length is in bytes; offsets are in positions of the lower stage. Agreement is the F1 of boundaries on
@@ -90,19 +90,19 @@ class UnitStatistics(Metric):
         language = torch.where(language < 0, len(self.languages), language)
         text = (batch["targets"] >= 0) & (batch["targets"] < N_BYTES)
         self.dropped += output.dropped.sum(0)
-        for s, transition in enumerate(output.transitions):
-            at, valid, open_, boundary = transition.at, transition.valid, transition.open, transition.boundary
+        for s, decision in enumerate(output.decisions):
+            at, valid, open_, boundary = decision.at, decision.valid, decision.open, decision.boundary
             counted, found = valid & (ids.gather(1, at) != EOS), boundary & open_
             reference = marked(batch, REFERENCE).gather(1, at)
-            reference_all = self._on_bytes(marked(batch, REFERENCE), transition.forced, at, ids)
-            p = transition.log_odds.sigmoid() * open_ if transition.log_odds is not None else torch.zeros_like(at)
+            reference_all = self._on_bytes(marked(batch, REFERENCE), decision.forced, at, ids)
+            p = decision.log_odds.sigmoid() * open_ if decision.log_odds is not None else torch.zeros_like(at)
             taught = deferred(marked(batch, s), at, valid) & open_ if s in teachers else torch.zeros_like(open_)
             of_position = language.gather(1, at)
             self._add(s, language, bytes=text, reference=reference_all)
             self._add(
                 s, of_position, units=boundary & counted, positions=counted, open=open_, found=found, p=p,
-                past=counted & (transition.offset >= self.max_offset),
-                learned=open_ & (transition.log_odds is not None),
+                past=counted & (decision.offset >= self.max_offset),
+                learned=open_ & (decision.log_odds is not None),
                 in_reference=found, hits=found & reference,
                 taught=taught, in_taught=found & (s in teachers), taught_hits=taught & found,
             )  # fmt: skip

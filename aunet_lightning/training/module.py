@@ -12,23 +12,25 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from aunet_lightning.costs.flops import Cost
+from aunet_lightning.checkpoints.contents import Contents
+from aunet_lightning.checkpoints.optimizer_state import by_name, parameter_names
+from aunet_lightning.costs import Cost
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
-from aunet_lightning.errors import UserError, check_boundaries, check_documents
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
-from aunet_lightning.training.metrics import BitsPerByte, UnitStatistics
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw, named
-from aunet_lightning.training.steps import Step, Votes, tell_not_finite
+from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
+from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.steps import Step, Votes, not_finite
+from aunet_lightning.training.sums import StepSums
 from aunet_lightning.vocabulary import IGNORE, VOCABULARY
-from splitters import Stack
 from splitters.registry import Spec
 
 
@@ -72,7 +74,7 @@ class AUNetModule(LightningModule):
         self.compile_net = compile
         self.spent = Spent()
         self._since, self._seconds = 0.0, 0.0  # when this step began, and what the last one took on this device
-        self.told_of_cap = False
+        self.warned_of_cap = False
         self.step = Step()
         self.votes = Votes()
         self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
@@ -80,7 +82,7 @@ class AUNetModule(LightningModule):
         self.steps_trained = 0  # of the checkpoint that was loaded
         self.continues = False  # whether training is that of the checkpoint; an export has weights alone
         self.metrics: dict[str, BitsPerByte] = {}
-        self.units: dict[str, UnitStatistics] = {}
+        self.units: dict[str, UnitMetric] = {}
 
     def setup(self, stage: str) -> None:
         """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
@@ -101,9 +103,9 @@ class AUNetModule(LightningModule):
         """As `AUNet.forward`."""
         return self.net(ids, levels, state)
 
-    def nll(self, batch: Batch, pool_at: Mapping[int, Tensor] | None = None) -> tuple[Tensor, Output]:
-        """Returns nats per target [B, L], 0 where ignored, and what the network gave (`pool_at`: see there)."""
-        output = self.net(batch["ids"], batch["levels"], pool_at=pool_at)
+    def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
+        """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
+        output = self.net(batch["ids"], batch["levels"], deciders=deciders)
         nats = F.cross_entropy(
             output.logits.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=IGNORE, reduction="none"
         )
@@ -120,46 +122,27 @@ class AUNetModule(LightningModule):
             self.learning.calibrate(batch, self._gather)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        nats, output = self.nll(batch, self.learning.pool_at(batch, self.global_step))
-        targets = batch["targets"]
-        text = batch["sizes"] > 0
-        sums = [
-            (targets != IGNORE).sum(),
-            batch["sizes"].sum(),
-            nats.detach()[text].sum() / math.log(2),
-            nats.detach().sum(),
-            (batch["documents"] >= 0).sum(),
-            self.cost.row_flops(positions(batch, output)).sum(),
-            text.new_tensor(self._seconds, dtype=torch.double),
-            *text.new_tensor(self.votes.mine(), dtype=torch.double),
-        ]
-        counts = [*output.units.sum(0), *output.dropped.sum(0)]
-        decisions = self.learning.sums(batch, output)
-        of_decisions = [value for part in decisions.values() for value in part]
-        totals = [value.detach().double() for value in (*sums, *counts, *of_decisions)]
-        # Over the whole batch: devices have different numbers of targets.
-        found = self._reduce(torch.stack(totals)).tolist()
-        here, (flops, seconds, *votes), found = found[:5], found[5 : 7 + len(Votes.NAMES)], found[len(sums) :]
-        counted, decided = found[: len(counts)], found[len(counts) :]
-
+        nats, output = self.nll(batch, self.learning.deciders(batch, self.global_step))
+        flops = self.cost.row_flops(positions(batch, output)).sum()
+        decided = self.learning.sums(batch, output)
+        local = StepSums.of(batch, nats, output, flops, self._seconds, self.votes.mine(), decided)
+        total = local.reduced(self._reduce)  # over all devices, as they have different numbers of targets
         if self.step.ended:
             self.step = Step()
-        step, n_targets, n_bytes = self.step, here[0], here[1]
-        step.add(here, counted, batch)
-        self.votes.count(votes)
-        before, seconds = self.spent, seconds / self.trainer.world_size
-        self.spent = Spent(before.flops + flops, before.bytes + n_bytes, before.seconds + seconds)
-        self.log("train/bpb", step.bits / max(step.bytes, 1), prog_bar=True)
-        self.log("train/loss", step.nats / max(step.targets, 1))
+        self.step.add(total, batch)
+        self.votes.count(total.votes)
+        self.spent = self.spent.plus(total, self.trainer.world_size)
+        self.log("train/bpb", self.step.bpb, prog_bar=True)
+        self.log("train/loss", self.step.loss)
         self._log_spent()
-        self._log_units(step)
-        learned = self.learning.loss(decisions, decided, n_bytes)
+        self._log_units(self.step)
+        learned = self.learning.loss(decided, total.splitters, float(total.bytes))
         for name, value in self.learning.logged.items():
             self.log(f"train/{name}", value)
         # Gradients are averaged over devices, so that this sums to the mean over all targets: of this batch as they
         # are, of a step of several by `step.scale`, which is known once all are read.
-        share = self.trainer.world_size / step.first
-        return nats.sum() * share + learned * (share * max(n_targets, 1))
+        share = self.trainer.world_size / self.step.first
+        return nats.sum() * share + learned * (share * max(float(total.targets), 1))
 
     def on_after_backward(self) -> None:
         if self.step.finite:
@@ -206,14 +189,14 @@ class AUNetModule(LightningModule):
 
     def _log_units(self, step: Step) -> None:
         """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
-        depth = self.config.depth
-        for s, (begun, dropped) in enumerate(zip(step.counts[:depth], step.counts[depth:], strict=True)):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", step.read / max(begun, 1))
+        assert step.sums is not None
+        for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
+            self.log(f"train/bytes_per_unit_stage{s + 2}", step.bytes_per_unit(s))
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
                 self.log(f"train/dropped_stage{s + 2}", dropped)
-            if dropped and not self.told_of_cap:
-                self.told_of_cap = True
+            if dropped and not self.warned_of_cap:
+                self.warned_of_cap = True
                 rank_zero_warn(
                     f"model.net.stages[{s + 1}].max_units = {cap} dropped {dropped:.0f} of {begun + dropped:.0f} "
                     f"boundaries of a batch: their bytes stay in the unit before (see train/dropped_stage{s + 2})"
@@ -256,16 +239,16 @@ class AUNetModule(LightningModule):
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         limit = self.optimizer_config.max_skipped
         corpus: Corpus = cast(Any, self.trainer).datamodule.corpora["train"]
-        told = tell_not_finite(self.step, self.global_step, norm, corpus)
+        problem = not_finite(self.step, self.global_step, norm, corpus)
         optimizer.zero_grad()
         if self.skipped_in_a_row <= limit:
             rank_zero_warn(
-                f"{told}. The step is skipped ({self.skipped_in_a_row} in a row; at {limit + 1} the run stops)"
+                f"{problem}. The step is skipped ({self.skipped_in_a_row} in a row; at {limit + 1} the run stops)"
             )
         else:
             self.failure = (
-                f"{told}. It is number {self.skipped_in_a_row} in a row, so the run stops; its weights are as before "
-                "the first, and kept. Lower optimizer.lr or trainer.gradient_clip_val, lengthen "
+                f"{problem}. It is number {self.skipped_in_a_row} in a row, so the run stops; weights from before the "
+                "first are saved. Lower optimizer.lr or trainer.gradient_clip_val, lengthen "
                 "optimizer.warmup_steps, look at those documents, or raise optimizer.max_skipped"
             )
             self.trainer.should_stop = True
@@ -302,75 +285,47 @@ class AUNetModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights mean nothing without: the splitters, and how much was read."""
-        checkpoint["spent"], checkpoint["skipped"] = asdict(self.spent), self.skipped
+        """Adds the contents that the weights mean nothing without."""
         data = cast(Any, self.trainer).datamodule
-        checkpoint["splitters"] = data.rules
-        checkpoint["boundaries"] = data.stack.fingerprint()
-        checkpoint["data"], checkpoint["packing"] = data.digests, data.packing
-        checkpoint["tokenizer"] = data.tokenizer.fields if data.tokenizer is not None else None
+        checkpoint |= Contents(
+            net=self.config,
+            splitters=data.rules,
+            fingerprint=data.stack.fingerprint(),
+            tokenizer=data.tokenizer.fields if data.tokenizer is not None else None,
+            documents=data.digests,
+            packing=data.packing,
+            spent=asdict(self.spent),
+            skipped=self.skipped,
+        ).as_dict()
         if self._device_mesh is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
-            pairs = zip(states, optimizers, strict=False)
-            checkpoint["optimizer_states"] = [named(state, self.net, optimizer) for state, optimizer in pairs]
+            checkpoint["optimizer_states"] = [
+                by_name(state, parameter_names(self.net, optimizer))
+                for state, optimizer in zip(states, optimizers, strict=False)
+            ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes what the checkpoint says beside weights. Raises UserError where its network is another one."""
+        """Takes over a checkpoint's counts. Raises UserError where it does not fit."""
         if self._device_mesh is None:  # else it is checked before weights are loaded
             self.check_checkpoint(checkpoint)
-        self.spent, self.skipped = Spent(**checkpoint.get("spent", {})), checkpoint.get("skipped", 0)
-        self.steps_trained = checkpoint.get("global_step", 0)
-        self.continues = checkpoint.get("loops") is not None
+        contents = Contents.from_dict(checkpoint)
+        self.spent, self.skipped = Spent(**contents.spent), contents.skipped
+        self.steps_trained, self.continues = contents.global_step, contents.continues
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises UserError where a checkpoint does not fit: another network, other boundaries or vocabulary."""
-        there, here = asdict(AUNetConfig(**checkpoint["hyper_parameters"]["net"])), asdict(self.config)
-        if different := [key for key in here if there[key] != here[key]]:
-            shown = "; ".join(f"{key} (there {there[key]}, here {here[key]})" for key in different)
-            raise UserError(
-                f"ckpt_path: the checkpoint's network differs in {shown}. Use the config.yaml of its run folder"
-            )
-        data = cast(Any, self.trainer).datamodule
+        contents, data = Contents.from_dict(checkpoint), cast(Any, self.trainer).datamodule
+        contents.check_network(self.config)
         if self.trainer.state.fn == "fit":
-            check_documents(checkpoint, data.digests)
-            self.check_continued(checkpoint, data)
-        trained, used = checkpoint["splitters"], data.rules
-        if trained != used and (self.net.predictors or Stack(trained).learned):
-            raise UserError(
-                f"ckpt_path: the checkpoint was trained with splitters {trained}, not {used}, and a learned splitter "
-                "is part of the network. Use the config.yaml of its run folder"
-            )
-        if trained != used:
-            rank_zero_warn(f"the checkpoint was trained with splitters {trained}, and is used with {used}")
-        else:
-            check_boundaries(checkpoint, data.stack)
-        if data.tokenizer is not None and not data.tokenizer.same_as(checkpoint["tokenizer"]):
-            raise UserError(
-                "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
-                "train on the same data.train_files"
-            )
+            self.check_continued(contents, data)
+        if warning := contents.check_reader(data.rules, data.stack, data.tokenizer):
+            rank_zero_warn(warning)
 
-    def check_continued(self, checkpoint: Mapping[str, Any], data: ByteDataModule) -> None:
-        """Raises UserError where other settings are given than those that a checkpoint brings along."""
-        if checkpoint.get("loops") is None:
-            return
-        then = checkpoint["hyper_parameters"]["optimizer"]
-        names = ("lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
-        settings = {f"model.optimizer.{name}": (then.get(name), getattr(self.optimizer_config, name)) for name in names}
-        settings |= {
-            name: (checkpoint.get("packing", data.packing)[name], value) for name, value in data.packing.items()
-        }
-        different = [
-            f"{name} (there {there}, here {here})"
-            for name, (there, here) in settings.items()
-            if (list(there) if isinstance(there, tuple) else there) != (list(here) if isinstance(here, tuple) else here)
-        ]
-        if different:
-            raise UserError(
-                f"ckpt_path: the checkpoint was trained with other settings, and training continues with its own: "
-                f"{'; '.join(different)}. Give the same; or take its weights alone: aunet export CKPT --out "
-                "w.safetensors, then --ckpt_path w.safetensors"
-            )
+    def check_continued(self, contents: Contents, data: ByteDataModule) -> None:
+        """Raises UserError where training cannot continue from a checkpoint: other documents, or other settings than
+        those it brings along."""
+        contents.check_documents(data.digests)
+        contents.check_continued(asdict(self.optimizer_config), data.packing)
 
     def total_steps(self, step: int = 0) -> float:
         """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
@@ -385,7 +340,7 @@ class AUNetModule(LightningModule):
     def _start(self, part: str) -> None:
         languages = cast(Any, self.trainer).datamodule.language_names(part)
         self.metrics[part] = BitsPerByte(languages).to(self.device)
-        self.units[part] = UnitStatistics(self.config.depth, languages, self.config.max_offset).to(self.device)
+        self.units[part] = UnitMetric(self.config.depth, languages, self.config.max_offset).to(self.device)
 
     def _measure(self, part: str, batch: Batch) -> None:
         nats, output = self.nll(batch)

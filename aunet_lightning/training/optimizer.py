@@ -1,13 +1,11 @@
 """AdamW with a learning rate per stage, weight decay on matrices only, linear warm-up and a cosine."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from aunet_lightning.errors import UserError
+from aunet_lightning.checkpoints.optimizer_state import by_number, parameter_names
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.numbers import Range, check_fields
 
@@ -68,9 +66,11 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
     n_stages = len(net.config.stages)
     multiples = config.of_stages(n_stages)
     groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        learned = name.startswith("predictors.")
-        groups.setdefault((stage_of(name, n_stages), learned, parameter.ndim >= 2), []).append(parameter)
+    stages = {parameter: stage.s for stage in net.stages for parameter in stage.parameters()}  # others: bytes
+    learned_ = {*net.predictors.parameters()}
+    for parameter in net.parameters():
+        key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2)
+        groups.setdefault(key, []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
             {
@@ -83,40 +83,6 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
         ],
         lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
     )  # fmt: skip
-    names = {parameter: f"net.{name}" for name, parameter in net.named_parameters()}
-    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.register_load_state_dict_pre_hook(lambda _, state: numbered(state, order))
+    names = parameter_names(net, optimizer)
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
     return optimizer
-
-
-def named(state: Mapping[str, Any], net: AUNet, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Returns an optimizer's state with parameters by name in place of number: the form that fits any number of
-    devices, and in which no two groups can be mixed up. (`numbered` takes it back.)"""
-    names = {parameter: f"net.{name}" for name, parameter in net.named_parameters()}
-    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    groups = [group | {"params": [order[i] for i in group["params"]]} for group in state["param_groups"]]
-    return {"state": {order[i]: one for i, one in state["state"].items()}, "param_groups": groups}
-
-
-def numbered(state: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """Returns an optimizer's state with parameters by their place in `order`, if it has them by name. Raises UserError
-    where it is that of other groups."""
-    there = [name for group in state["param_groups"] for name in group["params"]]
-    if not all(isinstance(name, str) for name in there):
-        return state
-    if there != [*order]:
-        raise UserError("ckpt_path: the optimizer's groups of parameters are others than in this version: start anew")
-    place = {name: i for i, name in enumerate(order)}
-    groups = [group | {"params": [place[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {"state": {place[name]: one for name, one in state["state"].items()}, "param_groups": groups}
-
-
-def stage_of(name: str, n_stages: int) -> int:
-    """Returns the stage (0: bytes) that a parameter of AUNet belongs to; what leads between two is the lower one's."""
-    part, _, rest = name.partition(".")
-    if part == "trunk":
-        return n_stages - 1
-    return int(rest.partition(".")[0]) if part in STAGED else 0
-
-
-STAGED = ("encoders", "decoders", "poolings", "upsamplings", "predictors")

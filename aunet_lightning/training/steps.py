@@ -1,4 +1,4 @@
-"""An optimizer step: what its batches read, whether it is finite, and what the devices agree on in it."""
+"""An optimizer step: the sums of its batches, whether it is finite, and what the devices agree on in it."""
 
 import math
 import signal
@@ -10,6 +10,7 @@ import torch
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.packing import Batch
+from aunet_lightning.training.sums import StepSums
 
 MOST = 8  # documents that are named
 
@@ -18,59 +19,67 @@ MOST = 8  # documents that are named
 class Step:
     """Sums over all devices and over the batches of one step (several, where gradients are accumulated)."""
 
-    targets: float = 0.0
-    bytes: float = 0.0  # of text
-    bits: float = 0.0
-    nats: float = 0.0
-    read: float = 0.0  # ids
-    counts: list[float] = field(default_factory=list)  # of the units
-    batches: int = 0
+    sums: StepSums | None = None
     first: float = 1.0  # targets of the first batch
     ended: bool = False  # whether the optimizer has stepped
     documents: list[torch.Tensor] = field(default_factory=list)  # of each batch on this device, [B, L]
 
-    def add(self, sums: list[float], counts: list[float], batch: Batch) -> None:
-        """Takes one batch: targets, bytes, bits, nats and ids of all devices, and their counts of units."""
-        if not self.batches:
-            self.first = max(sums[0], 1.0)
-            self.counts = [0.0] * len(counts)
-        self.batches += 1
+    def add(self, sums: StepSums, batch: Batch) -> None:
+        """Takes the sums of one batch over all devices, and its part on this device."""
+        if self.sums is None:
+            self.first = max(float(sums.targets), 1.0)
+        self.sums = sums if self.sums is None else self.sums.plus(sums)
         self.documents.append(batch["documents"])
-        self.targets, self.bytes, self.bits = self.targets + sums[0], self.bytes + sums[1], self.bits + sums[2]
-        self.nats, self.read = self.nats + sums[3], self.read + sums[4]
-        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+
+    def _total(self, name: str) -> float:
+        return float(getattr(self.sums, name)) if self.sums is not None else 0.0
+
+    @property
+    def bpb(self) -> float:
+        """Bits per byte of text."""
+        return self._total("bits") / max(self._total("bytes"), 1)
+
+    @property
+    def loss(self) -> float:
+        """Nats per prediction."""
+        return self._total("nats") / max(self._total("targets"), 1)
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.nats)
+        return math.isfinite(self._total("nats"))
+
+    def bytes_per_unit(self, s: int) -> float:
+        """Ids read per unit begun at transition s."""
+        return self._total("read") / max(float(self.sums.units[s]), 1) if self.sums is not None else 0.0
 
     def scale(self, divided_by: int) -> float:
-        """Returns by what the sum of gradients, each divided by `first` and by `divided_by`, is to be multiplied so
-        that it is the gradient of the mean over all targets."""
-        return divided_by * self.first / max(self.targets, 1.0)
+        """Returns the factor for the sum of gradients, each divided by `first` and by `divided_by`, that makes it the
+        gradient of the mean over all targets."""
+        return divided_by * self.first / max(self._total("targets"), 1.0)
 
 
 class Votes:
-    """What one device asks for and all do, in the same step: they are told in the sum that each step makes anyway."""
+    """Requests of one device (save, stop, requeue) on which all act in the same step: they ride along in the step's
+    all-reduce."""
 
     NAMES = ("save", "stop", "requeue")
 
     def __init__(self) -> None:
         self.asked: set[str] = set()  # by this device
         self.agreed: set[str] = set()  # by all, in this step
-        self.by = signal.SIGTERM  # the signal by which this device was told to stop
+        self.by = signal.SIGTERM  # the signal that asked this device to stop
 
     def mine(self) -> list[float]:
         return [float(name in self.asked) for name in self.NAMES]
 
-    def count(self, totals: list[float]) -> None:
-        agreed = {name for name, total in zip(self.NAMES, totals, strict=True) if total > 0}
+    def count(self, totals: torch.Tensor) -> None:
+        agreed = {name for name, total in zip(self.NAMES, totals.tolist(), strict=True) if total > 0}
         self.agreed |= agreed
         self.asked -= agreed
 
 
-def tell_not_finite(step: Step, at: int, norm: float, corpus: Corpus) -> str:
-    """Returns a sentence on a step that is not finite, the same on all devices: each tells what it read."""
+def not_finite(step: Step, at: int, norm: float, corpus: Corpus) -> str:
+    """Returns a sentence on a step that is not finite, the same on all devices."""
     counts: Counter[int] = Counter()
     for documents in step.documents:
         found, n = documents[documents >= 0].unique(return_counts=True)
@@ -88,6 +97,6 @@ def tell_not_finite(step: Step, at: int, norm: float, corpus: Corpus) -> str:
     more = f" and {len(counts) - len(names)} more" if len(counts) > len(names) else ""
     what = "the loss" if not step.finite else "the gradient"
     return (
-        f"step {at}: {what} is not finite (loss {step.nats / max(step.targets, 1):.4g}, gradient norm {norm:.4g}); "
+        f"step {at}: {what} is not finite (loss {step.loss:.4g}, gradient norm {norm:.4g}); "
         f"it read {mix}: {', '.join(names)}{more}"
     )

@@ -6,6 +6,7 @@ Shapes: B rows, N positions of the stage, D its width.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,15 @@ from torch import Tensor, nn
 from splitters.learned.predictor import Predictor
 
 _EDGE = 1e-6  # cosine distances stay so far from 0 and 1
+
+
+class RouterSums(NamedTuple):
+    """Sums over positions, tensors []."""
+
+    positions: Tensor
+    boundaries: Tensor
+    p: Tensor  # with a gradient
+    forced: Tensor  # positions, boundaries and p of 1 that were forced
 
 
 class RouterNetwork(Predictor):
@@ -47,42 +57,52 @@ class RouterNetwork(Predictor):
         cosine = F.cosine_similarity(self.query(h).to(least), self.key(before).to(least), dim=-1)
         return torch.logit((1 - cosine) / 2, eps=_EDGE)
 
-    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
-        """Returns the number of positions, that of boundaries and the sum of p, and how many of each were forced."""
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> RouterSums:
         p = log_odds.sigmoid()
-        counts = [forced + len(p), forced + boundary.sum(), forced + p.sum(), forced]
-        return torch.stack([count.to(p.dtype) for count in counts])
+        counts = (forced + len(p), forced + boundary.sum(), forced + p.sum(), forced)
+        return RouterSums(*(count.to(p.dtype) for count in counts))
 
-    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+    def loss(self, local: RouterSums, total: RouterSums, n_bytes: float) -> Tensor:
         """alpha · N / (N - 1) · ((N - 1) · F · G + (1 - F) · (1 - G)): F the share of boundaries, G the mean p.
 
         It is lowest, alpha, where F = G = 1/N; only G has a gradient. N counts positions of the stage below.
         """
-        n, boundaries = total[0], total[1]
+        n = total.positions
         target = self.positions_per_unit(n, n_bytes)
-        share, mean = boundaries / n, local[2] / n
-        term = (target - 1) * share * mean + (1 - share) * (local[0] / n - mean)
+        share, mean = total.boundaries / n, local.p / n
+        term = (target - 1) * share * mean + (1 - share) * (local.positions / n - mean)
         return self.alpha * target / (target - 1) * term
 
     def positions_per_unit(self, n: Tensor, n_bytes: float) -> Tensor:
         """Returns N as positions of the stage below, of which n hold n_bytes; a little above 1 at the least."""
         return (self.bytes_per_unit * n / max(n_bytes, 1)).clamp(min=1.05)
 
-    def wanted(self, sums: Tensor, n_bytes: float) -> float:
-        return float(sums[0] / self.positions_per_unit(sums[0], n_bytes) - sums[3])
+    def wanted(self, sums: RouterSums, n_bytes: float) -> float:
+        return float(sums.positions / self.positions_per_unit(sums.positions, n_bytes) - sums.forced)
 
     @torch.no_grad()
-    def adjust(self, sums: Tensor, n_bytes: float) -> None:
+    def adjust(self, sums: RouterSums, n_bytes: float) -> None:
         _, found = self.decided(sums)
         wanted = max(self.wanted(sums, n_bytes), 1)
         step = self.control * math.log(wanted / max(found, 0.01 * wanted))
         self.bias += max(-1.0, min(step, 1.0))
 
-    def report(self, sums: Tensor) -> dict[str, float]:
-        return {"mean_p": float((sums[2] - sums[3]) / (sums[0] - sums[3]).clamp(min=1))}
+    def report(self, sums: RouterSums) -> dict[str, float]:
+        return {"mean_p": float((sums.p - sums.forced) / (sums.positions - sums.forced).clamp(min=1))}
 
-    def decided(self, sums: Tensor) -> tuple[float, float]:
-        return float(sums[0] - sums[3]), float(sums[1] - sums[3])
+    def decided(self, sums: RouterSums) -> tuple[float, float]:
+        return float(sums.positions - sums.forced), float(sums.boundaries - sums.forced)
+
+
+class StudentSums(NamedTuple):
+    """Sums over positions, tensors []."""
+
+    positions: Tensor
+    taught: Tensor  # boundaries of the teacher
+    found: Tensor  # boundaries of the student
+    hits: Tensor  # boundaries of both
+    nats_taught: Tensor  # cross-entropy on the teacher's boundaries, with a gradient
+    nats_other: Tensor  # cross-entropy on the other positions, with a gradient
 
 
 class StudentNetwork(Predictor):
@@ -110,29 +130,29 @@ class StudentNetwork(Predictor):
         both = torch.cat([self.norm(h), self.norm(before)], -1)
         return self.out(F.silu(self.hidden(both)))[..., 0]
 
-    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
-        """Returns the numbers of positions, of the teacher's boundaries, of the student's, of those that agree, and
-        the cross-entropy (nats) on the teacher's boundaries and on the other positions."""
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> StudentSums:
         if taught is None:
             raise ValueError("distilled: the batch has no boundaries of the teacher (`taught`), nothing to learn from")
         nats = F.binary_cross_entropy_with_logits(log_odds, taught.to(log_odds.dtype), reduction="none")
-        counts = [taught.new_ones(()).expand(len(taught)), taught, boundary, taught & boundary]
-        return torch.stack([*(c.sum().to(nats.dtype) for c in counts), (nats * taught).sum(), (nats * ~taught).sum()])
+        counts = (taught.new_ones(()).expand(len(taught)), taught, boundary, taught & boundary)
+        positions, n_taught, found, hits = (count.sum().to(nats.dtype) for count in counts)
+        return StudentSums(positions, n_taught, found, hits, (nats * taught).sum(), (nats * ~taught).sum())
 
-    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+    def loss(self, local: StudentSums, total: StudentSums, n_bytes: float) -> Tensor:
         """alpha · the weighted mean of the cross-entropy: a boundary weighs (others / boundaries)^balance."""
-        boundaries, others = total[1], total[0] - total[1]
+        boundaries, others = total.taught, total.positions - total.taught
         weight = (others.clamp(min=1) / boundaries.clamp(min=1)) ** self.balance
-        return self.alpha * (weight * local[4] + local[5]) / (weight * boundaries + others).clamp(min=1)
+        nats = weight * local.nats_taught + local.nats_other
+        return self.alpha * nats / (weight * boundaries + others).clamp(min=1)
 
-    def wanted(self, sums: Tensor, n_bytes: float) -> float:
-        return float(sums[1])
+    def wanted(self, sums: StudentSums, n_bytes: float) -> float:
+        return float(sums.taught)
 
-    def decided(self, sums: Tensor) -> tuple[float, float]:
-        return float(sums[0]), float(sums[2])
+    def decided(self, sums: StudentSums) -> tuple[float, float]:
+        return float(sums.positions), float(sums.found)
 
-    def report(self, sums: Tensor) -> dict[str, float]:
-        taught, found, hits = sums[1:4].tolist()
+    def report(self, sums: StudentSums) -> dict[str, float]:
+        taught, found, hits = (float(count) for count in sums[1:4])
         return {
             "teacher_precision": hits / max(found, 1),
             "teacher_recall": hits / max(taught, 1),

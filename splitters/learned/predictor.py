@@ -6,6 +6,7 @@ Shapes: B rows, N positions of the stage, D its width. (This and `networks` are 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 class Predictor(nn.Module, ABC):
     """Says from a position's hidden state and that of the position before it whether a boundary falls there.
 
-    A boundary is where the log-odds are above 0 (p > 0.5). Sums and losses are made so that those of several
-    devices add up: `sums` are of what this one read, and `loss` takes them with the sums of all.
+    A boundary is where the log-odds are above 0 (p > 0.5). Sums and losses of several devices add up: `sums` are of
+    what this device read, and `loss` takes them with the sums of all. Sums are a NamedTuple of tensors (or any other
+    pytree of them), and come back in the same form.
     """
 
     straight_through = False  # whether vectors on the way back carry the gradient of the decision's confidence
@@ -44,30 +46,30 @@ class Predictor(nn.Module, ABC):
         return found.to(torch.promote_types(kind, torch.float32))
 
     @abstractmethod
-    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Tensor:
-        """Returns what `loss` needs of some positions, [K] sums, some with a gradient.
+    def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Any:
+        """Returns the sums over some positions that `loss` needs, some with a gradient.
 
         log_odds [M], boundary and taught (where the teacher has one) bool [M], of the positions where it decides;
         forced: how many more have a boundary anyway.
         """
 
     @abstractmethod
-    def loss(self, local: Tensor, total: Tensor, n_bytes: float) -> Tensor:
+    def loss(self, local: Any, total: Any, n_bytes: float) -> Tensor:
         """Returns this device's part of the loss, from its sums and those of all devices, which read n_bytes."""
 
     @abstractmethod
-    def wanted(self, sums: Tensor, n_bytes: float) -> float:
+    def wanted(self, sums: Any, n_bytes: float) -> float:
         """Returns how many of the positions where it decides should be boundaries."""
 
     @abstractmethod
-    def decided(self, sums: Tensor) -> tuple[float, float]:
+    def decided(self, sums: Any) -> tuple[float, float]:
         """Returns at how many positions it decided, and for how many boundaries."""
 
-    def report(self, sums: Tensor) -> dict[str, float]:
+    def report(self, sums: Any) -> dict[str, float]:
         """Returns what is worth logging of `sums`, by name."""
         return {}
 
-    def adjust(self, sums: Tensor, n_bytes: float) -> None:
+    def adjust(self, sums: Any, n_bytes: float) -> None:
         """After a training step, with the sums of all devices: corrects what no gradient does."""
 
     @torch.no_grad()

@@ -1,11 +1,11 @@
-"""Between two stages: from boundaries to units, and from units back to the positions inside them.
+"""Upsampling: from a unit's vector back to the positions inside the unit.
 
 Shapes: B rows, N positions of the finer stage, U units, D finer and E coarser width, P offsets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -14,57 +14,10 @@ from torch import Tensor, nn
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.scan import smooth
-from aunet_lightning.model.state import OpenUnit
+from aunet_lightning.model.units import Units, take
 
 
-@dataclass(frozen=True)
-class Units:
-    """The units that begin in a call, and for every position the unit that serves it."""
-
-    boundaries: Tensor  # [B, U] positions of the boundaries, 0 past a row's last
-    valid: Tensor  # bool [B, U]
-    serving: Tensor  # [B, N] index of each position's unit; with a past, 0 is the unit left open
-    offset: Tensor  # [B, N] distance from its boundary
-
-    @classmethod
-    def at(cls, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        """From boundary, bool [B, N]. Without a past, the first position of every row must be one."""
-        n = boundary.shape[1]
-        at = torch.arange(n, device=boundary.device).expand_as(boundary)
-        counted = boundary.cumsum(1)
-        per_row = counted[:, -1]
-        most = int(per_row.max())
-        n_units = min(-(-most // round_to) * round_to, n)
-        slots = torch.where(boundary, counted - 1, n_units)  # what is no boundary goes past the end
-        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, :n_units]
-        last = torch.where(boundary, at, -1).cummax(1).values
-        offset = at - last
-        if past is not None:  # before the first new boundary, the open unit goes on
-            offset = torch.where(last < 0, past.offset[:, None] + 1 + at, offset)
-        valid = torch.arange(n_units, device=boundary.device) < per_row[:, None]
-        return cls(positions, valid, counted if past is not None else counted - 1, offset)
-
-
-def take(rows: Tensor, index: Tensor) -> Tensor:
-    """rows [B, M, D] at index [B, N]: [B, N, D]. (`embedding`: its backward repeats to the last digit.)"""
-    batch, m, _ = rows.shape
-    flat = index + m * torch.arange(batch, device=index.device)[:, None]
-    return F.embedding(flat, rows.flatten(0, 1))
-
-
-class Pooling(nn.Module):
-    """x_{s+1} = W_down · RMSNorm(h_s[boundaries])."""
-
-    def __init__(self, dim: int, coarser_dim: int, norm_eps: float) -> None:
-        super().__init__()
-        self.norm = RMSNorm(dim, eps=norm_eps)
-        self.down = nn.Linear(dim, coarser_dim, bias=False)
-
-    def forward(self, h: Tensor, units: Units) -> Tensor:
-        return self.down(self.norm(take(h, units.boundaries)))  # [B, U, E]
-
-
-class Upsampling(nn.Module):
+class Upsampling(nn.Module, ABC):
     """Spreads each unit's vector u = RMSNorm(y) over the unit. Subclasses say what offset p adds."""
 
     def __init__(self, dim: int, coarser_dim: int, config: AUNetConfig) -> None:
@@ -87,8 +40,17 @@ class Upsampling(nn.Module):
         u = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return self.spread(u, units), u
 
+    @abstractmethod
     def spread(self, u: Tensor, units: Units) -> Tensor:
-        raise NotImplementedError
+        """Returns the share [B, N, D] of each position in the vectors u [B, ≤1+U, E]."""
+
+    def weights_per_position(self) -> int:
+        """Returns the weights that each position of the finer stage is multiplied by, for FLOPs."""
+        return 0
+
+    def weights_per_call(self) -> int:
+        """Returns the weights that are multiplied once per call, whatever the number of rows, for FLOPs."""
+        return 0
 
     def bounded(self, offset: Tensor) -> Tensor:
         return offset.clamp(max=self.n_offsets - 1) if self.offsets == "clamp" else offset % self.n_offsets
@@ -105,13 +67,15 @@ class MultiLinear(Upsampling):
         offset = self.bounded(units.offset)
         shared = take(self.up(u), units.serving)
         # Positions sorted by offset, so that each matrix is applied once, to just its positions.
-        order = offset.flatten().argsort(stable=True)
-        sizes = offset.flatten().bincount(minlength=self.n_offsets).tolist()
+        order, sizes = units.by_offset(offset, self.n_offsets)
         rows = units.serving + u.shape[1] * torch.arange(len(u), device=u.device)[:, None]
         vectors = F.embedding(rows.flatten()[order], u.flatten(0, 1)).split(sizes)
         own = torch.cat([F.linear(x, matrix) for x, matrix in zip(vectors, self.by_offset, strict=True)])
         back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=u.device))
         return shared + F.embedding(back, own).view_as(shared)
+
+    def weights_per_position(self) -> int:
+        return self.by_offset[0].numel()
 
 
 class Repeat(Upsampling):
@@ -124,6 +88,9 @@ class Repeat(Upsampling):
     def spread(self, u: Tensor, units: Units) -> Tensor:
         by_offset = self.up(self.position.weight)  # [P, D]: W_up is linear, so once per offset will do
         return take(self.up(u), units.serving) + F.embedding(self.bounded(units.offset), by_offset)
+
+    def weights_per_call(self) -> int:
+        return self.n_offsets * self.up.weight.numel()
 
 
 class Copy(Upsampling):

@@ -1,0 +1,149 @@
+"""Memory of a device that trains an AU-Net, in bytes.
+
+Shapes: B rows, S stages, N positions of a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from aunet_lightning.costs.flops import FLOAT, HALF, Precision
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.deciders import Decider, FromData, Learned, Proposal
+from aunet_lightning.model.stage import Stage
+from aunet_lightning.model.state import OpenUnit, StageState
+from aunet_lightning.model.units import Stream, Units
+from splitters.registry import Spec
+from splitters.stack import Stack
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on one device while it trains. All of them are there at once, when a forward ends: Lightning clears the
+    gradients of the step before only then. What single operations need for a moment is not among them."""
+
+    parameters: float
+    gradients: float
+    optimizer: float  # the two moments of AdamW
+    gathered: float  # on several devices: the largest modules that FSDP puts together; or DDP's buckets of gradients
+    copies: float  # of weights in the type of autocast, kept for the backward, and what else no row adds to
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.parameters + self.gradients + self.optimizer + self.gathered + self.copies + self.activations
+
+
+def memory(
+    config: AUNetConfig,
+    positions: Sequence[float],
+    rows: int,
+    splitters: Sequence[Spec] | Stack = (),
+    precision: Precision = "32-true",
+    devices: int = 1,
+    recompute: Sequence[bool] = (),
+) -> DeviceMemory:
+    """Returns the memory of a device that trains on `rows` rows at once, with `positions` [S] of each stage in a row.
+
+    On several devices parameters, gradients and moments are divided among them (FSDP, full sharding). Activations are
+    what autograd keeps of a forward, found by running it on tensors without data. recompute: the stages whose blocks
+    the backward computes again (activation checkpointing; none is none). Raises ValueError for another precision.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {precision!r}: choose one of {', '.join(get_args(Precision))}")
+    with torch.device("meta"):
+        net = AUNet(config, splitters)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # on the CPU, as far as kernels can tell, and without data
+        net.to_empty(device="cpu")
+        inputs = 0.0  # of the blocks that are computed again, of a row
+        for s, again in enumerate(recompute):
+            for block in net.stages[s].blocks:
+                block.recompute = again
+                inputs += again * FLOAT * positions[s] * config.stages[s].dim
+        one, two = (_kept(net, positions, n, precision) for n in (1, 2))
+        weights = FLOAT * sum(parameter.numel() for parameter in net.parameters())
+        modules = [*net.upsamplings, *(block for stage in net.stages for block in stage.blocks)]
+        largest = max(sum(parameter.numel() for parameter in module.parameters()) for module in modules)
+    share, gathered, copies = weights / devices, 0.0, float(max(2 * one - two, 0))
+    if devices > 1:
+        root = sum(parameter.numel() for part in (net.embedding, net.norm, net.head) for parameter in part.parameters())
+        kind = HALF if precision == "bf16-mixed" else FLOAT
+        # A module and the next, its gradients and their sum, and what stays gathered; autocast has nothing to copy.
+        gathered = kind * (2 * largest + root) + (kind + FLOAT) * largest
+        copies = copies if kind == FLOAT else 0.0
+    return DeviceMemory(share, share, 2 * share, gathered, copies, rows * (two - one + inputs))
+
+
+class Kept:
+    """A context that adds up what autograd keeps in it: every storage once, parameters left out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.parameters = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
+        self.tensors: dict[int, Tensor] = {}  # by storage; held, so that none is given to another tensor
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor)
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in self.parameters:
+            self.tensors.setdefault(storage, tensor.detach())
+        return tensor
+
+    def __enter__(self) -> Kept:
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.hooks.__exit__(kind, error, at)
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors.values())
+
+
+class _GivenUnits(Decider):
+    """So many units for each row, of which nothing is known but their number: where tensors have no data."""
+
+    def __init__(self, n_units: int, stage: Stage) -> None:
+        self.n_units = n_units
+        self.decider = FromData(stage.s) if stage.predictor is None else Learned(stage.predictor)
+
+    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
+        return self.decider.propose(h, stream, past)
+
+    def units(self, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
+        index = torch.zeros(len(boundary), self.n_units, dtype=torch.long)
+        serving = torch.zeros(boundary.shape, dtype=torch.long)
+        return _AnyUnits(index, index > 0, serving, torch.zeros_like(serving))
+
+
+class _AnyUnits(Units):
+    """Units with as many positions at each offset: how many there are makes no difference to what is kept."""
+
+    def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
+        n = offset.numel()
+        return torch.arange(n), [n // n_offsets + (i < n % n_offsets) for i in range(n_offsets)]
+
+
+def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precision) -> int:
+    """Returns the bytes that autograd keeps of a forward of `rows` rows and its loss."""
+    round_to = net.config.round_units_to
+    sizes = [round(positions[0])]
+    for n in positions[1:]:
+        sizes.append(min(-(-round(n) // round_to) * round_to, sizes[-1]))
+    deciders = {stage.s: _GivenUnits(sizes[stage.s + 1], stage) for stage in net.stages[:-1]}
+    half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+    with Kept(net) as kept, half:
+        ids = torch.zeros(rows, sizes[0], dtype=torch.long)
+        logits = net(ids, torch.zeros_like(ids), deciders=deciders).logits
+        F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none")
+        return kept.bytes

@@ -1,0 +1,114 @@
+"""Deciders: where units begin among the positions of a stage.
+
+The data knows it where rules read bytes; a learned splitter reads hidden states; a rule above a learned splitter
+selects among units that only the model knows. Training may pass deciders of its own for a call.
+Shapes: B rows, L bytes of the call, N positions of a stage, D its width.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aunet_lightning.model.state import OpenUnit, StageState
+from aunet_lightning.model.units import Stream, Units
+from aunet_lightning.vocabulary import BOS, N_BYTES
+from splitters import Splitter, UnitStepper
+from splitters.learned.predictor import Predictor
+
+
+class Proposal(NamedTuple):
+    """The boundaries that a decider wants."""
+
+    boundary: Tensor  # bool [B, N], before any cap
+    log_odds: Tensor | None = None  # float32 [B, N] of a boundary, of a learned splitter
+    steppers: tuple[UnitStepper, ...] = ()  # one per row, after this call, of a rule above a learned splitter
+
+
+class Decider(ABC):
+    """Decides where units begin among the positions of one stage."""
+
+    @abstractmethod
+    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
+        """Returns the boundaries among the positions of `stream`, with encoder output h [B, N, D]."""
+
+    def units(self, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
+        """Returns the units of boundary, bool [B, N], their number rounded up to a multiple of `round_to`."""
+        return Units.at(boundary, past, round_to)
+
+
+class FromData(Decider):
+    """Boundaries that came with the data, as levels."""
+
+    def __init__(self, s: int) -> None:
+        self.s = s
+
+    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
+        return Proposal((stream.levels > self.s) & stream.valid)
+
+
+class Learned(Decider):
+    """Boundaries where a predictor's log-odds are above 0."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
+        log_odds = self.log_odds(h, stream, past)
+        return Proposal(self.boundary(log_odds, stream) & stream.valid, log_odds)
+
+    def log_odds(self, h: Tensor, stream: Stream, past: StageState | None) -> Tensor:
+        """Returns the log-odds [B, N] of a boundary."""
+        last = past.unit.hidden if past is not None else None
+        first = torch.zeros_like(h[:, :1]) if last is None else last[:, None]
+        return self.predictor(h, torch.cat([first, h[:, :-1]], 1))
+
+    def boundary(self, log_odds: Tensor, stream: Stream) -> Tensor:
+        """Returns bool [B, N]."""
+        return ((log_odds > 0) & stream.open) | stream.forced
+
+
+class RuleAbove(Decider):
+    """A rule above a learned splitter, which selects among that splitter's units."""
+
+    def __init__(self, rule: Splitter) -> None:
+        self.rule = rule
+
+    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
+        found = torch.zeros_like(stream.ids, dtype=torch.uint8)
+        has_unit = found.scatter_add(1, stream.at, stream.valid.to(torch.uint8)) > 0
+        if past is None:
+            selected, steppers = select_in_rows(self.rule, stream.ids, has_unit), None
+        else:
+            selected, steppers = select_in_stream(self.rule, past.steppers, stream.ids, has_unit)
+        return Proposal((selected.gather(1, stream.at) | stream.forced) & stream.valid, None, steppers or ())
+
+
+def select_in_rows(rule: Splitter, ids: Tensor, units: Tensor) -> Tensor:
+    """Lets a rule select among units, bool [B, L] on the bytes of whole rows; each BOS begins a document."""
+    selected = np.zeros(ids.shape, bool)
+    for row, (bytes_of_row, has_unit) in enumerate(zip(ids.cpu().numpy(), units.cpu().numpy(), strict=True)):
+        edges = np.flatnonzero(bytes_of_row == BOS)
+        for piece in np.split(np.arange(len(bytes_of_row)), edges):
+            text = piece[bytes_of_row[piece] < N_BYTES]
+            selected[row, text] = rule.select(bytes_of_row[text].astype(np.uint8).tobytes(), has_unit[text])
+    return torch.from_numpy(selected).to(ids.device)
+
+
+def select_in_stream(
+    rule: Splitter, steppers: tuple[UnitStepper, ...], ids: Tensor, units: Tensor
+) -> tuple[Tensor, tuple[UnitStepper, ...]]:
+    """The same for a stream that continues from its rows' steppers; returns the steppers after as well."""
+    selected, after = np.zeros(ids.shape, bool), list(copy.deepcopy(steppers))
+    for row, (bytes_of_row, has_unit) in enumerate(zip(ids.tolist(), units.tolist(), strict=True)):
+        for position, (byte, unit) in enumerate(zip(bytes_of_row, has_unit, strict=True)):
+            if byte == BOS:
+                after[row] = rule.unit_stepper()
+            elif byte < N_BYTES:
+                selected[row, position] = after[row].push(byte, unit)
+    return torch.from_numpy(selected).to(ids.device), tuple(after)

@@ -1,0 +1,97 @@
+"""Positions of a stage in one call, and the units that begin among them.
+
+Shapes: B rows, L bytes of the call, N positions of the finer stage, U units, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aunet_lightning.model.state import OpenUnit
+from aunet_lightning.vocabulary import N_BYTES
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The positions of one stage in this call."""
+
+    ids: Tensor  # [B, L] bytes of the call
+    levels: Tensor  # [B, N] how many stages up from bytes, as far as the data knows
+    valid: Tensor  # bool [B, N], False past a row's last position
+    at: Tensor  # [B, N] the byte of this call that each position belongs to
+    forced: Tensor  # bool [B, N], True where every stage begins a unit: at the start of a stream or a document
+    documents: Tensor | None  # [B, N] where documents are masked, else None
+    begins: Tensor  # bool [B, N], True where such a document begins
+
+    @property
+    def open(self) -> Tensor:
+        """bool [B, N]: where a splitter decides: neither forced, nor padding, nor EOS (as padding is)."""
+        return self.valid & ~self.forced & (self.ids.gather(1, self.at) < N_BYTES)
+
+    def pooled(self, units: Units) -> Stream:
+        """Returns the stream of the stage above, whose positions are the units."""
+
+        def pool(x: Tensor) -> Tensor:
+            return x.gather(1, units.boundaries) * units.valid
+
+        documents = self.documents.gather(1, units.boundaries) if self.documents is not None else None
+        return Stream(
+            self.ids, pool(self.levels), units.valid, pool(self.at), pool(self.forced), documents, pool(self.begins)
+        )
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units that begin in a call, and for every position the unit that it lies in."""
+
+    boundaries: Tensor  # [B, U] positions of the boundaries, 0 past a row's last
+    valid: Tensor  # bool [B, U]
+    serving: Tensor  # [B, N] index of each position's unit; with a past, 0 is the unit left open
+    offset: Tensor  # [B, N] distance from its boundary
+
+    @classmethod
+    def at(cls, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
+        """Finds the units of boundary, bool [B, N]. Without a past, the first position of every row must be one."""
+        n = boundary.shape[1]
+        at = torch.arange(n, device=boundary.device).expand_as(boundary)
+        counted = boundary.cumsum(1)
+        per_row = counted[:, -1]
+        most = int(per_row.max())
+        n_units = min(-(-most // round_to) * round_to, n)
+        slots = torch.where(boundary, counted - 1, n_units)  # other positions go past the end
+        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, :n_units]
+        last = torch.where(boundary, at, -1).cummax(1).values
+        offset = at - last
+        if past is not None:  # before the first new boundary, the open unit continues
+            offset = torch.where(last < 0, past.offset[:, None] + 1 + at, offset)
+        valid = torch.arange(n_units, device=boundary.device) < per_row[:, None]
+        return cls(positions, valid, counted if past is not None else counted - 1, offset)
+
+    def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
+        """Returns the order that sorts the positions by offset [B, N] (< n_offsets), and how many have each."""
+        order = offset.flatten().argsort(stable=True)
+        return order, offset.flatten().bincount(minlength=n_offsets).tolist()
+
+
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """rows [B, M, D] at index [B, N]: [B, N, D]. (`embedding`: its backward repeats to the last digit.)"""
+    batch, m, _ = rows.shape
+    flat = index + m * torch.arange(batch, device=index.device)[:, None]
+    return F.embedding(flat, rows.flatten(0, 1))
+
+
+def deferred(fires: Tensor, at: Tensor, valid: Tensor) -> Tensor:
+    """bool [B, L] on bytes → bool [B, N]: units with a firing since the unit before, themselves included."""
+    fired = fires.cumsum(1).gather(1, at)
+    return (fired > F.pad(fired, (1, 0))[:, :-1]) & valid
+
+
+def counted_in_documents(boundary: Tensor, begins: Tensor, before: Tensor) -> Tensor:
+    """Boundaries up to each position [B, N], counted anew where a masked document begins; `before` [B] goes first."""
+    counted = boundary.cumsum(1)
+    outside = torch.where(begins, counted - boundary.long(), -1).cummax(1).values  # counted before its document
+    return torch.where(outside < 0, counted + before[:, None], counted - outside)
