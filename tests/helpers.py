@@ -1,6 +1,7 @@
 """What several test files use: small runs, and what they have logged."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,24 @@ SETTINGS = {
     "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
 }
 
+WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
+TINY = {
+    "seed_everything": 1,
+    "splitter": "whitespace",
+    "upper_splitters": [],
+    "data": {"train_files": ["en.jsonl"], "holdout_every": 4, "row_bytes": 64, "batch_rows": 2, "workers": 0},
+    "model": {
+        "net": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8, "window": 16}, {"dim": 16, "layers": 1, "head_dim": 8}]},
+        "optimizer": {"lr": 0.003, "warmup_steps": 2},
+    },
+    "trainer": {
+        "accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 3,
+        "log_every_n_steps": 1, "enable_progress_bar": False,
+    },
+    "run": {"experiment": "t", "checkpoint_every": 2},
+    "report": {"ngrams": []},
+}  # fmt: skip
+
 
 def aunet(*arguments):
     """Runs a command in this process; returns its exit code."""
@@ -61,6 +80,17 @@ def points(folder):
             if not key.startswith(("perf/", "cost/")):  # of this machine, of each device
                 found[point["step"], key] = value
     return found
+
+
+def sentences(seed: int, n: int = 40) -> list[str]:
+    drawn = random.Random(seed)
+    return [" ".join(drawn.choice(WORDS) for _ in range(12)) + "." for _ in range(n)]
+
+
+def write(path, documents):
+    lines = [document if isinstance(document, dict) else {"text": document} for document in documents]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
 
 
 def place_store(template: Path, path: Path) -> str:

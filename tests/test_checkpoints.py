@@ -25,8 +25,7 @@ from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
 from tests.conftest import ROOT, tiny
-from tests.test_faults import TINY, sentences, write
-from tests.test_runs import points
+from tests.helpers import TINY, points, sentences, write
 
 RULES = ["whitespace", {"name": "every", "n": 2}]
 PACKING = {"data.row_bytes": 64, "data.batch_rows": 2}

@@ -10,7 +10,6 @@ import json
 import lzma
 import math
 import os
-import random
 import re
 import shutil
 import signal
@@ -34,37 +33,8 @@ from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
 from tests.conftest import ROOT
-from tests.helpers import place_store, points
+from tests.helpers import TINY, place_store, points, sentences, write
 from tests.ranks import Ranks, logged, until
-
-WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
-TINY = {
-    "seed_everything": 1,
-    "splitter": "whitespace",
-    "upper_splitters": [],
-    "data": {"train_files": ["en.jsonl"], "holdout_every": 4, "row_bytes": 64, "batch_rows": 2, "workers": 0},
-    "model": {
-        "net": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8, "window": 16}, {"dim": 16, "layers": 1, "head_dim": 8}]},
-        "optimizer": {"lr": 0.003, "warmup_steps": 2},
-    },
-    "trainer": {
-        "accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 3,
-        "log_every_n_steps": 1, "enable_progress_bar": False,
-    },
-    "run": {"experiment": "t", "checkpoint_every": 2},
-    "report": {"ngrams": []},
-}  # fmt: skip
-
-
-def sentences(seed: int, n: int = 40) -> list[str]:
-    drawn = random.Random(seed)
-    return [" ".join(drawn.choice(WORDS) for _ in range(12)) + "." for _ in range(n)]
-
-
-def write(path, documents):
-    lines = [document if isinstance(document, dict) else {"text": document} for document in documents]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,10 @@
 """Learned splitters: the laws in models of random and of trained weights, and every formula beside a plain one."""
 
+import copy
 import itertools
+import json
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -65,10 +68,15 @@ def taught(stack, ids):
     }
 
 
-@torch.enable_grad()
 def model_of(rules, seed=0, trained=False, **options):
     """A model, calibrated on the texts; `trained` by some large steps on them. Of weights that make no near tie."""
-    stack = Stack(rules)
+    return copy.deepcopy(_model_of(json.dumps(rules), seed, trained, **options)), Stack(rules)
+
+
+@cache
+@torch.enable_grad()
+def _model_of(rules, seed, trained, **options):
+    stack = Stack(json.loads(rules))
     torch.manual_seed(seed)
     model = AUNet(conv(tiny(stack.depth + 1, **options)), stack)
     ids, levels = data(stack)
@@ -86,7 +94,7 @@ def model_of(rules, seed=0, trained=False, **options):
             learning.adjust()
     with torch.no_grad():
         tied = near_a_tie(model.eval()(ids, levels))
-    return model_of(rules, seed + 1000, trained, **options) if tied else (model, stack)
+    return _model_of(rules, seed + 1000, trained, **options) if tied else model
 
 
 def near_a_tie(output):

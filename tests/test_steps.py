@@ -55,8 +55,8 @@ def spoil(monkeypatch, steps, gradient=False):
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_told(gradient, tmp_path, monkeypatch, capsys):
     spoil(monkeypatch, {4, 5}, gradient)
+    often = ["--run.checkpoint_every", "1", "--run.keep_last", "99", "--trainer.val_check_interval", "4"]
     with pytest.warns(UserWarning, match="is not finite") as told:
-        often = ["--run.checkpoint_every", "1", "--run.keep_last", "99", "--trainer.val_check_interval", "4"]
         assert main([*RUN, "--run.folder", "spoilt", *often]) == 0
     messages = [str(one.message) for one in told if "is not finite" in str(one.message)]
     assert len(messages) == 2
