@@ -61,6 +61,9 @@ TINY = {
     "report": {"ngrams": []},
 }  # fmt: skip
 
+# Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.
+MIXED_CHUNKS = [*[1] * 12, 7, 17, *[1] * 8, 36]
+
 
 def aunet(*arguments):
     """Runs a command in this process; returns its exit code."""

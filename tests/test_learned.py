@@ -1,7 +1,6 @@
 """Learned splitters: the laws in models of random and of trained weights, and every formula beside a plain one."""
 
 import copy
-import itertools
 import json
 import warnings
 from functools import cache
@@ -27,7 +26,7 @@ from splitters import Stack, available
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.learned.teachers import Teacher, check_form
 from tests.conftest import MIXED, UPPER, tiny
-from tests.helpers import stepped_levels
+from tests.helpers import MIXED_CHUNKS, stepped_levels
 from tests.plain_aunet import plain_logits
 
 LEARNED = available("learned")
@@ -123,27 +122,39 @@ def masked(request):
 @torch.no_grad()
 def test_a_later_byte_changes_nothing_before(rules, trained, masked):
     model, stack = model_of(rules, trained=trained, document_masking=masked)
-    ids, levels = data(stack)
-    before = model(ids, levels)
-    assert (before.units > 2).all()
-    for t, byte in itertools.product((1, 17, 30, 50, 78), (0x20, 0x61, 0x0A, 0xE4)):
-        changed = ids.clone()
-        changed[:, t] = byte
-        after = model(changed, torch.tensor([stepped_levels(stack, row) for row in changed.tolist()]))
-        assert torch.equal(after.levels[:, :t], before.levels[:, :t])
-        torch.testing.assert_close(after.logits[:, :t], before.logits[:, :t], atol=1e-5, rtol=1e-5)
+    ids, _ = data(stack)
+    places = [(t, byte) for t in (1, 17, 30, 50, 78) for byte in (0x20, 0x61, 0x0A, 0xE4)]
+    changed = ids.repeat(1 + len(places), 1, 1)
+    for variant, (t, byte) in zip(changed[1:], places, strict=True):
+        variant[:, t] = byte
+    flat = changed.flatten(0, 1)
+    output = model(flat, torch.tensor([stepped_levels(stack, row) for row in flat.tolist()]))
+    before, *after = zip(output.levels.split(len(ids)), output.logits.split(len(ids)), strict=True)
+    assert (output.units[: len(ids)] > 2).all()
+    for (t, _), one in zip(places, after, strict=True):
+        assert torch.equal(one[0][:, :t], before[0][:, :t])
+        torch.testing.assert_close(one[1][:, :t], before[1][:, :t], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_stepping_equals_the_full_forward(rules, trained, masked):
+    assert_steps(rules, trained, masked, MIXED_CHUNKS)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("chunks", [[1] * 80, [7, 1, 1, 40, 31], [79, 1]], ids=["bytes", "chunks", "prefill"])
-def test_stepping_equals_the_full_forward(rules, trained, masked, chunks):
+def test_stepping_in_any_chunks(rules, chunks):
+    assert_steps(rules, True, True, chunks)
+
+
+def assert_steps(rules, trained, masked, chunks):
     model, stack = model_of(rules, trained=trained, document_masking=masked)
     ids, levels = data(stack)
     full = model(ids, levels)
-    state, at, logits, stepped = model.initial_state(len(ids)), 0, [], []
-    for size in chunks:
-        output = model(ids[:, at : at + size], state=state)
-        state, at = output.state, at + size
+    state, logits, stepped = model.initial_state(len(ids)), [], []
+    for part in ids.split(chunks, 1):
+        output = model(part, state=state)
+        state = output.state
         logits.append(output.logits)
         stepped.append(output.levels)
     assert torch.equal(torch.cat(stepped, 1), full.levels)
