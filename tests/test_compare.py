@@ -13,7 +13,7 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
-from aunet_lightning.study.folders import CellFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import cells, load, merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
