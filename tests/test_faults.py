@@ -535,13 +535,13 @@ def test_a_stop_inside_a_validation_moves_no_step(here, monkeypatch):
 
 
 def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys):
-    from aunet_lightning.training import callbacks
+    from aunet_lightning.training import run_report
 
     def generate(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(callbacks, "generate", generate)
+    monkeypatch.setattr(run_report, "generate", generate)
     assert fit("--run.folder", "x", "--report.sample_prompts", "[a]") == 128 + signal.SIGTERM
     assert "stopped by SIGTERM: the same command continues" in capsys.readouterr().out
     assert (here / "x" / "checkpoints" / "last.ckpt").exists()
@@ -564,12 +564,12 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
         assert fit("--run.folder", "x", "--run.keep_best", 0) == 1
     error = error_of(capsys)
     assert "x/checkpoints/step-00000006.ckpt could not be written (no space left on the disk)" in error
-    assert "the newest that is there is x/checkpoints/step-00000004.ckpt" in error
+    assert "the newest checkpoint is x/checkpoints/step-00000004.ckpt" in error
     assert status_of(here / "x") == "FAILED"
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_begins(here, monkeypatch, capsys):
-    monkeypatch.setattr("aunet_lightning.training.beginning.host_memory", lambda: 1e6)
+    monkeypatch.setattr("aunet_lightning.training.expectation.host_memory", lambda: 1e6)
     assert fit("--run.folder", "x") == 1
     assert "the run does not fit: training takes about 0.0 GB" in error_of(capsys)
     assert not (here / "x").exists()
@@ -625,7 +625,7 @@ def test_a_documents_score_depends_on_its_neighbours_only_where_that_is_said(her
 
 
 def test_a_fault_of_ours_says_where_to_report_it(here, monkeypatch, capsys):
-    monkeypatch.setattr("aunet_lightning.cli.training.expect", None)
+    monkeypatch.setattr("aunet_lightning.training.assembly.expect", None)
     assert fit("--run.folder", "x") == 1
     told = capsys.readouterr().err
     assert "Traceback" in told

@@ -10,7 +10,7 @@ import yaml
 
 from aunet_lightning.cli import sources
 from aunet_lightning.cli.explain import mismatches
-from aunet_lightning.cli.parser import short_error, whole_first
+from aunet_lightning.cli.parser import int_first, short_error
 from aunet_lightning.cli.settings import check
 from aunet_lightning.distributed.sharding import ParallelConfig
 from aunet_lightning.errors import UserError
@@ -19,8 +19,8 @@ from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.numbers import Range, check_fields, show
 from aunet_lightning.tracking.run_folder import RunConfig
 from aunet_lightning.training.budget import BudgetConfig
-from aunet_lightning.training.callbacks import ReportConfig
 from aunet_lightning.training.optimizer import OptimizerConfig
+from aunet_lightning.training.run_report import ReportConfig
 from tests import settings_grammar as grammar
 
 STAGE = {"dim": 16, "layers": 1, "head_dim": 8}
@@ -112,7 +112,7 @@ def test_a_list_of_numbers_is_checked():
         ({"model": {"net": {"stages": [STAGE, STAGE | {"dim": 0}]}}}, "model.net.stages[1].dim is 0, it must be 1 or more"),
         ({"model": {"optimizer": {"lr": -1}}}, "model.optimizer.lr is -1, it must be above 0"),
         ({"run": {"folder": "n" * 300}}, "run.folder is"),
-        ({"run": {"name": "a\0"}}, "no text may hold the byte 0"),
+        ({"run": {"name": "a\0"}}, "text must not contain the byte 0"),
     ],
 )  # fmt: skip
 def test_what_is_checked_before_anything_is_built(settings, message):
@@ -161,9 +161,9 @@ def test_a_right_type(kind, value):
 
 def test_a_whole_number_of_batches_stays_one():
     """typing.Optional[Union[float, int]] and the other way round are one object: that which was made first."""
-    assert get_args(whole_first(Optional[Union[float, int]]))[0] is int  # noqa: UP007, UP045
-    assert get_args(whole_first(Optional[Union[int, float]]))[0] is int  # noqa: UP007, UP045
-    assert whole_first(int | None) == int | None
+    assert get_args(int_first(Optional[Union[float, int]]))[0] is int  # noqa: UP007, UP045
+    assert get_args(int_first(Optional[Union[int, float]]))[0] is int  # noqa: UP007, UP045
+    assert int_first(int | None) == int | None
 
 
 def test_what_a_command_line_says(tmp_path):
@@ -176,7 +176,7 @@ def test_what_a_command_line_says(tmp_path):
     assert sources.read(["--trainer.max_epochs", "-1"]) == [("trainer.max_epochs", "-1")]
     assert sources.read(["-c", "{run: {name: a}}"]) == [("", {"run": {"name": "a"}})]
     file.write_text("run:\n  name: a\n  name: b\n")
-    with pytest.raises(ValueError, match=r"line 3: the key name stands twice"):
+    with pytest.raises(ValueError, match=r"line 3: the key name appears twice"):
         sources.read([f"--config={file}"])
 
 
@@ -185,9 +185,7 @@ def test_an_internal_message_becomes_a_plain_one():
         "Parser key \"trainer.logger\":\n  Does not validate against any of the Union subtypes\n  Subtypes: [<class 'bool'>, <class 'NoneType'>]"
         "\n  Errors:\n    - Expected a dot import path string: Nope\n    - Expected a <class 'bool'>\n  Given value type: <class 'str'>\n  Given value: Nope"
     )
-    assert (
-        short_error(inside) == "trainer.logger: Nope is not a class that is known: write its path, package.module.Class"
-    )
+    assert short_error(inside) == "trainer.logger: Nope is not a known class: write its path, package.module.Class"
 
 
 @pytest.mark.parametrize("temperature", [math.nan, math.inf, -1, 1e-38, 1e308])

@@ -18,7 +18,7 @@ from aunet_lightning.cli.main import main
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
-from aunet_lightning.tracking.run_folder import changes
+from aunet_lightning.training.definition import changes
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from splitters import Stack

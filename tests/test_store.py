@@ -94,15 +94,15 @@ def damaged(folder: Path, good: Path) -> None:
         (f"sqlite:///{'a' * 300}/m.db", "File name too long"),
         ("sqlite://m.db", "three slashes before a relative path"),
         ("sqlite:m.db", "three slashes before a relative path"),
-        ("sqlite:///:memory:", "in memory, and gone when the command ends"),
-        ("sqlite://", "in memory, and gone when the command ends"),
+        ("sqlite:///:memory:", "in memory, and lost when the command ends"),
+        ("sqlite://", "in memory, and lost when the command ends"),
         ("sqlite:///a\0b.db", "control characters"),
         ("sqlite:///~nobody-here/m.db", "no user nobody-here"),
         ("", "is empty: name a store"),
         (" \t", "is empty: name a store"),
-        ("foo://there", "no store of the kind foo"),
-        ("file:./mlruns", "no longer takes: write sqlite:///./mlruns/mlflow.db"),
-        ("mlruns", "no longer takes: write sqlite:///mlruns/mlflow.db"),
+        ("foo://there", "no stores of the kind foo"),
+        ("file:./mlruns", "no longer supports: write sqlite:///./mlruns/mlflow.db"),
+        ("mlruns", "no longer supports: write sqlite:///mlruns/mlflow.db"),
         ("file:///a/b", "write sqlite:////a/b/mlflow.db"),
         ("runs/mlflow.db", "write sqlite:///runs/mlflow.db"),
         ("localhost:5000", "write http://localhost:5000"),
@@ -140,7 +140,7 @@ def test_a_store_that_another_process_opens_for_ever(here, good, monkeypatch):
     code = "import fcntl, sys; fcntl.flock(f := open('.m.db.lock', 'w'), fcntl.LOCK_EX); print(1, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as other:
         assert other.stdout.readline()
-        assert ".m.db.lock locked" in refused("sqlite:///m.db")
+        assert ".m.db.lock): end that process" in refused("sqlite:///m.db")
         other.communicate(b"\n")
 
 
@@ -177,10 +177,10 @@ def server():
     ("path", "words"),
     [
         ("401", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        ("403", "does not let you in (403: Hello you)"),
+        ("403", "denies access (403: Hello you)"),
         ("404", "no MLflow there (404): check the port"),
         ("405", "a web server, but not MLflow's (it answers 405"),
-        ("500", "a fault of its own (500: Hello you): look at its log"),
+        ("500", "an internal error (500: Hello you): check its log"),
         ("503", "is not ready (503): try again"),
         ("html", "a web server, but not MLflow's (it answers 200: Hello you)"),
         ("drop", "does not answer in HTTP"),

@@ -24,9 +24,9 @@ from aunet_lightning.tracking import lock as locks
 from aunet_lightning.tracking import mlflow_logger
 from aunet_lightning.tracking.lock import LOCK, RunLock, holder, is_alive, process
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, abandon, commit, settle_dead_runs
-from aunet_lightning.tracking.names import LONGEST, metric_name
+from aunet_lightning.tracking.names import LONGEST, metric_name, rule_name
 from aunet_lightning.tracking.points import read_points
-from aunet_lightning.tracking.run_folder import RunConfig, RunFolder, defining, rule_name
+from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.tracking.store import open_store
 
 ROOT = Path(__file__).parent.parent
@@ -280,45 +280,6 @@ def test_a_server_that_never_answers_stops_the_run_before_it_begins(tmp_path):
         logger(tmp_path, "http://127.0.0.1:9")
 
 
-def test_what_defines_a_run_names_its_folder():
-    settings = {
-        "splitter": "fixed", "data": {"row_bytes": 5, "workers": 1}, "model": {"net": {"stages": [{"dim": 8}]}},
-        "trainer": {"max_steps": 5, "precision": "32-true", "devices": 1},
-    }  # fmt: skip
-    assert defining(settings) == {
-        "splitter": "fixed", "data.row_bytes": 5, "model.net.stages[0].dim": 8, "trainer.precision": "32-true"
-    }  # fmt: skip
-
-    def folder(**changes):
-        changed = {
-            key: ({**settings[key], **value} if isinstance(value, dict) else value) for key, value in changes.items()
-        }
-        return RunFolder.of(RunConfig(experiment="e"), "name", settings | changed).path
-
-    assert folder().parent.as_posix() == "runs/e"
-    assert folder(trainer={"devices": 2}, data={"workers": 7}) == folder()
-    for change in (
-        {"splitter": "whitespace"},
-        {"data": {"row_bytes": 6}},
-        {"trainer": {"precision": "bf16-true"}},
-        {"trainer": {"max_steps": 9}},
-    ):
-        assert folder(**change) != folder()
-
-
-def test_a_named_folder_may_go_on_longer_but_not_as_another_run(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    settings = {"splitter": "fixed", "trainer": {"max_steps": 5}}
-    settings["model"] = {"net": {}}
-    folder.make()
-    folder.check(settings)
-    folder.keep(json.dumps(settings))
-    with pytest.warns(UserWarning, match=r"trainer\.max_steps \(there 5, here 9\)"):
-        folder.check(settings | {"trainer": {"max_steps": 9}})
-    with pytest.raises(UserError, match=r"splitter \(there 'fixed', here 'whitespace'\)"):
-        folder.check(settings | {"splitter": "whitespace"})
-
-
 def test_rules_have_readable_names():
     assert rule_name({"name": "fixed", "n": 4}) == "fixed-n4"
     assert rule_name("my_rules:Vowels") == "Vowels"
@@ -546,7 +507,7 @@ def test_runs_that_may_live_are_left_alone(why, tmp_path, uri):
 
 
 def test_settling_costs_no_run(tmp_path):
-    with pytest.warns(UserWarning, match="cannot be told"):
+    with pytest.warns(UserWarning, match="cannot be asked"):
         assert settle_dead_runs(None, "1") == []
 
 
@@ -573,7 +534,7 @@ def test_a_run_that_was_gone_back_on(tmp_path, uri):
 
 
 def test_a_store_that_is_gone_lets_a_run_be_left(tmp_path):
-    with pytest.warns(UserWarning, match="does not show that it was left"):
+    with pytest.warns(UserWarning, match="could not be marked as abandoned"):
         abandon("http://127.0.0.1:9", "0" * 32, 2, "there")
 
 

@@ -16,10 +16,14 @@ class AnyForm(TorchCheckpointIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.failed: str | None = None  # why the last checkpoint could not be written
+        self.saving = False  # a checkpoint is written before save_checkpoint returns
+        self.problem: str | None = None  # why the last one could not be written
+
+    def wait(self) -> None:
+        """Returns at once: nothing is written in the background."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path, self.failed = Path(path), None
+        path, self.problem = Path(path), None
         part = path.with_name(path.name + PART)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +34,7 @@ class AnyForm(TorchCheckpointIO):
                 os.fsync(file.fileno())
             rename_into_place(part, path)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the disk is full
-            self.failed = reason(error)
+            self.problem = reason(error)
             remove(part)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

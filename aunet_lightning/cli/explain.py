@@ -1,4 +1,4 @@
-"""What is wrong with settings, in plain words: found by walking them beside the types that the parser has for them."""
+"""Errors in settings, in plain words, found by comparing the settings with the parser's types."""
 
 import difflib
 import types
@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from aunet_lightning.lightning_private import link_sources, type_of
 from aunet_lightning.numbers import listed, show
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -20,23 +21,23 @@ QUOTES = {
 }
 
 
-class Wrong(ValueError):
-    """One thing that is wrong, in a sentence. passed_over: jsonargparse goes on as if it were not said."""
+class Fault(ValueError):
+    """One error, in a sentence. ignored: jsonargparse continues as if the setting were absent."""
 
-    def __init__(self, what: str, passed_over: bool = False) -> None:
+    def __init__(self, what: str, ignored: bool = False) -> None:
         super().__init__(what)
-        self.passed_over = passed_over
+        self.ignored = ignored
 
 
 class Explainer:
-    """Finds what is wrong with settings of a command whose parser has these actions."""
+    """Finds errors in the settings of a command whose parser has these actions."""
 
     def __init__(self, actions: Sequence[Action]) -> None:
         settings = (action for action in actions if not action.dest.endswith((".help", "print_config")))
         self.actions = {action.dest: action for action in settings}
 
-    def faults(self, sources: Sequence[tuple[str, Any]]) -> Iterator[Wrong]:
-        """Yields what is wrong in each source, as `sources.read` gives them."""
+    def faults(self, sources: Sequence[tuple[str, Any]]) -> Iterator[Fault]:
+        """Yields the errors in each source, as `sources.read` returns them."""
         for key, value in sources:
             if not key:
                 yield from self._of_mapping(value, "")
@@ -45,34 +46,33 @@ class Explainer:
                 if as_text and as_yaml:
                     yield from as_yaml
 
-    def _of_mapping(self, settings: Mapping[Any, Any], prefix: str) -> Iterator[Wrong]:
+    def _of_mapping(self, settings: Mapping[Any, Any], prefix: str) -> Iterator[Fault]:
         for name, value in settings.items():
             if not isinstance(name, str):
-                yield Wrong(f"{prefix}{show(name)} is not the name of a setting{hint(name)}")
+                yield Fault(f"{prefix}{show(name)} is not the name of a setting{hint(name)}")
             else:
                 yield from self._of_setting(prefix + name.removesuffix("+"), value)
 
-    def _of_setting(self, key: str, value: Any) -> Iterator[Wrong]:
+    def _of_setting(self, key: str, value: Any) -> Iterator[Fault]:
         action = self.actions.get(key)
-        if source := getattr(action, "source", None):  # a link
-            names = " and ".join(name for name, _ in source)
-            yield Wrong(f"{key} cannot be set: it follows from {names}", True)
-        elif (kind := getattr(action, "_typehint", None)) is not None:
+        if action is not None and (sources := link_sources(action)):
+            yield Fault(f"{key} cannot be set: it follows from {' and '.join(sources)}", True)
+        elif action is not None and (kind := type_of(action)) is not None:
             yield from mismatches(kind, value, key)
         elif any(dest.startswith(f"{key}.") for dest in self.actions):
             if isinstance(value, Mapping):
                 yield from self._of_mapping(value, f"{key}.")
             elif not isinstance(value, str) or not Path(value).is_file():
                 inside = listed(self._beside(f"{key}.x"))
-                yield Wrong(f"{key} is {show(value)}, it must be a mapping of settings ({inside})", True)
+                yield Fault(f"{key} is {show(value)}, it must be a mapping of settings ({inside})", True)
         elif action is None and not any(key.startswith(f"{dest}.") for dest in self._of_classes()):
-            yield Wrong(unknown(key, self._beside(key), [*self.actions]))
+            yield Fault(unknown(key, self._beside(key), [*self.actions]))
 
     def _of_classes(self) -> list[str]:
-        return [dest for dest, action in self.actions.items() if getattr(action, "_typehint", None) is not None]
+        return [dest for dest, action in self.actions.items() if type_of(action) is not None]
 
     def _beside(self, key: str) -> list[str]:
-        """Every setting in the same mapping."""
+        """Returns every setting in the same mapping."""
         inside = key.rpartition(".")[0]
         starts = f"{inside}." if inside else ""
         names = (dest[len(starts) :].partition(".")[0] for dest in self.actions if dest.startswith(starts))
@@ -80,7 +80,7 @@ class Explainer:
 
 
 def unknown(key: str, beside: Sequence[str], everything: Sequence[str]) -> str:
-    """Returns that a key is unknown, and which was meant or which there are."""
+    """Returns the sentence for an unknown key, with the one probably meant or the valid ones."""
     inside, _, name = key.rpartition(".")
     if near := difflib.get_close_matches(name, beside, n=1):
         return f"{key} is unknown. Did you mean {inside}{'.' * bool(inside)}{near[0]}?"
@@ -90,33 +90,33 @@ def unknown(key: str, beside: Sequence[str], everything: Sequence[str]) -> str:
     return f"{key} is unknown. There are {listed(beside)}"
 
 
-def mismatches(kind: Any, value: Any, key: str) -> Iterator[Wrong]:
-    """Yields where a value is not of a type, as deep inside of it as can be said. Classes are left to their makers."""
+def mismatches(kind: Any, value: Any, key: str) -> Iterator[Fault]:
+    """Yields where a value does not match a type, as deep inside it as possible. Classes check their own arguments."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         tries = [[*mismatches(one, value, key)] for one in inner]
         if all(tries):
             deep = [found for one, found in zip(inner, tries, strict=True) if _of_one_shape(one, value)]
-            yield from deep[0] if deep else [wrong(kind, value, key)]
+            yield from deep[0] if deep else [mismatch(kind, value, key)]
     elif origin in (list, tuple) and isinstance(value, list | tuple):
         kinds = list(inner) if origin is tuple and ... not in inner else [inner[0]] * len(value)
         if len(kinds) != len(value):
-            yield wrong(kind, value, key)
+            yield mismatch(kind, value, key)
         else:
             for number, (one_kind, one) in enumerate(zip(kinds, value, strict=True)):
                 yield from mismatches(one_kind, one, f"{key}[{number}]")
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
         for name, one in value.items():
             if inner[0] is str and not isinstance(name, str):
-                yield Wrong(f"{key} has the key {show(name)}, it must be text{hint(name)}")
+                yield Fault(f"{key} has the key {show(name)}, it must be text{hint(name)}")
             yield from mismatches(inner[1], one, f"{key}.{name}")
     elif is_dataclass(kind) and isinstance(value, Mapping):
         yield from _of_dataclass(kind, value, key)
     elif not _fits(kind, value):
-        yield wrong(kind, value, key)
+        yield mismatch(kind, value, key)
 
 
-def _of_dataclass(kind: Any, value: Mapping[Any, Any], key: str) -> Iterator[Wrong]:
+def _of_dataclass(kind: Any, value: Mapping[Any, Any], key: str) -> Iterator[Fault]:
     there = {field.name: field for field in fields(kind)}
     for name, one in value.items():
         if name in there:
@@ -124,10 +124,10 @@ def _of_dataclass(kind: Any, value: Mapping[Any, Any], key: str) -> Iterator[Wro
         else:
             near = difflib.get_close_matches(str(name), there, n=1)
             which = f"Did you mean {near[0]}?" if near else f"There are {listed([*there])}"
-            yield Wrong(f"{key}.{name} is unknown. {which}")
+            yield Fault(f"{key}.{name} is unknown. {which}")
     for name, field in there.items():
         if name not in value and field.default is MISSING and field.default_factory is MISSING:
-            yield Wrong(f"{key} lacks {name}")
+            yield Fault(f"{key} lacks {name}")
 
 
 def _of_one_shape(kind: Any, value: Any) -> bool:
@@ -138,7 +138,7 @@ def _of_one_shape(kind: Any, value: Any) -> bool:
 
 
 def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type, or of one that is not judged here."""
+    """Returns whether a value matches a type, or a type that is not checked here."""
     if get_origin(kind) is Literal:
         return any(value == one and type(value) is type(one) for one in get_args(kind))
     if kind is float:
@@ -164,11 +164,11 @@ def _reads_as(value: Any, kind: type) -> bool:
     return True
 
 
-def wrong(kind: Any, value: Any, key: str) -> Wrong:
-    """Returns that a value is not of a type, in words."""
+def mismatch(kind: Any, value: Any, key: str) -> Fault:
+    """Returns the sentence for a value that does not match a type."""
     text = hint(value) if _takes_text(kind) else ""
     words = " or ".join(dict.fromkeys(_words(kind)))
-    return Wrong(f"{key} is {show(value)}, it must be {words}{text}", value is None)
+    return Fault(f"{key} is {show(value)}, it must be {words}{text}", value is None)
 
 
 def _words(kind: Any) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _takes_text(kind: Any) -> bool:
 
 
 def hint(value: Any) -> str:
-    """Returns how to write a text that YAML takes for something else."""
+    """Returns how to write text that YAML reads as something else."""
     if isinstance(value, bool):
         return QUOTES[value]
     return "" if value is None or isinstance(value, str | list | Mapping) else " (put quotes around it)"

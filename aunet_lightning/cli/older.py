@@ -1,23 +1,24 @@
-"""Settings of runs that an older version began, with the defaults that it had."""
+"""Runs begun by an earlier version, with a default it had: documents not masked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aunet_lightning.paths import user_path
-from aunet_lightning.tracking.run_folder import RunFolder, run_name
+from aunet_lightning.tracking.run_folder import RunFolder
+from aunet_lightning.training.definition import folder_of
 
 
 def began_unmasked(settings: Mapping[str, Any], arguments: Sequence[str]) -> bool:
-    """Returns whether these settings are those of a run that began when documents were not masked by default.
+    """Returns whether these settings are those of a run begun when documents were not masked by default.
 
-    Where `arguments`, or files of settings that they name, say something of masking, that counts.
+    Masking that `arguments`, or files of settings they name, mention is a choice and not a default.
     """
     net = settings["model"]["net"]
     if not net["document_masking"] or _mentions(arguments, "document_masking"):
         return False
     before = {**settings, "model": settings["model"] | {"net": net | {"document_masking": False}}}
-    folders = [RunFolder.named(settings["run"], run_name(settings), before)]
+    folders = [folder_of(before)]
     if settings.get("ckpt_path") not in (None, "last", "best"):
         folders.append(RunFolder.around(user_path(settings["ckpt_path"], "ckpt_path")))
     kept = [folder.settings()["model"]["net"] for folder in folders if folder.config.exists()]

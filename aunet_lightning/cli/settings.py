@@ -1,4 +1,4 @@
-"""What can be said of parsed settings before anything is built of them: numbers, and words that Lightning reads."""
+"""Checks of parsed settings before anything is built: numbers, and words that Lightning interprets."""
 
 import difflib
 import re
@@ -16,12 +16,12 @@ from aunet_lightning.numbers import Range, listed, show
 from aunet_lightning.numbers import check as check_number
 from aunet_lightning.tracking.run_folder import RunConfig
 from aunet_lightning.training.budget import BudgetConfig
-from aunet_lightning.training.callbacks import ReportConfig
 from aunet_lightning.training.optimizer import OptimizerConfig
+from aunet_lightning.training.run_report import ReportConfig
 from splitters.registry import resolve
 
 COUNT, SHARE = Range(least=1, most=10**15), Range(least=0, most=1)
-WHOLE = {  # Lightning looks at few of its arguments, and at those late
+INTEGERS = {  # Lightning checks few of its arguments, and those late
     "seed_everything": Range(least=0, most=2**32 - 1),
     "data.row_bytes": Range(least=1, most=2**27),
     "data.batch_rows": Range(least=1, most=2**24),
@@ -38,7 +38,7 @@ WHOLE = {  # Lightning looks at few of its arguments, and at those late
     "trainer.fast_dev_run": Range(least=0, most=10**15),
 }
 ENDLESS = ("trainer.max_steps", "trainer.max_epochs")  # -1: no such end
-BATCHES = {  # a whole number of batches, or a share of them, and whether none may be
+BATCHES = {  # a whole number of batches or a share of them: whether it may be 0
     "trainer.limit_train_batches": False,
     "trainer.limit_val_batches": True,
     "trainer.limit_test_batches": True,
@@ -46,7 +46,7 @@ BATCHES = {  # a whole number of batches, or a share of them, and whether none m
     "trainer.overfit_batches": True,
     "trainer.val_check_interval": False,
 }
-WORDS: dict[str, Callable[[], list[str]]] = {  # asked when they are needed: more can be registered at any time
+WORDS: dict[str, Callable[[], list[str]]] = {  # called when needed: more can be registered at any time
     "trainer.gradient_clip_algorithm": lambda: ["norm", "value"],
     "trainer.profiler": lambda: ["simple", "advanced", "pytorch", "xla"],
     "trainer.accelerator": lambda: ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
@@ -65,9 +65,9 @@ PARTS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Raises UserError for the first setting that cannot be, naming it and what would be right.
+    """Raises UserError for the first invalid setting, with its name and what would be valid.
 
-    settings: nested, as a YAML file has them.
+    settings: nested, as in a YAML file.
     """
     try:
         for key, value in _leaves(settings):
@@ -82,7 +82,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def _check_sections(settings: Mapping[str, Any]) -> None:
-    """Makes what is made of each section later, for what it says of its settings: here they are named in full."""
+    """Makes the config object of each section for its checks; errors name the setting in full."""
     for key, kind in SECTIONS.items():
         section: Any = settings
         for part in key.split("."):
@@ -108,9 +108,9 @@ def _make(key: str, name: str, kind: type, section: Mapping[str, Any]) -> None:
     try:
         kind(**section)
     except ValueError as error:
-        said = str(error)
-        full = f"{key}{said.removeprefix(name)}" if said.startswith(f"{name}.") else f"{key}: {said}"
-        raise UserError(said if said.startswith(f"{key}.") else full) from None
+        text = str(error)
+        full = f"{key}{text.removeprefix(name)}" if text.startswith(f"{name}.") else f"{key}: {text}"
+        raise UserError(text if text.startswith(f"{key}.") else full) from None
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,13 +129,13 @@ def _check_leaf(key: str, value: Any) -> None:
     if isinstance(value, float):
         check_number(key, value, Range())
     if isinstance(value, str) and "\0" in value:
-        raise UserError(f"{key} is {show(value)}, and no text may hold the byte 0")
+        raise UserError(f"{key} is {show(value)}, and text must not contain the byte 0")
     if isinstance(value, str) and key in WORDS and value not in (words := WORDS[key]()):
         near = difflib.get_close_matches(value, words, n=1)
-        there = f"Did you mean {near[0]}?" if near else f"There are {listed(words)}"
-        raise UserError(f"{key} is {show(value)}, which is unknown. {there}")
-    if key in WHOLE and not isinstance(value, bool):
-        check_number(key, value, WHOLE[key], whole=True)
+        hint = f"Did you mean {near[0]}?" if near else f"There are {listed(words)}"
+        raise UserError(f"{key} is {show(value)}, which is unknown. {hint}")
+    if key in INTEGERS and not isinstance(value, bool):
+        check_number(key, value, INTEGERS[key], whole=True)
     if key in ENDLESS and value != -1:
         check_number(f"{key} (-1: no such end)", value, COUNT, whole=True)
     if key in BATCHES and isinstance(value, int | float):
@@ -143,7 +143,7 @@ def _check_leaf(key: str, value: Any) -> None:
 
 
 def _check_batches(key: str, value: float, or_none: bool) -> None:
-    is_share = isinstance(value, float) and not (value > 1 and value.is_integer())  # Lightning takes 2.0 for 2
+    is_share = isinstance(value, float) and not (value > 1 and value.is_integer())  # Lightning reads 2.0 as 2
     within = SHARE if is_share else Range(least=0, most=10**15)
     if value not in within or (not value and not or_none):
         none = " (0: none)" if or_none else ""
@@ -151,7 +151,7 @@ def _check_batches(key: str, value: float, or_none: bool) -> None:
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Checks what is of more than one kind, and what depends on another setting."""
+    """Checks settings of several types, and settings that depend on others."""
     check_number("trainer.gradient_clip_val", trainer.get("gradient_clip_val"), Range(least=0, most=1e9))
     for key in ("max_time", "val_check_interval"):
         if isinstance(value := trainer.get(key), str | Mapping):
@@ -167,7 +167,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         )
     accelerator = trainer.get("accelerator")
     if isinstance(accelerator, str) and not _is_there(accelerator):
-        raise UserError(f"trainer.accelerator is {accelerator}, and there is none on this machine: take cpu, or auto")
+        raise UserError(f"trainer.accelerator is {accelerator}, and this machine has none: use cpu or auto")
     _check_devices(trainer.get("devices"), accelerator == "cpu")
 
 

@@ -1,4 +1,4 @@
-"""The settings of a command line as plain data: what its files and options say, before any of it is understood."""
+"""The settings of a command line as plain data: its files and options, before they are interpreted."""
 
 import itertools
 import json
@@ -9,24 +9,27 @@ from typing import Any
 
 import yaml
 
+from aunet_lightning.errors import first_line
 from aunet_lightning.numbers import show
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once."""
+    """YAML without repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} appears twice", key.start_mark
+                )
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """Returns what each file and each option gives: ('', a mapping of settings), or (the option's key, its text).
+    """Returns the settings of each file as ('', mapping), and those of each option as (key, text).
 
     Raises ValueError for a file that cannot be read as settings.
     """
@@ -48,7 +51,7 @@ def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _settings(where: str) -> dict[Any, Any]:
-    """Returns what a file holds, or a text in its place that is a mapping itself."""
+    """Returns the settings in a file, or in a text given in its place."""
     name = where if len(where) <= 80 else f"{where[:77]}…"
     if not where.strip():
         raise ValueError("-c is empty: name a YAML file")
@@ -62,21 +65,17 @@ def _settings(where: str) -> dict[Any, Any]:
     except IsADirectoryError:
         raise ValueError(f"-c {name} is a folder: name a YAML file") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"-c {name}: {getattr(error, 'strerror', None) or 'this cannot be a file'}") from None
+        raise ValueError(f"-c {name}: {getattr(error, 'strerror', None) or 'not the name of a file'}") from None
     try:
         settings = yaml.load(text, _Loader)
-        json.dumps(settings, default=str, skipkeys=True)  # what holds itself would be walked for ever
+        json.dumps(settings, default=str, skipkeys=True)  # refuses recursive data, which has no end
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"-c {name}{line}: {error.problem or 'this is not YAML'}") from None
+        raise ValueError(f"-c {name}{line}: {error.problem or 'not valid YAML'}") from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise ValueError(f"-c {name}: this is not YAML that settings can be in ({_first(error)})") from None
+        raise ValueError(f"-c {name}: not YAML that can hold settings ({first_line(error, 100)})") from None
     if settings is None:
         raise ValueError(f"-c {name} holds no settings: it is empty")
     if not isinstance(settings, dict):
-        raise ValueError(f"-c {name} holds {show(settings)}, and no settings: write KEY: VALUE lines")
+        raise ValueError(f"-c {name} holds {show(settings)}, which is not settings: write KEY: VALUE lines")
     return settings
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:100]

@@ -4,11 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
 from aunet_lightning.data.packing import Batch, PackedBatches
+from aunet_lightning.lightning_private import end_workers
 from aunet_lightning.processes import end_with_parent
 
 STEP = 30.0  # seconds that a step may take after a signal
@@ -46,9 +47,7 @@ class ResumableLoader:
 
     def close(self) -> None:
         """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""
-        iterator = cast(Any, self._loader)._iterator
-        if iterator is not None:  # there are workers, and they have begun
-            iterator._shutdown_workers()
+        end_workers(self._loader)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._next.epoch, "position": self._next.position}

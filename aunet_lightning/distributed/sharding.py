@@ -11,16 +11,19 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.numbers import Range, check_fields
+from splitters import Stack
 from splitters.registry import Spec
 
 Kind = Literal["float32", "bfloat16"]
 Wrap = Literal["block", "stage"]
 
 
+@effects(Effect.ORDER, param_dtype=Effect.ROUNDING, reduce_dtype=Effect.ROUNDING)
 @dataclass
 class ParallelConfig:
     """Trades of memory and communication for time; lists have one entry per stage, from bytes up. All but
@@ -65,7 +68,7 @@ class ParallelConfig:
 
 def build(
     config: AUNetConfig,
-    splitters: Sequence[Spec],
+    splitters: Sequence[Spec] | Stack,
     seed: int,
     parallel: ParallelConfig,
     devices: DeviceMesh | None = None,

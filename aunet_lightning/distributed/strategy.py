@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from aunet_lightning.checkpoints.forms import META, PART, is_folder, read, read_metadata, remove, rename_into_place
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.errors import reason
+from aunet_lightning.lightning_private import inner_optimizer
 
 
 @runtime_checkable
@@ -86,8 +87,8 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Returns the state by parameter name, also for one file."""
-        inner = getattr(optimizer, "_optimizer", optimizer)
-        return get_optimizer_state_dict(cast(torch.nn.Module, self.model), inner, options=self._options)
+        model = cast(torch.nn.Module, self.model)
+        return get_optimizer_state_dict(model, inner_optimizer(optimizer), options=self._options)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Writes a folder, or one file; `failed` says why it could not, the same on all devices."""
@@ -98,7 +99,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path)
-            self.failed = self.broadcast(self.checkpoint_io.failed if isinstance(self.checkpoint_io, AnyForm) else None)
+            self.failed = self.broadcast(
+                self.checkpoint_io.problem if isinstance(self.checkpoint_io, AnyForm) else None
+            )
             return
         if self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)

@@ -27,7 +27,7 @@ from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Study
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
-from aunet_lightning.tracking.run_folder import differences
+from aunet_lightning.training.definition import differences
 
 GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells

@@ -12,7 +12,6 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.reader.tokens import vocabulary_size
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Settings, Study, StudyCell, merge
 from aunet_lightning.study.study_folder import StudyFolder
@@ -77,8 +76,8 @@ class Sizer:
             raise UserError(f"{cell.name}: {error}") from None
         if match.adjust != "bytes":
             assert match.bytes is not None
-            config = self._fitted(cell, config, data.stack, row, match.budget / match.bytes)
-        cost = Cost.of(config, data.stack)
+            config = self._fitted(cell, config, data.reader.stack, row, match.budget / match.bytes)
+        cost = Cost.of(config, data.reader.stack)
         of_row = float(cost.row_flops(torch.tensor(row.positions)))
         rows = data.batch_rows
         each = {"flops": of_row * rows, "bytes": row.text_bytes * rows}.get(match.by)
@@ -110,7 +109,7 @@ class Sizer:
             data.setup()
             self._rows[key] = mean_row(data)
         net = cell.settings["model"]["net"]
-        config = AUNetConfig(**merge(net, {"vocabulary": vocabulary_size(top.get("tokenizer"))}))
+        config = AUNetConfig(**merge(net, {"vocabulary": data.reader.size}))
         return data, self._rows[key], config
 
     def _fitted(self, cell: StudyCell, config: AUNetConfig, stack: Stack, row: RowShape, wanted: float) -> AUNetConfig:

@@ -1,8 +1,7 @@
-"""The line of descent of a run: what lies past the checkpoint that it continues from is set aside, and not lost.
+"""The line of descent of a run: checkpoints and points past the checkpoint it continues from are set aside, not lost.
 
-Without this "the newest checkpoint" and "already logged" would be said of steps that the run has gone back on. What
-is set aside lies in the run's folder under `set_aside/`; a note says what is to be moved until it has been, so that a
-kill in between does no harm.
+Otherwise abandoned steps would count as "the newest checkpoint" and as "already logged". They move to `set_aside/` in
+the run's folder. A note lists what is to move until it has moved, so a kill in between does no harm.
 """
 
 import json
@@ -17,34 +16,34 @@ NOTE = "moving.json"
 
 
 class SetAside(NamedTuple):
-    """What was set aside."""
+    """The checkpoints and points set aside."""
 
     folder: Path
     checkpoints: int
     points: int
-    run: dict[str, Any]  # mlflow.json as it was, {} where there was none
+    run: dict[str, Any]  # the former mlflow.json, {} where there was none
 
     def __str__(self) -> str:
         return f"{self.checkpoints} checkpoints and {self.points} logged points"
 
 
-def set_aside(folder: RunFolder, step: int, whole: bool = False) -> SetAside | None:
-    """Moves checkpoints after `step`, and points that were logged from there on, out of the way of a run that
-    continues from `step`; `whole`: all of them, where it continues from another run's.
+def set_aside(folder: RunFolder, step: int, everything: bool = False) -> SetAside | None:
+    """Moves checkpoints after `step`, and points logged from there on, out of the way of a run that continues from
+    `step`; `everything`: all of them, where it continues from another run's checkpoint.
 
-    The MLflow run is left to what was set aside: points cannot be taken back there. Returns what was moved, or None
-    where there is nothing of the kind.
+    The MLflow run stays with what was set aside, since MLflow cannot take points back. Returns what was moved, or None
+    where there was nothing to move.
     """
     finish(folder)
-    later = sorted(at for at in folder.saved() if whole or at > step)
-    points = sum(_is_later(line, step, whole) for line in _lines(folder))
+    later = sorted(at for at in folder.saved() if everything or at > step)
+    points = sum(_is_later(line, step, everything) for line in _lines(folder))
     if not later and not points:
         return None
     home = folder.path / "set_aside"
     number = 1
     while (home / f"{number:02}").exists():
         number += 1
-    note = {"number": number, "step": step, "whole": whole, "checkpoints": len(later), "points": points}
+    note = {"number": number, "step": step, "whole": everything, "checkpoints": len(later), "points": points}
     home.mkdir(exist_ok=True)
     part = home / (NOTE + PART)
     part.write_text(json.dumps(note), encoding="utf-8")
@@ -53,16 +52,18 @@ def set_aside(folder: RunFolder, step: int, whole: bool = False) -> SetAside | N
 
 
 def finish(folder: RunFolder) -> SetAside | None:
-    """Moves what is noted and not yet moved; returns what the note says, or None without one."""
+    """Moves what a note lists and is not yet moved; returns what the note lists, or None without one."""
     note = folder.path / "set_aside" / NOTE
     if not note.exists():
         return None
-    told = json.loads(note.read_text(encoding="utf-8"))
-    step, whole = told["step"], told["whole"]
-    to = note.parent / f"{told['number']:02}"
+    noted = json.loads(note.read_text(encoding="utf-8"))
+    step, everything = noted["step"], noted["whole"]
+    to = note.parent / f"{noted['number']:02}"
     to.mkdir(exist_ok=True)
     lines = _lines(folder)
-    kept, gone = (b"".join(line for line in lines if _is_later(line, step, whole) == later) for later in (False, True))
+    kept, gone = (
+        b"".join(line for line in lines if _is_later(line, step, everything) == later) for later in (False, True)
+    )
     if gone:
         (to / folder.metrics.name).write_bytes(gone)
         part = folder.metrics.with_name(folder.metrics.name + PART)
@@ -71,7 +72,7 @@ def finish(folder: RunFolder) -> SetAside | None:
     if folder.mlflow.exists():
         os.replace(folder.mlflow, to / folder.mlflow.name)
     for at, path in folder.saved().items():
-        if whole or at > step:
+        if everything or at > step:
             rename_into_place(path, to / path.name)
     _point(folder)
     note.unlink()
@@ -79,11 +80,11 @@ def finish(folder: RunFolder) -> SetAside | None:
         known = json.loads((to / folder.mlflow.name).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there was none, or it is damaged
         known = {}
-    return SetAside(to, told["checkpoints"], told["points"], known)
+    return SetAside(to, noted["checkpoints"], noted["points"], known)
 
 
 def _point(folder: RunFolder) -> None:
-    """Lets `last` be the newest that is left, and `best` nothing that is gone."""
+    """Points `last` at the newest remaining checkpoint, and removes links to checkpoints that are gone."""
     there = folder.saved()
     if there:
         point_link(folder.last, there[max(there)])
@@ -96,11 +97,11 @@ def _lines(folder: RunFolder) -> list[bytes]:
     return folder.metrics.read_bytes().splitlines(keepends=True) if folder.metrics.exists() else []
 
 
-def _is_later(line: bytes, step: int, whole: bool) -> bool:
-    """Whether a line of metrics.jsonl is a point of a step that is to be trained again. (Step 0 is that before the
-    first, too, when what a model costs is logged.)"""
+def _is_later(line: bytes, step: int, everything: bool) -> bool:
+    """Returns whether a line of metrics.jsonl is a point of a step that will be trained again. (Step 0 also holds what
+    is logged before the first, such as a model's cost.)"""
     try:
         at = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
-        return False  # damaged: whoever reads points says so
-    return bool(whole or at >= step)
+        return False  # damaged: reported by the reader of points
+    return bool(everything or at >= step)

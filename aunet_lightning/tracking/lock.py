@@ -1,8 +1,8 @@
 """A lock on a run's folder: one process trains a run, and others can see which.
 
-It is a POSIX record lock, which the system takes back when its process is gone, however it ended, and which forked
-data workers do not have. It is a process's: closing *any* descriptor of the file would give it back, so that a
-process never opens the file of a lock that it holds.
+It is a POSIX record lock: the system releases it when its process ends, however it ends, and forked data workers do
+not hold it. It belongs to the process: closing *any* descriptor of the file releases it, so a process never opens the
+file of a lock it holds.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_warn
 
 LOCK = "run.lock"  # a cell of a study has a `lock` of its own in this folder
-PATIENCE = 0.5  # seconds: whoever asks who holds a lock has it for an instant
+PATIENCE = 0.5  # seconds: a process that asks who holds a lock holds it for an instant
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: dict[Path, "RunLock"] = {}  # by this process
 
@@ -30,8 +30,8 @@ class RunLock:
         self._file: int | None = None
 
     def acquire(self, folder: Path) -> bool:
-        """Takes the lock of a folder, which exists; returns False where another process, or another RunLock of this
-        one, has it. Warns, and returns True, where the file system lets nobody lock."""
+        """Takes the lock of an existing folder; returns False where another process, or another RunLock of this one,
+        holds it. Warns, and returns True, where the file system has no locks."""
         folder = folder.resolve()
         if folder in _held:
             return _held[folder] is self
@@ -59,10 +59,10 @@ class RunLock:
         return True
 
     def release(self) -> None:
-        """Gives the lock back, if it is held."""
+        """Releases the lock, if it is held."""
         if self._folder is None or self._file is None:
             return
-        with contextlib.suppress(OSError):  # its text counts for nothing without the lock
+        with contextlib.suppress(OSError):  # without the lock its text means nothing
             os.ftruncate(self._file, 0)
         os.close(self._file)
         del _held[self._folder]
@@ -70,7 +70,7 @@ class RunLock:
 
     @staticmethod
     def holder(folder: Path) -> str | None:
-        """Returns who trains in a folder, as `process 123 on HOST since …`, or None where nobody does."""
+        """Returns who trains in a folder, as `process 123 on HOST since …`, or None."""
         return holder(folder)
 
     def _keep(self, folder: Path, file: int) -> None:
@@ -79,14 +79,12 @@ class RunLock:
 
     @staticmethod
     def _unlocked(folder: Path, error: OSError) -> bool:
-        rank_zero_warn(
-            f"{folder} cannot be locked ({error.strerror}): the same command given twice at once would not be refused"
-        )
+        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): a second command on it would not be refused")
         return True
 
 
 def holder(folder: Path) -> str | None:
-    """Returns who trains in a folder, as `process 123 on HOST since …`, or None where nobody does."""
+    """Returns who trains in a folder, as `process 123 on HOST since …`, or None."""
     folder = folder.resolve()
     if folder in _held:
         return f"this process ({os.getpid()})"
@@ -112,12 +110,12 @@ def host() -> str:
 
 
 def process() -> str:
-    """Returns what this process is known by on this machine, until the next one has its number: `PID/BEGIN`."""
+    """Returns an identifier of this process on this machine, unique although numbers are reused: `PID/START`."""
     return f"{os.getpid()}/{_begin(os.getpid())}"
 
 
 def is_alive(known: str) -> bool:
-    """Returns whether the process of this machine that is known by `known` is still there."""
+    """Returns whether a process of this machine, `known` by `process`, still exists."""
     pid, _, begin = known.partition("/")
     if not pid.isdecimal():
         return False
@@ -131,7 +129,7 @@ def is_alive(known: str) -> bool:
 
 
 def _begin(pid: int) -> str:
-    """When a process began, in ticks since the machine did; 0 where the system does not say."""
+    """Returns when a process began, in clock ticks since boot; 0 where the system does not report it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return stat.rpartition(")")[2].split()[19]
@@ -141,13 +139,13 @@ def _begin(pid: int) -> str:
 
 def _write(file: int) -> None:
     text = f"process {os.getpid()} on {host()} since {datetime.now().isoformat(' ', 'seconds')}\n"
-    with contextlib.suppress(OSError):  # a full disk: the lock counts, its text only tells
+    with contextlib.suppress(OSError):  # a full disk: the lock works without its text
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode("utf-8", "replace"), 0)
 
 
 def _perhaps(text: str) -> bool:
-    """Whether who wrote this may still be there, where the file system does not know."""
+    """Returns whether the process that wrote this may still exist, where the file system has no locks."""
     words = text.split()
     if len(words) < 4 or words[3] != host() or not words[1].isdecimal():
         return bool(words)

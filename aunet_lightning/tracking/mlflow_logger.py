@@ -1,8 +1,8 @@
-"""Metrics to a file first and to MLflow after: a run never waits for a server, nor dies with it.
+"""MLflow logger that writes metrics to a file first: a run neither waits for a server nor dies with it.
 
-Every point is a line of the run's metrics.jsonl before it is sent, in batches. What could not be sent
-is sent later, or by the next command on the same run. A resumed run repeats some steps to the last
-digit; points that are already there are not logged again.
+Every point is a line of the run's metrics.jsonl before it is sent, in batches. Points that could not be sent are sent
+later, or by the next command on the same run. A resumed run repeats some steps to the last digit; points already
+logged are not logged again.
 """
 
 import json
@@ -49,16 +49,16 @@ __all__ = [
 
 SEND_EVERY = 10.0  # seconds between sends
 LAST_SEND = 25.0  # seconds that the end of a run waits for MLflow
-BATCH = 500  # points per request; MLflow takes 1000
+BATCH = 500  # points per request; MLflow allows 1000
 LONGEST_PARAM = 500  # characters of a parameter
-AXES = ("bytes_seen", "flops")  # what other metrics are plotted over
-BEST = {"val/bpb": "best/val_bpb"}  # the lowest value so far of one metric, under another name
+AXES = ("bytes_seen", "flops")  # over which other metrics are plotted
+BEST = {"val/bpb": "best/val_bpb"}  # metric: the name of its lowest value so far
 
 
 class MLflowRunLogger(Logger):
-    """Logs one run folder to one MLflow run, and continues with both.
+    """Logs one run folder to one MLflow run, and continues both.
 
-    Names of metrics arrive as they are: what is made of a label is made by `names.metric_name`.
+    Names of metrics are not changed here: `names.metric_name` makes those that contain labels.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class MLflowRunLogger(Logger):
         self.run_id: str | None = None
         self.experiment_id = ""
         self._client: Any = None
-        self._points: list[points.Point] = []  # of this run, all: the first `_sent` are in MLflow
+        self._points: list[points.Point] = []  # all of this run; the first `_sent` are in MLflow
         self._sent = 0
         self._last: dict[str, int] = {}
         self._lowest: dict[str, float] = {}
         self._next_send = 0.0
-        self._told: set[str] = set()  # what has been warned of, since it last worked
-        self._unwritten: list[str] = []  # lines that are not in the file yet
-        self._texts: dict[str, str] = {}  # artifacts that are not in MLflow yet
-        self._refused: set[str] = set()  # names of metrics that MLflow does not take
+        self._warned: set[str] = set()  # subjects of warnings, until they work again
+        self._unwritten: list[str] = []  # lines not yet in the file
+        self._texts: dict[str, str] = {}  # artifacts not yet in MLflow
+        self._refused: set[str] = set()  # names of metrics that MLflow refuses
         self._sender = Sender()
         self._sending: Future[bool] | None = None
-        self._sets_status = True  # a run that has ended keeps its status when it is only validated
+        self._sets_status = True  # false: validation keeps the status of an ended run
         self._waited = 0.0  # seconds that the end of the run has waited for MLflow
-        self.ends_as: str | None = None  # the status of a run that ends before it is done; None: FAILED
+        self.ends_as: str | None = None  # status of a run that ends early; None: FAILED
 
     @property
     def name(self) -> str:
@@ -95,11 +95,11 @@ class MLflowRunLogger(Logger):
 
     @rank_zero_only
     def start(self, training: bool = True) -> None:
-        """Opens the MLflow run of the folder, or begins one where mlflow.json is not there, to which all points of
-        metrics.jsonl are sent. Unless `training`, a run that is there keeps its status and its parameters.
+        """Opens the folder's MLflow run. Without mlflow.json, begins one and sends it all points of metrics.jsonl.
+        Unless `training`, an existing run keeps its status and its parameters.
 
-        Raises UserError for a store that cannot be opened, and for a run, an experiment or an mlflow.json that is
-        deleted or damaged.
+        Raises UserError for a store that cannot be opened, for a deleted run or experiment, and for a damaged
+        mlflow.json.
         """
         self.uri = store_uri(self.uri)
         known = read_state(self.folder.mlflow)
@@ -133,8 +133,8 @@ class MLflowRunLogger(Logger):
                 self._client.set_tag(self.run_id, f"changed.{key}", text)
 
     def _run_there(self) -> Any:
-        """The run that mlflow.json names. Raises UserError where it was deleted."""
-        anew = f"remove {self.folder.mlflow} to log into a new run, to which all points of metrics.jsonl are sent"
+        """Returns the run that mlflow.json names. Raises UserError where it was deleted."""
+        anew = f"remove {self.folder.mlflow} to send all points of metrics.jsonl to a new run"
         where = f"{self.folder.mlflow}: its run {self.run_id}"
         try:
             run = self._client.get_run(self.run_id)
@@ -176,7 +176,7 @@ class MLflowRunLogger(Logger):
             ) from None
         for point in read.points:
             self._remember(point)
-        # Points are counted: past a damaged line the count is not sure. What is sent twice is there once.
+        # Points are known by count, which is uncertain past a damaged line. Points sent twice are stored once.
         lost = sent > len(read.points)
         self._sent = min(sent, len(read.points) if read.sure is None else read.sure) if not lost else read.sure or 0
 
@@ -189,7 +189,7 @@ class MLflowRunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keeps the metrics that have a section (`train/…`) or are axes, and are not there yet; sends now and then."""
+        """Keeps new metrics that have a section (`train/…`) or are axes; sends from time to time."""
         step = step or 0
         named = {key: float(value) for key, value in metrics.items() if "/" in key or key in AXES}
         fresh = {key: value for key, value in named.items() if step > self._last.get(key, -1)}
@@ -207,21 +207,21 @@ class MLflowRunLogger(Logger):
             self._sending = self._sender.submit(self._send)
 
     def _write(self) -> None:
-        """Writes what is not in the file yet, all of it or nothing."""
+        """Appends the unwritten lines to the file, all or none."""
         try:
             points.append(self.folder.metrics, "".join(self._unwritten))
         except OSError as error:
             self._warn("file", f"{self.folder.metrics} cannot be written ({short(error)}): its points wait in memory")
         else:
-            self._told.discard("file")
+            self._warned.discard("file")
             self._unwritten.clear()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: a run's parameters are chosen ones, logged at its start; all settings are in config.yaml."""
+        """Does nothing: selected parameters are logged at the start of a run; config.yaml has all settings."""
 
     @rank_zero_only
     def log_text(self, text: str, artifact: str) -> None:
-        """Keeps a text beside the run and as an artifact of it."""
+        """Keeps a text in the run's folder and as an artifact."""
         path = self.folder.path / artifact
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,11 +232,11 @@ class MLflowRunLogger(Logger):
 
     @rank_zero_only
     def send(self) -> bool:
-        """Sends what is not yet sent, and waits. Returns whether MLflow answered all of it."""
+        """Sends everything unsent, and waits. Returns whether all of it arrived."""
         return bool(self._sender.submit(self._send).result())
 
     def _send(self) -> bool:
-        """In the sender's thread: a failure is told once and tried later."""
+        """Runs in the sender's thread. A failure is reported once, and the rest is tried later."""
         from mlflow.entities import Metric
 
         self._next_send = time.monotonic() + SEND_EVERY
@@ -286,7 +286,7 @@ class MLflowRunLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Sends what is left, and lets MLflow show how the run ended. Raises nothing, and waits for LAST_SEND."""
+        """Sends what is left and sets the status of the run. Raises nothing, and waits at most LAST_SEND seconds."""
         if self.run_id is None:
             return
         if self._unwritten:
@@ -317,17 +317,17 @@ class MLflowRunLogger(Logger):
             call()
         except Exception as error:  # whatever the store raises, the run continues
             what = "no longer has this run" if is_gone(error) else "does not answer"
-            told = f"MLflow at {shown(self.uri)} {what} ({short(error)})"
-            self._warn("mlflow", f"{told}; metrics wait in {self.folder.metrics}")
+            problem = f"MLflow at {shown(self.uri)} {what} ({short(error)})"
+            self._warn("mlflow", f"{problem}; metrics wait in {self.folder.metrics}")
             self._next_send = time.monotonic() + 3 * SEND_EVERY
             return False
-        self._told.discard("mlflow")
+        self._warned.discard("mlflow")
         return True
 
     def _warn(self, what: str, text: str) -> None:
-        """Warns once, until it has worked again."""
-        if what not in self._told:
-            self._told.add(what)
+        """Warns once, until the subject works again."""
+        if what not in self._warned:
+            self._warned.add(what)
             rank_zero_warn(text)
 
     def _keep_state(self) -> None:
@@ -346,26 +346,25 @@ class MLflowRunLogger(Logger):
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Returns what mlflow.json says, or {} where it is not there. Raises UserError where it is damaged."""
+    """Returns the contents of mlflow.json, or {} without one. Raises UserError where it is damaged."""
     if not path.exists():
         return {}
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         texts = [state[key] for key in ("run_id", "experiment_id", "tracking_uri")]
-        whole = all(isinstance(text, str) and text for text in texts)
-        whole = whole and type(state.get("sent", 0)) is int and state.get("sent", 0) >= 0
+        intact = all(isinstance(text, str) and text for text in texts)
+        intact = intact and type(state.get("sent", 0)) is int and state.get("sent", 0) >= 0
     except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise UserError(
-            f"{path} is damaged: restore it, or remove it to log into a new MLflow run, to which all points of "
-            "metrics.jsonl are sent"
+            f"{path} is damaged: restore it, or remove it to send all points of metrics.jsonl to a new MLflow run"
         )
     return dict(state)
 
 
 def commit() -> str:
-    """Returns the commit of the code that runs, with `-dirty` where files differ from it, or `unknown`."""
+    """Returns the commit of the running code, with `-dirty` where files differ from it, or `unknown`."""
     here = Path(__file__).parent
     try:
         described = subprocess.run(

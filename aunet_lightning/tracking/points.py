@@ -1,4 +1,4 @@
-"""metrics.jsonl: every point of a run, one a line. Damaged lines are set aside, and the rest is used."""
+"""metrics.jsonl: every point of a run, one per line. Damaged lines are set aside and the rest is used."""
 
 import contextlib
 import json
@@ -9,33 +9,33 @@ from typing import Any, NamedTuple
 from lightning.pytorch.utilities import rank_zero_warn
 
 Point = dict[str, Any]  # {"step": 3, "time": ms since 1970, "metrics": {"val/bpb": 2.1}}
-SHOWN = 5  # numbers of lines in a warning
+SHOWN = 5  # line numbers in a warning
 
 
 class Read(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     points: list[Point]
-    sure: int | None  # how many points stand before the first damaged line; None: there is none
+    sure: int | None  # number of points before the first damaged line; None: no line is damaged
 
 
 def read_points(path: Path, mend: bool) -> Read:
     """Returns the points of a file.
 
-    A last line that a kill has cut short is taken off: its point is logged anew. Other lines that are not points are
-    moved to FILE.damaged, with a warning. The file stays as it is unless `mend`: another process may write to it.
+    A last line cut short by a kill is removed: its point is logged again. Other lines that are not points move to
+    FILE.damaged, with a warning. The file changes only with `mend`, as another process may be writing to it.
     """
     if not path.exists():
         return Read([], None)
     data = path.read_bytes()
-    whole, _, cut = data.rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    if cut and _point(cut) is not None:  # whole but for its end of line
+    complete, _, cut = data.rpartition(b"\n")
+    lines = complete.split(b"\n") if complete else []
+    if cut and _point(cut) is not None:  # complete but for its end of line
         lines.append(cut)
     points, kept, damaged = list[Point](), list[bytes](), dict[int, bytes]()
     sure = None
     for number, line in enumerate(lines, 1):
-        text = line.strip(b"\0 \t\r")  # zeros: of a disk whose power failed
+        text = line.strip(b"\0 \t\r")  # zeros: from a power failure
         point = _point(text)
         if text != line.strip() or (point is None and text):
             damaged[number] = line
@@ -46,13 +46,13 @@ def read_points(path: Path, mend: bool) -> Read:
     if damaged:
         _set_aside(path, kept, damaged, mend)
     elif mend and cut:
-        with contextlib.suppress(OSError):  # nothing can be written after it either
+        with contextlib.suppress(OSError):  # then nothing can be appended either
             _rewrite(path, kept)
     return Read(points, sure)
 
 
 def append(path: Path, text: str) -> None:
-    """Writes lines at the end of a file, all of them or nothing. Raises OSError."""
+    """Appends lines to a file, all or none. Raises OSError."""
     data = text.encode()
     with path.open("ab", buffering=0) as file:
         begin = file.tell()
@@ -87,8 +87,8 @@ def _set_aside(path: Path, kept: list[bytes], damaged: dict[int, bytes], mend: b
         except OSError as error:
             done = f"left as it is ({error.strerror})"
     rank_zero_warn(
-        f"{path}, line {numbers}: damaged, and not a point of this run; it is {done}, and the other {len(kept)} points "
-        "are used"
+        f"{path}, line {numbers}: damaged, not a point of this run; it is {done}, and the other {len(kept)} points are "
+        "used"
     )
 
 

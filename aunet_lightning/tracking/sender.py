@@ -1,4 +1,4 @@
-"""Sending to MLflow: in a thread that nobody waits for, and so that one refused name costs one metric."""
+"""Sending to MLflow in a background thread. A refused name costs one metric."""
 
 import errno
 import threading
@@ -13,15 +13,14 @@ _OF_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errn
 
 
 class Sender:
-    """Makes calls one after another, in a thread that does not outlive its process: a server that hangs holds up
-    neither a run nor its end."""
+    """Makes calls one after another in a daemon thread: a server that hangs delays neither a run nor its end."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def submit(self, call: Callable[[], Any]) -> "Future[Any]":
-        """Returns the future result of a call, which raises nothing."""
+        """Queues a call and returns the future of its result."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
             self._thread.start()
@@ -39,9 +38,9 @@ class Sender:
 
 
 def send_metrics(client: Any, run_id: str, metrics: Sequence[Any], refused: Callable[[str, Exception], None]) -> None:
-    """Sends metrics at once, or name by name where MLflow refuses what is sent, and tells of the names `refused`.
+    """Sends metrics in one request, or name by name where MLflow refuses that; calls `refused` for each refused name.
 
-    Raises what is not about names, and then any of them may have arrived; sent again they are the same points.
+    Raises all other errors. Any of the metrics may then have arrived; sending them again adds no points.
     """
     try:
         client.log_batch(run_id, metrics=metrics)
@@ -60,7 +59,7 @@ def send_metrics(client: Any, run_id: str, metrics: Sequence[Any], refused: Call
             if not is_refusal(error):
                 raise
             faults[name] = error
-    # A damaged database refuses as a bad request does, but all that comes.
+    # A damaged database answers like a bad request, but to every request.
     vague = [fault for fault in faults.values() if getattr(fault, "error_code", "") != "INVALID_PARAMETER_VALUE"]
     if vague and len(faults) == len(named):
         raise vague[0]
@@ -69,7 +68,7 @@ def send_metrics(client: Any, run_id: str, metrics: Sequence[Any], refused: Call
 
 
 def is_refused_artifact(error: Exception) -> bool:
-    """Whether an artifact would be refused again, because of its name or its text."""
+    """Returns whether an artifact was refused for its name or its text, and so would be refused again."""
     if isinstance(error, OSError):
         return error.errno in _OF_NAMES
     return isinstance(error, ValueError) or is_refusal(error)

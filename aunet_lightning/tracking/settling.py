@@ -1,4 +1,5 @@
-"""The status of runs that cannot set it themselves: those that died, and those that were gone back on."""
+"""The MLflow status of runs that cannot set it themselves: those that died, and those abandoned for an older
+checkpoint."""
 
 import json
 import time
@@ -10,20 +11,20 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from aunet_lightning.tracking.lock import holder, host, is_alive, process
 from aunet_lightning.tracking.store import open_store, short, shown
 
-MOST = 200  # runs that are looked at, the newest first
+MOST = 200  # runs examined, newest first
 
 
 def whereabouts(folder: Path) -> dict[str, str]:
-    """Returns the tags by which another command can tell whether the run of a folder is still being trained."""
+    """Returns the tags from which another command can determine whether a folder's run is still being trained."""
     path = str(folder.resolve()).encode("utf-8", "replace").decode()
     return {"host": host(), "process": process(), "folder_on_host": path}
 
 
 def settle_dead_runs(client: Any, experiment_id: str, ours: str | None = None) -> list[str]:
-    """Lets MLflow show as failed what died on this machine while it was shown as running; returns the runs' names.
+    """Sets runs to failed in MLflow that died on this machine while shown as running; returns their names.
 
     A run has died if the lock of its folder is free and its process is gone. Runs of other machines, of versions that
-    did not say where they ran, and `ours` are left alone. What the store raises is a warning.
+    did not record where they ran, and `ours` are left alone. Errors of the store become a warning.
     """
     here = host()
     settled = []
@@ -39,23 +40,23 @@ def settle_dead_runs(client: Any, experiment_id: str, ours: str | None = None) -
             known = run.data.tags["process"].partition("/")[0]
             client.set_tag(run.info.run_id, "died", f"process {known} on {here} ended without setting a status")
             client.set_terminated(run.info.run_id, "FAILED", end_time=_last_sign(folder))
-            rank_zero_info(f"MLflow shows the run {name} of {folder} as failed from now on: it died while running")
+            rank_zero_info(f"MLflow now shows the run {name} of {folder} as failed: it died while running")
             settled.append(name)
-    except Exception as error:  # whatever the store raises, it costs no run
-        rank_zero_warn(f"whether runs have died cannot be told from MLflow ({short(error)})")
+    except Exception as error:  # whatever the store raises, training continues
+        rank_zero_warn(f"MLflow cannot be asked whether runs have died ({short(error)})")
     return settled
 
 
 def abandon(uri: str, run_id: str, after_step: int, folder: str) -> None:
-    """Lets MLflow show that a run was gone back on after a step: killed, and where its later points are set aside.
-    What the store raises is a warning."""
+    """Marks a run in MLflow as abandoned after a step: killed, with the folder of its later points. Errors of the store
+    become a warning."""
     try:
         client = open_store(uri)
         client.set_tag(run_id, "abandoned_after_step", str(after_step))
         client.set_tag(run_id, "set_aside_in", folder)
         client.set_terminated(run_id, "KILLED")
     except Exception as error:
-        rank_zero_warn(f"the run {run_id} in MLflow at {shown(uri)} does not show that it was left ({short(error)})")
+        rank_zero_warn(f"the run {run_id} in MLflow at {shown(uri)} could not be marked as abandoned ({short(error)})")
 
 
 def _is_dead(run: Any) -> bool:
@@ -63,7 +64,7 @@ def _is_dead(run: Any) -> bool:
     folder = Path(tags.get("folder_on_host", ""))
     if not folder.is_absolute() or "process" not in tags or is_alive(tags["process"]):
         return False
-    try:  # another machine may have our name
+    try:  # another machine may have the same name
         same = json.loads((folder / "mlflow.json").read_text(encoding="utf-8"))["run_id"] == run.info.run_id
     except (OSError, ValueError, KeyError, TypeError):
         return False

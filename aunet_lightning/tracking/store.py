@@ -1,6 +1,6 @@
-"""MLflow's store: where it is, opening it, and what is wrong where it cannot be opened, each in a sentence.
+"""MLflow's store: its URI, opening it, and one sentence for each reason why it cannot be opened.
 
-The path in an SQLite URI is read as SQLAlchemy reads it, which opens the file: `%20` is a blank.
+The path in an SQLite URI is decoded as SQLAlchemy, which opens the file, decodes it: `%20` is a space.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aunet_lightning.errors import UserError
+from aunet_lightning.errors import UserError, describe
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
 
@@ -22,15 +22,15 @@ DEFAULT_STORE = Path("runs") / "mlflow.db"
 DEFAULT_URI = f"sqlite:///{DEFAULT_STORE}"
 SETTING = "run.tracking_uri"
 VARIABLE = "MLFLOW_TRACKING_URI"
-PATIENCE = 60.0  # seconds for another process that opens the same file
+PATIENCE = 60.0  # seconds that another process may take to open the same file
 _DATABASE = re.compile(r"(mysql|postgresql|mssql)(\+\w+)?:", re.IGNORECASE)
 _SERVER = re.compile(r"https?:", re.IGNORECASE)
-_HOST = re.compile(r"[\w.\-]+:\d+(/|$)")  # a server whose http:// was left out
+_HOST = re.compile(r"[\w.\-]+:\d+(/|$)")  # a server without its http://
 
 
 def tracking_uri(configured: str | None, setting: str = SETTING) -> str:
-    """Returns where runs are tracked: as configured under `setting`, as $MLFLOW_TRACKING_URI says, or
-    runs/mlflow.db; `~` is put in full. Raises UserError for what is not a store."""
+    """Returns where runs are tracked: the URI configured under `setting`, $MLFLOW_TRACKING_URI, or runs/mlflow.db,
+    with `~` expanded. Raises UserError for what is not a store."""
     if configured is not None:
         return store_uri(configured, setting)
     if given := os.environ.get(VARIABLE):
@@ -39,7 +39,7 @@ def tracking_uri(configured: str | None, setting: str = SETTING) -> str:
 
 
 def store_uri(uri: str, setting: str = SETTING) -> str:
-    """Returns the one way to write a store that SQLAlchemy, MLflow and this module read alike. Raises UserError."""
+    """Returns the form of a URI that SQLAlchemy, MLflow and this module read alike. Raises UserError."""
     uri = uri.strip()
     if not uri:
         raise UserError(f"{setting} is empty: name a store, such as {DEFAULT_URI} or http://HOST:PORT, or leave it out")
@@ -60,26 +60,26 @@ def store_uri(uri: str, setting: str = SETTING) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Returns the file of an SQLite store, or None for a store of another kind. Raises UserError for what is
-    written wrongly."""
+    """Returns the file of an SQLite store, or None for a store of another kind. Raises UserError for a malformed
+    URI."""
     database = _database(uri) if _is_sqlite(uri) else ""
     return Path(database) if database and not database.startswith(("file:", ":memory:")) else None
 
 
 def shown(uri: str) -> str:
-    """Returns a URI, or a text with one, without the password in it."""
+    """Returns a URI, or a text that contains one, without its password."""
     return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", uri)
 
 
 def open_store(uri: str, setting: str | None = None) -> Any:
-    """Returns MLflow's client of a store, which is made where it is a file that is not there.
+    """Returns MLflow's client of a store; a missing SQLite file is created.
 
-    Raises UserError at once, and in one sentence that names `setting`, for whatever is wrong with it.
+    Raises UserError at once, in one sentence that names `setting`, for whatever is wrong with the store.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is told in a sentence
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of errors reported in a sentence
     setting = setting or _setting_of(uri)
     uri = store_uri(uri, setting)
 
@@ -101,7 +101,7 @@ def _open(uri: str, fail: Any) -> Any:
     if _is_sqlite(uri):
         path = sqlite_path(uri)
         if path is None and "file:" not in uri:
-            fail(f"would be in memory, and gone when the command ends: name a file, such as {DEFAULT_URI}")
+            fail(f"would be in memory, and lost when the command ends: name a file, such as {DEFAULT_URI}")
         if path is not None:
             check_place(path, _database(uri), fail)
             with _alone(path, fail):
@@ -123,13 +123,13 @@ def _client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
-    client.search_experiments(max_results=1)  # now, as the store is opened when it is first asked
+    client.search_experiments(max_results=1)  # the store is opened by the first request
     return client
 
 
 @contextmanager
 def _alone(path: Path, fail: Any) -> Iterator[None]:
-    """Lets one process at a time open a store: two that make its tables fail."""
+    """Lets one process at a time open a store: two that create its tables fail."""
     with path.with_name(f".{path.name}.lock").open("a", encoding="utf-8") as lock:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -139,8 +139,8 @@ def _alone(path: Path, fail: Any) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     fail(
-                        f"is being opened by another process for {PATIENCE:.0f} seconds (which has {lock.name} "
-                        "locked): end that one"
+                        f"has been opening in another process for {PATIENCE:.0f} seconds (which holds the lock "
+                        f"{lock.name}): end that process"
                     )
                 time.sleep(0.05)
             except OSError:
@@ -149,7 +149,7 @@ def _alone(path: Path, fail: Any) -> Iterator[None]:
 
 
 def _check_kind(uri: str, fail: Any) -> None:
-    """Makes sure that MLflow has stores of this kind, which is neither a server nor a database."""
+    """Checks that MLflow has stores of this kind, which is neither a server nor a database."""
     if uri in ("databricks", "databricks-uc", "uc"):
         return
     if _HOST.match(uri):
@@ -162,65 +162,64 @@ def _check_kind(uri: str, fail: Any) -> None:
         if path.endswith((".db", ".sqlite", ".sqlite3")):
             fail(f"cannot be: write sqlite:///{path}")
         fail(
-            f"would be a folder of files, which MLflow no longer takes: write sqlite:///{path}/mlflow.db (what is in "
-            "an old folder comes along by mlflow migrate-filestore)"
+            f"would be a folder of files, which MLflow no longer supports: write sqlite:///{path}/mlflow.db (mlflow "
+            "migrate-filestore moves an old folder's contents)"
         )
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry as kinds
 
     if kind not in kinds._registry:
-        fail(f"cannot be, as there is no store of the kind {kind}: write sqlite:///FILE, or http://HOST:PORT")
+        fail(f"cannot be: MLflow has no stores of the kind {kind}: write sqlite:///FILE, or http://HOST:PORT")
 
 
 def explained(error: BaseException, uri: str, setting: str | None = None) -> UserError:
-    """Returns what a store raised as one sentence."""
+    """Returns an error of a store as one sentence."""
     if isinstance(error, UserError):
         return error
-    what = "refuses what it is given" if is_refusal(error) else "does not answer"
+    what = "refuses the request" if is_refusal(error) else "does not answer"
     return UserError(f"{setting or _setting_of(uri)}: MLflow at {shown(uri)} {what} ({short(error)})")
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a store answered, and refused what it was sent, so that it would refuse it again."""
+    """Returns whether a store answered and refused a request, which it would refuse again."""
     if type(error).__name__ == "MlflowException" and "Invalid artifact path" in str(error):
         return True
     return getattr(error, "error_code", None) in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether a store answered that it has no such run or experiment."""
+    """Returns whether a store answered that it has no such run or experiment."""
     return getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 def short(error: BaseException) -> str:
     """Returns an error as one line, without passwords."""
-    return shown(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
+    return shown(describe(error))
 
 
 def experiment_id(client: Any, uri: str, name: str, setting: str = "run.experiment") -> str:
-    """Returns the id of an experiment, which is made if there is none of this name. Raises UserError for a deleted
-    one."""
+    """Returns the id of an experiment, creating it if necessary. Raises UserError for a deleted one."""
     existing = client.get_experiment_by_name(name)
     if existing is None:
         location = None
-        if (path := sqlite_path(uri)) is not None:  # beside the store, wherever the UI is opened
+        if (path := sqlite_path(uri)) is not None:  # beside the store, wherever the UI is started
             location = (path.resolve().parent / "mlartifacts").as_uri()
         note = "Bits per byte: `val/bpb` (lower is better), `best/val_bpb` the lowest. Filter by `params.splitter`."
         try:
             return str(client.create_experiment(name, location, tags={"mlflow.note.content": note}))
-        except Exception:  # another run has just made it
+        except Exception:  # another run has just created it
             existing = client.get_experiment_by_name(name)
             if existing is None:
                 raise
     if existing.lifecycle_stage == "deleted":
         raise UserError(
             f"{setting}: the experiment {name!r} was deleted from MLflow at {shown(uri)}: choose another name, or "
-            f"bring it back: {restore_command(uri, 'experiments', '--experiment-id', existing.experiment_id)}"
+            f"restore it: {restore_command(uri, 'experiments', '--experiment-id', existing.experiment_id)}"
         )
     return str(existing.experiment_id)
 
 
 def same_store(known: str, uri: str) -> bool:
-    """Whether a URI that a run was logged to, perhaps by an older version, is that of a store as it is written now."""
+    """Returns whether a URI that a run was logged to, perhaps by an older version, is that of a given store."""
     try:
         return known == uri or ("~" not in known and store_uri(known) == uri)
     except UserError:
@@ -228,17 +227,17 @@ def same_store(known: str, uri: str) -> bool:
 
 
 def restore_command(uri: str, what: str, option: str, known_as: str) -> str:
-    """Returns the command that brings back what was deleted."""
+    """Returns the command that restores what was deleted."""
     return f"{VARIABLE}={shlex.quote(shown(uri))} mlflow {what} restore {option} {known_as}"
 
 
 def ui_path(experiment_id: str) -> str:
-    """Returns the part of an MLflow address that opens an experiment's charts at once."""
+    """Returns the path of an experiment's charts in the MLflow UI."""
     return f"/#/experiments/{experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
 
 
 def ui_command(uri: str) -> str:
-    """Returns the command that opens the UI of a store that is not a server."""
+    """Returns the command that starts the UI of a store that is not a server."""
     return "make ui" if sqlite_path(uri) == DEFAULT_STORE else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
@@ -247,7 +246,7 @@ def _is_sqlite(uri: str) -> bool:
 
 
 def _database(uri: str, setting: str = SETTING) -> str:
-    """Returns the file of an SQLite URI as it is written, '' where it names none."""
+    """Returns the file of an SQLite URI as written, '' without one."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -257,14 +256,14 @@ def _database(uri: str, setting: str = SETTING) -> str:
             raise ArgumentError
     except (ArgumentError, ValueError):
         raise UserError(
-            f"{setting} is {shown(uri)!r}, which is not an SQLite store: write sqlite:/// and a path, so that there "
-            "are three slashes before a relative path, and four where it is absolute"
+            f"{setting} is {shown(uri)!r}, which is not an SQLite store: write sqlite:/// and a path (three slashes "
+            "before a relative path, four before an absolute one)"
         ) from None
     return url.database or ""
 
 
 def _setting_of(uri: str) -> str:
-    """Where a URI comes from, as far as that can be told."""
+    """Returns the setting that a URI comes from, as far as that can be determined."""
     given = os.environ.get(VARIABLE, "").strip()
     try:
         same = bool(given) and (given == uri.strip() or store_uri(given) == uri)

@@ -1,4 +1,4 @@
-"""What can be wrong with a store, looked at before MLflow does: it tries an SQLite file ten times, for 100 seconds."""
+"""Checks of a store before MLflow opens it, which would try a bad SQLite file ten times, for 100 seconds."""
 
 import errno
 import os
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-LOCKED = 10.0  # seconds that another process may be writing to an SQLite store
-ANSWER = 10.0  # seconds that a server has for its first answer
-Fail = Callable[[str], NoReturn]  # raises UserError: the store, then this
+from aunet_lightning.errors import first_line
+
+LOCKED = 10.0  # seconds that another process may hold an SQLite store
+ANSWER = 10.0  # seconds that a server may take to answer first
+Fail = Callable[[str], NoReturn]  # raises UserError: the store and this text
 
 
 def check_place(path: Path, named: str, fail: Fail) -> None:
-    """Makes sure that a store's file is one, or can be made, and makes its folder; `named` is the file as the URI
+    """Checks that a store's file is a file or can be created, and creates its folder; `named`: the file as the URI
     writes it."""
     try:
         _check_place(path, named, fail)
@@ -25,11 +27,11 @@ def check_place(path: Path, named: str, fail: Fail) -> None:
 
 
 def check_sqlite(path: Path, uri: str, fail: Fail) -> None:
-    """Makes sure that a store's file can be written, and is new or MLflow's of this version."""
+    """Checks that a store's file can be written, and is new or of this MLflow version."""
     try:
         connection = sqlite3.connect(path, timeout=LOCKED)
         try:
-            connection.execute("BEGIN IMMEDIATE")  # what a write begins with
+            connection.execute("BEGIN IMMEDIATE")  # as every write begins
             _check_tables(connection, uri, fail)
             connection.rollback()
         finally:
@@ -64,11 +66,11 @@ def _of_sqlite(error: sqlite3.Error, path: Path) -> str:
         return f"is damaged ({error}): restore it; or {aside}"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return (
-            f"has been locked by another process for {LOCKED:.0f} seconds: end that one (fuser {path} shows which), "
+            f"has been locked by another process for {LOCKED:.0f} seconds: end that process (fuser {path} shows it), "
             "or name another file"
         )
     if name == "SQLITE_FULL":
-        return "cannot be written (no space left on the disk): make room, and give the same command again"
+        return "cannot be written (no space left on the disk): make room and repeat the command"
     return f"cannot be written ({error}): allow it, or name another file"
 
 
@@ -77,7 +79,7 @@ def _check_tables(connection: sqlite3.Connection, uri: str, fail: Fail) -> None:
     tables = {name for (name,) in found}
     others = sorted(tables - {"alembic_version"})
     if not others:
-        return  # new, or a store whose making was cut short
+        return  # new, or a store whose creation was interrupted
     if not {"experiments", "runs", "metrics"} <= tables:
         fail(f"is an SQLite database, but not MLflow's (it has a table {others[0][:50]}): name another file")
     if "alembic_version" not in tables:
@@ -97,7 +99,7 @@ def _check_tables(connection: sqlite3.Connection, uri: str, fail: Fail) -> None:
 
 
 def revisions() -> tuple[set[str], str]:
-    """Returns all schemas that MLflow knows, and the newest, or '' where that is not clear. (Alembic takes 0.5 s.)"""
+    """Returns all schemas known to MLflow, and the newest, or '' where that is unclear. (Alembic takes 0.5 s.)"""
     import mlflow
 
     folder = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
@@ -111,7 +113,7 @@ def revisions() -> tuple[set[str], str]:
 
 
 def check_server(uri: str, fail: Fail) -> None:
-    """Makes sure that an MLflow server answers at an address, by one request."""
+    """Checks by one request that an MLflow server answers at an address."""
     import requests
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -126,7 +128,7 @@ def check_server(uri: str, fail: Fail) -> None:
             get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "POST", max_retries=0, timeout=ANSWER,
             raise_on_status=False, json={"max_results": 1},
         )  # fmt: skip
-    except Exception as error:  # MLflow wraps what requests raises, and names no cause
+    except Exception as error:  # MLflow wraps errors of requests without naming a cause
         fail(_of_connection(error, requests.exceptions))
     fault = _of_answer(answer)
     if fault:
@@ -134,7 +136,7 @@ def check_server(uri: str, fail: Fail) -> None:
 
 
 def _of_connection(error: BaseException, known: Any) -> str:
-    """What a connection that failed is about, from the errors that led to it."""
+    """Returns why a connection failed, from the errors that led to it."""
     chain: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
@@ -145,52 +147,52 @@ def _of_connection(error: BaseException, known: Any) -> str:
     names = {type(link).__name__ for link in chain}
     text = " ".join(map(str, chain))
     if "NameResolutionError" in names or "gaierror" in names or "Failed to resolve" in text:
-        return "does not answer, as there is no such host: check the name, and the network"
+        return "does not answer, as there is no such host: check the name and the network"
     if names & {"InvalidURL", "InvalidSchema", "MissingSchema", "LocationParseError", "InvalidUrlException"}:
         return "is not an address: write http://HOST:PORT"
     if "SSLError" in names or "CERTIFICATE" in text or "WRONG_VERSION_NUMBER" in text:
         return (
-            "does not answer with a certificate that is trusted here: write http:// if it is a plain server, name its "
+            "does not answer with a certificate that is trusted here: write http:// for a plain server, name its "
             "certificate in REQUESTS_CA_BUNDLE, or set MLFLOW_TRACKING_INSECURE_TLS=true"
         )
     if "ProxyError" in names:
-        return "does not answer, as the proxy of $http_proxy or $https_proxy does not: mend it, or set $no_proxy"
+        return "does not answer, as the proxy of $http_proxy or $https_proxy does not: repair it, or set $no_proxy"
     if any(isinstance(link, known.Timeout) for link in chain) or "timed out" in text:
-        return f"does not answer within {ANSWER:.0f} seconds: see whether it is up (mlflow server), and the port"
+        return f"does not answer within {ANSWER:.0f} seconds: check that it is up (mlflow server), and its port"
     if "Connection refused" in text or any(getattr(link, "errno", 0) == errno.ECONNREFUSED for link in chain):
         return "does not answer (connection refused): start it (mlflow server), or name another store"
     if "unreachable" in text or "No route" in text:
-        return "does not answer (its network is not to be reached): check the network, or name another store"
+        return "does not answer (its network is unreachable): check the network, or name another store"
     if "RemoteDisconnected" in names or "ProtocolError" in names or "BadStatusLine" in text:
         return "does not answer in HTTP: check the port, and whether it is https://"
-    return f"does not answer ({str(chain[0]).splitlines()[0][:200]}): start it (mlflow server), or name another store"
+    return f"does not answer ({first_line(chain[0])}): start it (mlflow server), or name another store"
 
 
 def _of_answer(answer: Any) -> str | None:
-    """What is wrong with the answer of a server, or None."""
+    """Returns what is wrong with the answer of a server, or None."""
     status, text = answer.status_code, " ".join(re.sub(r"<[^>]*>", " ", answer.text[:2000]).split())[:150]
     if status == 401:
         return (
-            "wants to know who you are (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "requires authentication (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN"
         )
     if status == 403:
-        return f"does not let you in (403: {text}): ask for the right, or see mlflow server --allowed-hosts"
+        return f"denies access (403: {text}): ask for permission, or see mlflow server --allowed-hosts"
     if status == 404:
         return "has no MLflow there (404): check the port, and the path after it"
     if status in (429, 502, 503, 504):
-        return f"is not ready ({status}): try again in a minute, or look at its log"
+        return f"is not ready ({status}): try again in a minute, or check its log"
     if status >= 500:
-        return f"has a fault of its own ({status}: {text}): look at its log"
+        return f"has an internal error ({status}: {text}): check its log"
     try:
-        whole = status == 200 and isinstance(answer.json(), dict)
+        valid = status == 200 and isinstance(answer.json(), dict)
     except ValueError:
-        whole = False
-    return None if whole else f"is a web server, but not MLflow's (it answers {status}: {text}): check the port"
+        valid = False
+    return None if valid else f"is a web server, but not MLflow's (it answers {status}: {text}): check the port"
 
 
 def check_database(uri: str, fail: Fail) -> None:
-    """Makes sure that a database server can be reached, once."""
+    """Checks once that a database server can be reached."""
     import sqlalchemy
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -201,10 +203,6 @@ def check_database(uri: str, fail: Fail) -> None:
     except ModuleNotFoundError as error:
         fail(f"needs the Python package {error.name}: install it, or name another store")
     except (ArgumentError, NoSuchModuleError) as error:
-        fail(f"is not an address of a database ({_line(error)}): write postgresql://USER:PASSWORD@HOST/DATABASE")
+        fail(f"is not an address of a database ({first_line(error)}): write postgresql://USER:PASSWORD@HOST/DATABASE")
     except (SQLAlchemyError, OSError) as error:
-        fail(f"does not answer ({_line(error)}): see whether it is up, or name another store")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+        fail(f"does not answer ({first_line(error)}): check that it is up, or name another store")

@@ -1,4 +1,4 @@
-"""How long a run trains: by what it spends, where runs are compared at equal cost."""
+"""The budget of a run: what it may spend, so that runs are compared at equal cost."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,11 +8,11 @@ from aunet_lightning.training.sums import StepSums
 
 @dataclass(frozen=True)
 class Spent:
-    """What training has spent so far, over all devices."""
+    """Cost of training so far, over all devices."""
 
     flops: float = 0.0  # forward and backward, of real positions (see aunet_lightning.costs)
     bytes: float = 0.0  # of text
-    seconds: float = 0.0  # of training, reading and splitting too; start-up and validation left out
+    seconds: float = 0.0  # of training, with reading and splitting; without start-up and validation
 
     def plus(self, sums: StepSums, devices: int) -> "Spent":
         """Returns what is spent after a batch, with its sums over so many devices."""
@@ -22,19 +22,19 @@ class Spent:
 
 @dataclass
 class BudgetConfig:
-    """What a run may spend; it ends with the step that spends it. At most one of the three."""
+    """A limit on the cost of a run, which ends with the step that reaches it. At most one of the three."""
 
     flops: float | None = None
     """training FLOPs"""
     bytes: float | None = None
     """bytes of text read"""
     seconds: float | None = None
-    """seconds of training steps (validation and start-up left out); such a run cannot be repeated to the digit"""
+    """seconds of training steps, without validation and start-up; such a run cannot be repeated to the digit"""
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if len(given) > 1:
-            raise ValueError(f"budget: {' and '.join(given)} are given, name one: a run ends by one measure")
+            raise ValueError(f"budget: {' and '.join(given)} are given: name only one")
         check_fields(
             self, "budget",
             flops=Range(above=0, most=1e40), bytes=Range(above=0, most=1e20), seconds=Range(above=0, most=1e10),

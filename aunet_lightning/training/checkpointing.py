@@ -1,6 +1,6 @@
-"""When a run is saved, what is kept of it, and how it ends when it is told to.
+"""Checkpoints of a run: when they are saved, which are kept, and how a signal ends the run once it is saved.
 
-Checkpoints are `step-NNNNNNNN.ckpt`, each whole or not there; `last.ckpt` and `best.ckpt` point at two of them.
+Checkpoints are `step-NNNNNNNN.ckpt`, each complete or absent; `last.ckpt` and `best.ckpt` point at two of them.
 """
 
 import math
@@ -10,17 +10,22 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack
+from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from aunet_lightning.checkpoints.forms import PART, point_link, remove
-from aunet_lightning.checkpoints.lightning_io import AnyForm
-from aunet_lightning.distributed.strategy import FSDP2Strategy
 from aunet_lightning.errors import UserError
+from aunet_lightning.lightning_private import (
+    log_step_metrics,
+    set_logged_steps,
+    set_validation_begun,
+    validation_is_due,
+)
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.stopping import Stopped, handled, voting
@@ -28,21 +33,45 @@ from aunet_lightning.training.stopping import Stopped, handled, voting
 MONITOR = "val/bpb"
 
 
-class Checkpointing(Checkpoint):
-    """Saves every so many steps and minutes, what is best in validation, at the end, and on SIGTERM and SIGUSR1.
+@runtime_checkable
+class Saves(Protocol):
+    """A strategy or checkpoint plugin that writes checkpoints, perhaps while training continues."""
 
-    A signal to any device is heard by all in the same step. Both end the run once it is saved; under SLURM SIGUSR1
-    (sbatch --signal=USR1@120) puts the job back into the queue.
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is still being written, as far as this device knows."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last checkpoint could not be written, or None."""
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written; all devices call it."""
+
+
+class Validation(Enum):
+    """The validation of a step: the part of Lightning's place in the step that a checkpoint must record."""
+
+    NOT_DUE = "none follows this step"
+    AHEAD = "it is still to come"
+    BEHIND = "it has ended, or the run's end replaces it"
+
+
+class Checkpointing(Checkpoint):
+    """Saves every so many steps and minutes, at the best validations, at the end, and on SIGTERM and SIGUSR1.
+
+    A signal to any device is heard by all in the same step. Both signals end the run once it is saved; under SLURM
+    SIGUSR1 (sbatch --signal=USR1@120) also requeues the job.
     """
 
     def __init__(self, folder: RunFolder, run: RunConfig) -> None:
         self.folder, self.run = folder, run
         self.scores: dict[int, float] = {}  # step → BPB
         self.pending: Path | None = None  # being written
-        self.saved = -1  # the last step that was
-        self.due = False  # whether a validation is due after this step
-        self.unvalidated = False  # whether it is still to come
-        self.saving = self.ended = False  # whether this callback saves; whether training is done
+        self.saved = -1  # the last step saved
+        self.validation = Validation.NOT_DUE
+        self.ended = False  # whether training is done
+        self.saving = False  # whether the checkpoint that Lightning now makes is ours
         self.next_time = 0.0
         self.lost: str | None = None  # why the last step could not be saved
         self.signals = ExitStack()
@@ -60,7 +89,7 @@ class Checkpointing(Checkpoint):
                 remove(left)
             if self.folder.saved():
                 self._keep(prune=False)
-        # In place of Lightning's handlers, which save or speak with other devices in the middle of a step.
+        # Replaces Lightning's handlers, which save or communicate with other devices in the middle of a step.
         self.signals.enter_context(handled(voting(cast(AUNetModule, pl_module).votes)))
 
     def on_train_batch_end(
@@ -74,51 +103,49 @@ class Checkpointing(Checkpoint):
             module.votes.asked.add("save")  # heard in the next step
             self.next_time = time.monotonic() + 60 * self.run.checkpoint_minutes
         agreed, module.votes.agreed = module.votes.agreed, set()
-        self.due = self.unvalidated = _validation_is_due(trainer)
+        self.validation = Validation.AHEAD if validation_is_due(trainer) else Validation.NOT_DUE
         spent = (module.budget.progress(module.spent) or 0.0) >= 1
         if spent or trainer.should_stop or trainer.global_step == trainer.max_steps:
-            self.unvalidated = False
+            self._pass_validation()
             return  # it is saved at the end, after the last validation
-        told = agreed & {"stop", "requeue"}
+        stops = agreed & {"stop", "requeue"}
         if agreed or trainer.global_step % self.run.checkpoint_every == 0:
-            cast(Any, trainer)._logger_connector.update_train_step_metrics()  # or a kill from here on would lose them
+            log_step_metrics(trainer)  # a kill from here on would lose them
             self._save(trainer)
-        if told:
-            self._stop(trainer, told)
+        if stops:
+            self._stop(trainer, stops)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         votes = cast(AUNetModule, pl_module).votes
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            told = {
+            stops = {
                 name for name in ("stop", "requeue")
                 if trainer.strategy.reduce_boolean_decision(name in votes.asked, all=False)
             }  # fmt: skip
-            if told and trainer.global_step != trainer.max_steps:
+            if stops and trainer.global_step != trainer.max_steps:
                 self._save(trainer)
-                self._stop(trainer, told)
+                self._stop(trainer, stops)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Says where in the step Lightning is, which it guesses when it goes on: a validation that is due it makes up
-        only if that was begun, and whether the step is counted depends on whether one was due."""
+        """Records the place within the step, which Lightning infers on resume.
+
+        It re-runs a pending validation only if that had started, so we record it as started. It counts a step that was
+        saved at its batch's end while it continues, but not one saved inside or after a validation.
+        """
         if not self.saving:
             return
-        # Saved at a batch's end, Lightning counts a step as it goes on; saved inside the validation, it does not.
-        before_validation = self.unvalidated and not trainer.validating
-        uncounted = before_validation + (self.due or not self.ended)
-        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = (
-            trainer.global_step - uncounted
-        )
-        if self.unvalidated:
-            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            progress = {"total": dict(begun), "current": dict(begun), "is_last_batch": False}
-            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = progress
+        ahead = self.validation is Validation.AHEAD
+        uncounted = (ahead and not trainer.validating) + (self.validation is not Validation.NOT_DUE or not self.ended)
+        set_logged_steps(checkpoint, trainer.global_step - uncounted)
+        if ahead:
+            set_validation_begun(checkpoint)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         score = trainer.callback_metrics.get(MONITOR)
         if trainer.state.fn != "fit" or trainer.sanity_checking or score is None:
             return
-        self.unvalidated = False
-        if math.isfinite(score):  # else it is not best, whatever it is compared with
+        self._pass_validation()
+        if math.isfinite(score):  # comparisons with NaN would rank it best
             self.scores[trainer.global_step] = float(score)
         if trainer.global_step in self._best() and not trainer.should_stop:  # else it is saved at the end
             self._save(trainer)
@@ -129,10 +156,14 @@ class Checkpointing(Checkpoint):
         self._save(trainer)
         self._settle(trainer, wait=True)
         self.lost = trainer.strategy.broadcast(self.lost)  # so that all devices end alike
-        self.signals.close()  # what follows can be left out, and so ends at once
+        self.signals.close()  # what follows may be skipped, so a signal ends it at once
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.signals.close()
+
+    def _pass_validation(self) -> None:
+        if self.validation is Validation.AHEAD:
+            self.validation = Validation.BEHIND
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step
@@ -146,21 +177,20 @@ class Checkpointing(Checkpoint):
         self._settle(trainer)
 
     def _settle(self, trainer: Trainer, wait: bool = False, tidy: bool = False) -> None:
-        """Where a checkpoint is written (or to `tidy`): points at it, and removes what is no longer kept."""
-        sharded = trainer.strategy if isinstance(trainer.strategy, FSDP2Strategy) else None
-        if wait and sharded is not None:  # all devices, whatever each of them knows to be written
-            sharded.wait()
+        """Once a checkpoint is written (or to `tidy`), points at it and removes those no longer kept."""
+        saves = _saves(trainer)
+        if wait:  # on all devices, whatever each of them knows to be written
+            saves.wait()
         if self.pending is None and tidy and trainer.is_global_zero and self.folder.saved():
             self._keep()
-        if self.pending is None or (sharded is not None and sharded.saving):
+        if self.pending is None or saves.saving:
             return
         path, self.pending = self.pending, None
         if not trainer.is_global_zero:
             return
-        failed = sharded.problem if sharded is not None else cast(AnyForm, trainer.strategy.checkpoint_io).failed
-        if failed or not path.exists():
+        if saves.problem or not path.exists():
             remove(path.with_name(path.name + PART))
-            self.lost = f"the checkpoint {path} could not be written ({failed})"
+            self.lost = f"the checkpoint {path} could not be written ({saves.problem})"
             rank_zero_warn(f"{self.lost}" + ("" if self.ended else ": the run continues, and tries again later"))
             return
         self.lost = None
@@ -177,36 +207,40 @@ class Checkpointing(Checkpoint):
             rank_zero_warn(f"{self.folder.checkpoints} could not be tidied ({error}): older checkpoints stay")
 
     def _point(self, prune: bool) -> None:
-        there = self.folder.saved()  # by step, whole ones
-        best = [step for step in self._best() if step in there]
-        kept = {*sorted(there)[-self.run.keep_last :], *best}
-        point_link(self.folder.last, there[max(there)])
+        saved = self.folder.saved()
+        best = [step for step in self._best() if step in saved]
+        kept = {*sorted(saved)[-self.run.keep_last :], *best}
+        point_link(self.folder.last, saved[max(saved)])
         if best:
-            point_link(self.folder.best, there[best[0]])
-        for step in there.keys() - kept if prune else ():
-            remove(there[step])
+            point_link(self.folder.best, saved[best[0]])
+        for step in saved.keys() - kept if prune else ():
+            remove(saved[step])
 
-    def _stop(self, trainer: Trainer, told: set[str]) -> None:
+    def _stop(self, trainer: Trainer, stops: set[str]) -> None:
+        """Raises Stopped, once the step is saved, or UserError where it could not be."""
         self._settle(trainer, wait=True)
-        by = signal.SIGUSR1 if "requeue" in told else cast(AUNetModule, trainer.lightning_module).votes.by
-        job = os.environ.get("SLURM_JOB_ID")
-        if by == signal.SIGUSR1 and job and trainer.is_global_zero:
-            array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-            job = f"{array}_{task}" if array and task else job
-            if not re.fullmatch(r"[0-9_]+", job):
-                rank_zero_warn(f"SLURM_JOB_ID is {job!r}, not a number: the job is not put back into the queue")
-            else:
-                done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-                rank_zero_info(f"scontrol requeue {job}: {done.stderr.strip() or 'done'}")
+        by = signal.SIGUSR1 if "requeue" in stops else cast(AUNetModule, trainer.lightning_module).votes.by
+        if by == signal.SIGUSR1 and trainer.is_global_zero:
+            _requeue()
         if self.lost is not None:
             raise UserError(f"stopped by {by.name}, and {self.lost}")
         raise Stopped(by, trainer.global_step, agreed=True)
 
 
-def _validation_is_due(trainer: Trainer) -> bool:
-    """Whether a validation follows this step by its number, and not because the run stops."""
-    loop: Any = trainer.fit_loop
-    stops, trainer.should_stop = trainer.should_stop, False
-    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-    trainer.should_stop = stops
-    return bool(due)
+def _saves(trainer: Trainer) -> Saves:
+    """Returns the trainer's part that writes checkpoints: the strategy, or else its plugin."""
+    return trainer.strategy if isinstance(trainer.strategy, Saves) else cast(Saves, trainer.strategy.checkpoint_io)
+
+
+def _requeue() -> None:
+    """Puts the SLURM job of this process, if it has one, back into the queue."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else job
+    if not re.fullmatch(r"[0-9_]+", job):
+        rank_zero_warn(f"SLURM_JOB_ID is {job!r}, not a number: the job is not requeued")
+        return
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    rank_zero_info(f"scontrol requeue {job}: {done.stderr.strip() or 'done'}")

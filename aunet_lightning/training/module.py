@@ -15,15 +15,18 @@ from torch import Tensor
 from aunet_lightning.checkpoints.contents import Contents
 from aunet_lightning.checkpoints.optimizer_state import by_name, parameter_names
 from aunet_lightning.costs import Cost
-from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
+from aunet_lightning.effects import Effect, effects
+from aunet_lightning.lightning_private import device_mesh, has_trainer
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
+from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.tracking.names import metric_name
+from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
@@ -34,6 +37,7 @@ from aunet_lightning.vocabulary import IGNORE, VOCABULARY
 from splitters.registry import Spec
 
 
+@effects(compile=Effect.ORDER)
 class AUNetModule(LightningModule):
     """Trains an AUNet on batches of ByteDataModule.
 
@@ -86,16 +90,23 @@ class AUNetModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
-        cast(Any, self.trainer).datamodule.keeps_whole = self.config.document_masking
+        data_of(self.trainer).keeps_whole = self.config.document_masking
+
+    @property
+    def reader(self) -> Reader:
+        """How text is read: the data module's reader, or without one that of the module's splitters."""
+        data = getattr(self.trainer, "datamodule", None) if has_trainer(self) else None
+        return data.reader if isinstance(data, ByteDataModule) else ByteReader(self.splitters)
 
     def configure_model(self) -> None:
         """Builds the network, once."""
         if "net" in self._modules:
             return
-        devices = self._device_mesh["data_parallel"] if self._device_mesh is not None else None
-        precision = str(self.trainer.precision) if self._trainer is not None else "32-true"
+        mesh = device_mesh(self)
+        devices = mesh["data_parallel"] if mesh is not None else None
+        precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
-        self.net = build(self.config, self.splitters, seed, self.parallel, devices, precision, self.compile_net)
+        self.net = build(self.config, self.reader.stack, seed, self.parallel, devices, precision, self.compile_net)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
@@ -183,7 +194,7 @@ class AUNetModule(LightningModule):
 
     def _reseed(self, batch_index: int) -> None:
         """What is drawn in a batch is a function of the seed, of where training stands and of the device."""
-        data = cast(Any, self.trainer).datamodule
+        data = data_of(self.trainer)
         at = f"{getattr(data, 'seed', 0)}/{self.trainer.current_epoch}/{batch_index}/{self.trainer.global_rank}"
         torch.manual_seed(seed_of(at))
 
@@ -238,7 +249,7 @@ class AUNetModule(LightningModule):
             return
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         limit = self.optimizer_config.max_skipped
-        corpus: Corpus = cast(Any, self.trainer).datamodule.corpora["train"]
+        corpus = data_of(self.trainer).corpora["train"]
         problem = not_finite(self.step, self.global_step, norm, corpus)
         optimizer.zero_grad()
         if self.skipped_in_a_row <= limit:
@@ -286,18 +297,18 @@ class AUNetModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the contents that the weights mean nothing without."""
-        data = cast(Any, self.trainer).datamodule
+        data = data_of(self.trainer)
         checkpoint |= Contents(
             net=self.config,
-            splitters=data.rules,
-            fingerprint=data.stack.fingerprint(),
-            tokenizer=data.tokenizer.fields if data.tokenizer is not None else None,
+            splitters=self.reader.rules,
+            fingerprint=self.reader.stack.fingerprint(),
+            tokenizer=self.reader.tokenizer.fields if self.reader.tokenizer is not None else None,
             documents=data.digests,
             packing=data.packing,
             spent=asdict(self.spent),
             skipped=self.skipped,
         ).as_dict()
-        if self._device_mesh is None:  # that strategy has names by itself
+        if device_mesh(self) is None:  # that strategy has names by itself
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
             checkpoint["optimizer_states"] = [
                 by_name(state, parameter_names(self.net, optimizer))
@@ -306,7 +317,7 @@ class AUNetModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over a checkpoint's counts. Raises UserError where it does not fit."""
-        if self._device_mesh is None:  # else it is checked before weights are loaded
+        if device_mesh(self) is None:  # else it is checked before weights are loaded
             self.check_checkpoint(checkpoint)
         contents = Contents.from_dict(checkpoint)
         self.spent, self.skipped = Spent(**contents.spent), contents.skipped
@@ -314,11 +325,11 @@ class AUNetModule(LightningModule):
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raises UserError where a checkpoint does not fit: another network, other boundaries or vocabulary."""
-        contents, data = Contents.from_dict(checkpoint), cast(Any, self.trainer).datamodule
+        contents, data = Contents.from_dict(checkpoint), data_of(self.trainer)
         contents.check_network(self.config)
         if self.trainer.state.fn == "fit":
             self.check_continued(contents, data)
-        if warning := contents.check_reader(data.rules, data.stack, data.tokenizer):
+        if warning := contents.check_reader(self.reader):
             rank_zero_warn(warning)
 
     def check_continued(self, contents: Contents, data: ByteDataModule) -> None:
@@ -329,7 +340,7 @@ class AUNetModule(LightningModule):
 
     def total_steps(self, step: int = 0) -> float:
         """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
-        steps = steps_of(self.trainer, cast(Any, self.trainer).datamodule)
+        steps = steps_of(self.trainer, data_of(self.trainer))
         progress = self.budget.progress(self.spent)
         if progress is not None:
             return min(step / progress if progress > 0 else math.inf, steps)
@@ -338,7 +349,7 @@ class AUNetModule(LightningModule):
         return steps
 
     def _start(self, part: str) -> None:
-        languages = cast(Any, self.trainer).datamodule.language_names(part)
+        languages = data_of(self.trainer).language_names(part)
         self.metrics[part] = BitsPerByte(languages).to(self.device)
         self.units[part] = UnitMetric(self.config.depth, languages, self.config.max_offset).to(self.device)
 

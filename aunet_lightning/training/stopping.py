@@ -1,4 +1,4 @@
-"""How a run ends when it is told to: by Ctrl-C, SIGTERM or SIGUSR1."""
+"""Stopping a run by Ctrl-C, SIGTERM or SIGUSR1."""
 
 import os
 import signal
@@ -9,15 +9,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
+from aunet_lightning.training.access import loggers_of
 from aunet_lightning.training.steps import Votes
 
 VOTES = {signal.SIGINT: "stop", signal.SIGTERM: "stop", signal.SIGUSR1: "requeue"}
 
 
 class Stopped(BaseException):
-    """A run that was told to stop. `step`: after which it is saved, as all its devices `agreed`; None: it was not
-    training."""
+    """A run stopped by a signal. step: the step after which it is saved, on which all devices `agreed`; None: it was
+    not training."""
 
     def __init__(self, by: int, step: int | None = None, agreed: bool = False) -> None:
         name = signal.Signals(by).name
@@ -29,19 +29,19 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Lets a signal end what runs in it by raising Stopped."""
+    """Makes a signal raise Stopped inside the context."""
     with handled(_raise):
         yield
 
 
 def _raise(number: int, frame: Any) -> None:
-    signal.signal(number, signal.SIG_IGN)  # what is being ended is not ended twice
+    signal.signal(number, signal.SIG_IGN)  # a second signal does not interrupt the ending
     raise Stopped(number)
 
 
 @contextmanager
 def handled(handler: Any) -> Iterator[None]:
-    """Lets `handler` have the signals, as far as this thread may say so, and gives them back."""
+    """Gives the signals to `handler` inside the context, if this is the main thread."""
     usual = {}
     if threading.current_thread() is threading.main_thread():
         usual = {number: signal.signal(number, handler) for number in VOTES}
@@ -53,7 +53,7 @@ def handled(handler: Any) -> Iterator[None]:
 
 
 def voting(votes: Votes) -> Any:
-    """Returns a handler that asks for the end of the step and a save; a second Ctrl-C does not wait for it."""
+    """Returns a handler that requests a save and a stop after the step; a second Ctrl-C stops at once."""
 
     def ask(number: int, frame: Any) -> None:
         vote = VOTES[signal.Signals(number)]
@@ -68,10 +68,9 @@ def voting(votes: Votes) -> Any:
 
 
 class EndsAsStopped(Callback):
-    """Lets MLflow show a run that was told to stop as killed, and not as failed."""
+    """Sets the MLflow status of a run stopped by a signal to killed rather than failed."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Stopped):
-            for logger in trainer.loggers:
-                if isinstance(logger, MLflowRunLogger):
-                    logger.ends_as = "KILLED"
+            for logger in loggers_of(trainer):
+                logger.ends_as = "KILLED"

@@ -1,0 +1,172 @@
+"""The report of a run: its costs at the start, BPB by language with baselines, boundaries and samples at the end."""
+
+import json
+from dataclasses import dataclass, field
+from typing import cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.effects import Effect, effects
+from aunet_lightning.generation import check_sampling, generate
+from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.reader.model_units import ModelUnits
+from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
+from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
+from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
+from aunet_lightning.terminal import printable
+from aunet_lightning.training.access import data_of, log_text, say
+from aunet_lightning.training.expectation import Expected, expect
+from aunet_lightning.training.module import AUNetModule
+
+NGRAM_BYTES = 50_000_000  # n-gram baselines take too long on more training text
+
+
+@effects(Effect.NONE)
+@dataclass
+class ReportConfig:
+    """The report at the end of a run."""
+
+    ngrams: list[int] = field(default_factory=list)
+    """orders of byte n-gram models, trained on the same text, as baselines in the table"""
+    pictures_every: int = 200
+    """steps between pictures of learned boundaries on a fixed text per script, kept as artifacts; 0: none"""
+    sample_prompts: list[str] = field(default_factory=list)
+    """prompts that the model continues; an empty one lets it begin"""
+    sample_bytes: int = 160
+    """bytes of each continuation"""
+    sample_temperature: float = 0.8
+    """0 takes the most likely byte each time"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
+        check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")
+
+
+class RunReport(Callback):
+    """The table of BPB by language after each validation (printed at the end), boundaries and samples."""
+
+    def __init__(self, config: ReportConfig) -> None:
+        self.config = config
+        self.expected: Expected | None = None  # computed before, or when training begins
+        self._baselines: dict[str, dict[str, dict[str, float]]] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = data_of(trainer)
+        module = cast(AUNetModule, pl_module)
+        counts = [(name, sum(p.numel() for p in part.parameters())) for name, part in module.net.named_children()]
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+        say(f"{sum(count for _, count in counts):,} parameters: {parts}")
+        self._show_cost(trainer, module, data)
+        if not module.net.predictors:
+            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.reader})
+            log_text(trainer, page, "boundaries.html")
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
+
+    def _show_cost(self, trainer: Trainer, module: AUNetModule, data: ByteDataModule) -> None:
+        """Prints and logs the cost of a byte of text, with the units of the training text."""
+        row, held, problem = self.expected or expect(module, data, trainer)
+        parts = module.cost.parts(row.positions)
+        per_byte = sum(parts.values()) / row.text_bytes
+        shown = ", ".join(f"{name} {flops / sum(parts.values()):.0%}" for name, flops in parts.items())
+        units = ", ".join(f"{rate:.2f}" for rate in row.bytes_per_unit)
+        expected = " (learned splitters: their target rate)" if module.net.predictors else ""
+        say(
+            f"{per_byte:,.0f} training FLOPs per byte of text: {shown}",
+            *([f"bytes per unit, by stage: {units}{expected}"] if units else []),
+        )
+        measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
+        if held is None:
+            say(f"training memory per device: unknown ({problem})")
+        else:
+            say(
+                f"training memory per device: {held.total / 1e6:,.0f} MB (parameters {held.parameters / 1e6:,.0f}, "
+                f"optimizer {held.optimizer / 1e6:,.0f}, activations {held.activations / 1e6:,.0f})"
+            )
+            measured |= {f"cost/{name}_bytes": getattr(held, name) for name in ("optimizer", "activations", "total")}
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(measured, step=0)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(AUNetModule, pl_module)
+        if trainer.sanity_checking or "val" not in module.metrics:
+            return
+        if trainer.state.fn == "fit":
+            table = self._table(trainer, module, "val")
+            log_text(trainer, table.as_markdown(), "val_bpb.md")
+            log_text(trainer, table.as_csv(), "val_bpb.csv")
+        else:
+            self._show(trainer, module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, cast(AUNetModule, pl_module), "test")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(AUNetModule, pl_module)
+        if "val" in module.metrics:
+            self._show(trainer, module, "val")
+        module.eval()
+        self._show_boundaries(trainer, module)
+        if self.config.sample_prompts:
+            self._show_samples(trainer, module)
+        module.train()
+
+    def _show_boundaries(self, trainer: Trainer, module: AUNetModule) -> None:
+        data = data_of(trainer)
+        stack = ModelUnits(module.net, data.reader) if module.net.predictors else data.reader
+        texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
+        lines = [f"{script:<11} {as_line(text, stack)}" for script, text in texts]
+        shown = [{"text": text.decode(), "levels": stack.levels(text).tolist()} for _, text in texts]
+        log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
+        say("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
+
+    def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:
+        data = data_of(trainer)
+        prompts = [prompt.encode() for prompt in self.config.sample_prompts]
+        generated = generate(
+            module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature,
+        )  # fmt: skip
+        samples = [printable(text.decode("utf-8", "replace")) for text in generated]
+        say("\nSamples", *(f"» {sample}" for sample in samples))
+        log_text(trainer, "\n\n".join(samples), "samples.txt")
+
+    def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
+        metric = module.metrics[part]
+        values = metric.compute()
+        languages = {row_of(language): bpb for language, bpb in metric.by_language(values).items()}
+        model = {TOTAL: float(values[0])} | languages
+        return BpbTable({"AU-Net": model} | self._ngrams(data_of(trainer), part))
+
+    def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
+        if part not in self._baselines:
+            orders = self.config.ngrams
+            n_bytes = (
+                int(data.corpora["train"].lengths[data.documents["train"]].sum()) if "train" in data.corpora else 0
+            )
+            if orders and not 0 < n_bytes <= NGRAM_BYTES:
+                say(
+                    f"n-gram baselines left out: they are for 1 to {NGRAM_BYTES:,} bytes of training text, "
+                    f"not {n_bytes:,}"
+                )
+                orders = []
+            train, held_out = (data.texts("train"), data.texts(part)) if orders else ([], [])
+            self._baselines[part] = {f"{order}-gram": bpb_by_language(order, train, held_out) for order in orders}
+        return self._baselines[part]
+
+    def _show(self, trainer: Trainer, module: AUNetModule, part: str) -> None:
+        table = self._table(trainer, module, part)
+        kind = "held-out" if part == "val" else "test"
+        steps = trainer.global_step or module.steps_trained
+        say(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
+        units = module.units[part].compute()
+        say(
+            "",
+            *(
+                f"bytes per unit {stage}: {measured['bytes_per_unit']:.2f}"
+                for stage, measured in units.items()
+                if "_" not in stage
+            ),
+        )
+        log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
+        log_text(trainer, table.as_csv(), f"{part}_bpb.csv")

@@ -1,0 +1,33 @@
+"""A run begun at commit ba12ae9 (tests/kept_run) continues under the same command with the same numbers."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from aunet_lightning.cli.main import main
+from tests.conftest import ROOT
+
+KEPT = ROOT / "tests" / "kept_run"
+NAME = "utf8_character-3stages-4-8-4-seed5-714eb8"  # as ba12ae9 named it where run.folder is null
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["run.folder", "runs/EXPERIMENT/NAME-DIGEST"])
+def test_a_run_of_an_earlier_version_continues(named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    folder = tmp_path / ("kept_run" if named else f"runs/kept/{NAME}")
+    shutil.copytree(KEPT, folder, symlinks=True)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["run"]["folder"] = "kept_run" if named else None
+    (tmp_path / "command.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "-c", "command.yaml"]) == 0
+    assert [path.name for path in folder.parent.iterdir() if (path / "config.yaml").exists()] == [folder.name]
+    begun = len((KEPT / "metrics.jsonl").read_text().splitlines())
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[begun:]]
+    for expected in map(json.loads, (KEPT / "expected.jsonl").read_text().splitlines()):
+        found = [point["metrics"] for point in logged if point["step"] == expected["step"]]
+        assert any(expected["metrics"].items() <= point.items() for point in found), expected["step"]
