@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aunet_lightning.reader.levels import Levels
 from aunet_lightning.reader.model_units import ModelUnits
-from aunet_lightning.reports.pictures import Levels, as_html, one_per_script
+from aunet_lightning.reports.pictures import as_html, one_per_script
 from aunet_lightning.training.access import data_of, log_text, loggers_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import DEFAULT, Stack
