@@ -1,10 +1,10 @@
-"""Learned splitters beside `fixed` at equal training FLOPs, and beside rules: the tables in RESULTS.md.
+"""Compares learned splitters with `fixed` at equal training FLOPs, and with rules: the tables in RESULTS.md.
 
     python benchmarks/learned_splitters.py --corpora ../shared/corpora/bench --out /tmp/learned
 
-Every cell is an `aunet fit` of experiments/learned/bench.yaml; a cell that is there is not run again. Work per step
-is counted without padding: that of bytes, and that of each unit. `fixed` gets as many
-steps as spend what the router's run of the same rate, language and seed has spent.
+Every cell is an `aunet fit` of experiments/learned/bench.yaml; finished cells are not run again. Work per step is
+counted without padding, per byte and per unit. `fixed` gets as many steps as the FLOPs of the router's run of the same
+rate, language and seed buy.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ROW, ROWS = 512, 8
 
 
 class Cell(NamedTuple):
-    """One run. `options` go to `aunet fit`; `like` is the router's cell whose FLOPs are to be spent."""
+    """One run. `options` go to `aunet fit`; `like` is the router's cell whose FLOPs it spends."""
 
     name: str
     language: str
@@ -45,7 +45,7 @@ class Cell(NamedTuple):
 
 
 def cells() -> list[Cell]:
-    """All cells, a router before the `fixed` that is held against it."""
+    """Returns all cells, a router before the `fixed` that is compared with it."""
     found = []
     for seed, rate, language in itertools.product(SEEDS, RATES, LANGUAGES):
         if seed == 1 or rate == 6:

@@ -1,4 +1,4 @@
-"""The smoothing of units' vectors: the associative scan beside a loop over units, forward and backward, in one run.
+"""Times the smoothing of unit vectors: the associative scan against a loop over units, forward and backward.
 
 python benchmarks/smoothing.py [--device cuda]
 """

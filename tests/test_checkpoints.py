@@ -15,12 +15,13 @@ import yaml
 
 from aunet_lightning.checkpoints.contents import EXPORTED, IN_OPTIMIZER_STATE, Contents, missing_keys
 from aunet_lightning.checkpoints.forms import export, read, read_metadata
-from aunet_lightning.checkpoints.load import load_generator
+from aunet_lightning.checkpoints.load import load
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.reader.bpe import train_bpe
+from aunet_lightning.reader.reader import ByteReader, TokenReader
 from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
@@ -145,20 +146,20 @@ def test_a_checkpoint_from_after_the_end_is_refused():
 
 
 def test_another_way_of_reading_is_refused_or_told():
-    tokenizer = Tokenizer(CONTENTS.tokenizer)
-    assert CONTENTS.check_reader(RULES, Stack(RULES), tokenizer) is None
-    assert CONTENTS.check_reader(RULES, Stack(RULES), None) is None
-    warning = CONTENTS.check_reader(["whitespace"], Stack(["whitespace"]), None)
+    tokens, reader = TokenReader(Tokenizer(CONTENTS.tokenizer)), ByteReader(RULES)
+    assert replace(CONTENTS, splitters=[], fingerprint=None).check_reader(tokens) is None
+    assert CONTENTS.check_reader(reader) is None
+    warning = CONTENTS.check_reader(ByteReader(["whitespace"]))
     assert warning.endswith(f"with splitters {RULES}, and is used with ['whitespace']")
     with pytest.raises(UserError, match=r"splitters .*router.* learned splitter is part of the network"):
-        CONTENTS.check_reader(["router"], Stack(["router"]), None)
+        CONTENTS.check_reader(ByteReader(["router"]))
     with pytest.raises(UserError, match=r"learned splitter is part of the network"):
-        replace(CONTENTS, splitters=["router"]).check_reader(RULES, Stack(RULES), None)
+        replace(CONTENTS, splitters=["router"]).check_reader(reader)
     with pytest.raises(UserError, match=r"splitter: .* no longer places the boundaries"):
-        replace(CONTENTS, fingerprint="other").check_reader(RULES, Stack(RULES), None)
+        replace(CONTENTS, fingerprint="other").check_reader(reader)
     for other in (train_bpe([b"three four three four"], 260), None):
         with pytest.raises(UserError, match=r"tokenizer: .* another vocabulary"):
-            replace(CONTENTS, tokenizer=other).check_reader(RULES, Stack(RULES), tokenizer)
+            replace(CONTENTS, tokenizer=other, splitters=[], fingerprint=None).check_reader(tokens)
 
 
 @pytest.mark.slow
@@ -188,9 +189,9 @@ def test_an_older_checkpoint_loads(old):
     contents = Contents.from_dict(read_metadata(old))
     assert (contents.global_step, contents.continues, contents.splitters) == (6, True, ["whitespace"])
     assert (contents.documents, contents.packing, contents.spent["bytes"]) == ({}, {}, 748)
-    net, stack, tokenizer = load_generator(old)
+    net, reader = load(old)
     assert isinstance(net, AUNet)
-    assert (stack.fingerprint(), tokenizer) == (contents.fingerprint, None)
+    assert (reader.stack.fingerprint(), reader.tokenizer) == (contents.fingerprint, None)
 
 
 @pytest.mark.slow

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
-from splitters import Stack
 from tests.conftest import ROOT, UDHR
 
 UPPER = [{"name": "every", "n": 2}]
@@ -116,7 +115,7 @@ def test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document(tmp_path):
         stream += row["ids"].tolist()
         levels += row["levels"].tolist()
     expected_ids, expected_levels = [], []
-    stack = Stack(data.rules)
+    stack = data.reader.stack
     for _, text in data.texts("train"):
         expected_ids += [BOS, *text, EOS]
         expected_levels += [2, *stack.levels(text).tolist(), 0]

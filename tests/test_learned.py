@@ -16,7 +16,8 @@ from aunet_lightning import AUNet, StageConfig
 from aunet_lightning.model.deciders import select_in_rows, select_in_stream
 from aunet_lightning.model.scan import smooth
 from aunet_lightning.model.units import deferred
-from aunet_lightning.reader.model_units import ModelStack
+from aunet_lightning.reader.model_units import ModelUnits
+from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.training.calibration import Taught, calibrate
 from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
@@ -196,7 +197,7 @@ def test_laws_on_unseen_weights_and_text(rules, seed, text, cut):
     assume(not near_a_tie(full))
     cut = min(cut, row.shape[1])
     assert torch.equal(model(row[:, :cut], levels[:, :cut]).levels, full.levels[:, :cut])
-    assert torch.equal(torch.from_numpy(ModelStack(model, stack).levels(text)), full.levels[0, 1:])
+    assert torch.equal(torch.from_numpy(ModelUnits(model, ByteReader(stack.rules)).levels(text)), full.levels[0, 1:])
 
 
 @pytest.mark.parametrize("upsampling", ["multi_linear", "repeat", "copy", "insert"])

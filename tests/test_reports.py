@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from aunet_lightning.generation import generate
+from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.reports.ngram import ByteNGram, bpb_by_language
 from aunet_lightning.reports.pictures import (
     as_colours,
@@ -163,26 +164,26 @@ def test_one_line_per_script_of_the_shipped_text():
 def test_a_sample_continues_prompts_of_any_length():
     model, stack = tiny_model(tiny(3)), stack_of("cjk_character", 3)
     prompts = [b"", "人人生而".encode(), b"a much longer prompt than the others"]
-    texts = generate(model, stack, prompts, 20, seed=3)
+    texts = generate(model, ByteReader(stack.rules), prompts, 20, seed=3)
     assert all(
         text.startswith(prompt) and len(text) <= len(prompt) + 20 for text, prompt in zip(texts, prompts, strict=True)
     )
-    assert texts == generate(model, stack, prompts, 20, seed=3)
-    assert texts != generate(model, stack, prompts, 20, seed=4)
+    assert texts == generate(model, ByteReader(stack.rules), prompts, 20, seed=3)
+    assert texts != generate(model, ByteReader(stack.rules), prompts, 20, seed=4)
 
 
 def test_a_compiled_network_is_not_compiled_for_each_step_of_a_stream():
     stack, model = stack_of("whitespace", 2), tiny_model(tiny(2))
-    expected = generate(model, stack, [b"some text. "], 9, temperature=0)
+    expected = generate(model, ByteReader(stack.rules), [b"some text. "], 9, temperature=0)
     compiled = CompileCounter()
     model.compile(backend=compiled)
-    assert generate(model, stack, [b"some text. "], 9, temperature=0) == expected
+    assert generate(model, ByteReader(stack.rules), [b"some text. "], 9, temperature=0) == expected
     assert compiled.frame_count == 0
 
 
 def test_the_most_likely_byte_is_that_of_the_full_forward():
     model, stack = tiny_model(tiny(3)), stack_of("whitespace", 3)
-    (text,) = generate(model, stack, [b"some text. "], 15, temperature=0)
+    (text,) = generate(model, ByteReader(stack.rules), [b"some text. "], 15, temperature=0)
     ids = torch.tensor([[BOS, *text]])
     levels = torch.tensor([[2, *stack.levels(text)]])
     with torch.no_grad():

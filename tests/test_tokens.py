@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
 from aunet_lightning.cli.main import main
 from aunet_lightning.data.corpus import Corpus, expand, prepare
+from aunet_lightning.data.token_ids import TokenIds, prepare_tokens, trained
 from aunet_lightning.generation import generate
 from aunet_lightning.reader.bpe import train_bpe
-from aunet_lightning.reader.tokens import TokenCorpus, Tokenizer, prepare_tokens, trained, vocabulary_size
+from aunet_lightning.reader.reader import TokenReader, vocabulary_size
+from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.training.metrics import BitsPerByte
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
 from splitters import Stack
@@ -49,7 +51,7 @@ def test_tokens_spell_out_any_text(tokenizer, text):
     ids = tokenizer.encode([text.encode()])[0]
     assert tokenizer.decode(ids) == text.encode()
     assert int(tokenizer.sizes[ids].sum()) == len(text.encode())
-    assert int(tokenizer.levels(text.encode()).sum()) == len(ids)
+    assert int(TokenReader(tokenizer).levels(text.encode()).sum()) == len(ids)
 
 
 def test_ids_are_bytes_bos_and_eos_first(tokenizer):
@@ -73,7 +75,7 @@ def test_every_byte_of_text_is_predicted_once(tmp_path):
         for row in (batches.row(0, r) for r in range(batches.n_rows)):
             for document, target, size in zip(row["documents"], row["targets"], row["sizes"], strict=True):
                 if size:
-                    read[document] = read.get(document, b"") + by_tokens.tokenizer.bytes[target]
+                    read[document] = read.get(document, b"") + by_tokens.reader.bytes_of[target]
         if part == "val":  # whose documents are in order, so that rows join up
             assert read == {d: by_bytes.corpora[part].text(d).tobytes() for d in by_bytes.documents[part]}
 
@@ -105,24 +107,24 @@ def test_bpb_is_all_bits_of_the_text_over_its_bytes(tmp_path, tokenizer):
 
 
 def test_the_same_text_trains_the_same_vocabulary_once(tmp_path):
-    one = data_of(tmp_path, tokenizer={"vocab_size": 500}).tokenizer
+    one = data_of(tmp_path, tokenizer={"vocab_size": 500}).reader.tokenizer
     kept = list(tmp_path.glob("bpe-500-*.json"))
     assert len(kept) == 1
     before = kept[0].stat().st_mtime_ns
-    assert data_of(tmp_path, tokenizer={"vocab_size": 500}).tokenizer.digest == one.digest
+    assert data_of(tmp_path, tokenizer={"vocab_size": 500}).reader.tokenizer.digest == one.digest
     assert kept[0].stat().st_mtime_ns == before
-    assert data_of(tmp_path, tokenizer=str(kept[0])).tokenizer.digest == one.digest
-    assert data_of(tmp_path, tokenizer={"vocab_size": 500}, languages=["th"]).tokenizer.digest != one.digest
+    assert data_of(tmp_path, tokenizer=str(kept[0])).reader.tokenizer.digest == one.digest
+    assert data_of(tmp_path, tokenizer={"vocab_size": 500}, languages=["th"]).reader.tokenizer.digest != one.digest
 
 
 def test_it_goes_on_with_a_text(tokenizer):
     torch.manual_seed(0)
     net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}], vocabulary=tokenizer.size + 7)).eval()
     prompts = [b"", "人人生而".encode(), b"All human beings are born"]
-    first = generate(net, Stack([]), prompts, 30, 1.0, 3, tokenizer)
+    first = generate(net, TokenReader(tokenizer), prompts, 30, 1.0, 3)
     assert all(text.startswith(prompt) for text, prompt in zip(first, prompts, strict=True))
     assert all(len(text) <= len(prompt) + 30 for text, prompt in zip(first, prompts, strict=True))
-    assert first == generate(net, Stack([]), prompts, 30, 1.0, 3, tokenizer)
+    assert first == generate(net, TokenReader(tokenizer), prompts, 30, 1.0, 3)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_damaged_tokens_are_made_again_with_a_word(tmp_path, tokenizer, how, kin
     assert path.read_bytes() == whole
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        corpus = TokenCorpus(Corpus([folder]), tokenizer)
+        corpus = TokenIds(Corpus([folder]), tokenizer)
     assert [tokenizer.decode(corpus.text(d)).decode() for d in range(len(corpus))] == texts
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.reader.reader import ByteReader, Reader, TokenReader
 from aunet_lightning.reader.tokens import Tokenizer
 from splitters import Stack
 from splitters.registry import Spec
@@ -23,7 +24,7 @@ class Contents:
     """What a checkpoint records about its run: the network, how it reads text, and how far training has come."""
 
     net: AUNetConfig
-    splitters: list[Spec]
+    splitters: Sequence[Spec]
     """one per stage transition, as the settings name them"""
     fingerprint: str | None = None
     """of the boundaries that the splitters place (`Stack.fingerprint`); None in the oldest checkpoints"""
@@ -68,7 +69,7 @@ class Contents:
         """Returns what a checkpoint needs beside Lightning's own keys (which hold the network, the optimizer's
         settings, the step and the loops), as plain data, so that it loads with weights_only."""
         return {
-            "splitters": self.splitters,
+            "splitters": list(self.splitters),
             "boundaries": self.fingerprint,
             "tokenizer": self.tokenizer,
             "data": dict(self.documents),
@@ -93,16 +94,20 @@ class Contents:
                 f"ckpt_path: the checkpoint's network differs in {different}. Use the config.yaml of its run folder"
             )
 
-    def check_reader(self, rules: Sequence[Spec], stack: Stack, tokenizer: Tokenizer | None) -> str | None:
+    def reader(self, name: str) -> Reader:
+        """Returns the reader of the training; `name` is what errors call the checkpoint."""
+        return TokenReader(Tokenizer(self.tokenizer, name)) if self.tokenizer else ByteReader(self.splitters)
+
+    def check_reader(self, reader: Reader) -> str | None:
         """Returns a warning where text is split otherwise than in training, or None.
 
-        rules: the settings that `stack` was built from. Raises UserError where the network cannot read such text:
-        other learned splitters, the same rules with other boundaries, or another vocabulary.
+        Raises UserError where the network cannot read such text: other learned splitters, the same rules with other
+        boundaries, or another vocabulary.
         """
-        warning = None
+        warning, rules, tokenizer = None, reader.rules, reader.tokenizer
         if self.splitters == rules:
-            self.check_boundaries(stack)
-        elif stack.learned or Stack(self.splitters).learned:
+            self.check_boundaries(reader.stack)
+        elif reader.stack.learned or Stack(self.splitters).learned:
             raise UserError(
                 f"ckpt_path: the checkpoint was trained with splitters {self.splitters}, not {rules}, and a learned "
                 "splitter is part of the network. Use the config.yaml of its run folder"

@@ -151,15 +151,15 @@ def _generate(arguments: list[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
     options = parser.parse_args(arguments)
-    from aunet_lightning.checkpoints.load import load_generator
+    from aunet_lightning.checkpoints.load import load
     from aunet_lightning.generation import generate
     from aunet_lightning.numbers import Range, check
 
     check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
 
-    net, stack, tokenizer = load_generator(options.checkpoint)
+    net, reader = load(options.checkpoint)
     prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
-    for text in generate(net, stack, prompts, options.bytes, options.temperature, options.seed, tokenizer):
+    for text in generate(net, reader, prompts, options.bytes, options.temperature, options.seed):
         print(printable(text.decode("utf-8", "replace")))
     return 0
 

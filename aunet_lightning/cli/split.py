@@ -161,16 +161,16 @@ def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
 def _trained(checkpoints: list[str]) -> dict[str, Levels]:
     if not checkpoints:
         return {}
-    from aunet_lightning.checkpoints.load import load_generator
-    from aunet_lightning.reader.model_units import ModelStack
+    from aunet_lightning.checkpoints.load import load
+    from aunet_lightning.reader.model_units import units_of
 
     found: dict[str, Levels] = {}
     for path in checkpoints:
-        net, stack, tokenizer = load_generator(path)
-        if not stack.depth and tokenizer is None:
+        net, reader = load(path)
+        if not reader.depth:
             raise ValueError(f"{path} is a model of one stage, which has no units")
         name = Path(path).resolve().parent.parent.name
-        found[name if name and name not in found else path] = tokenizer or ModelStack(net, stack)
+        found[name if name and name not in found else path] = units_of(net, reader)
     return found
 
 

@@ -16,11 +16,12 @@ from aunet_lightning.checkpoints.forms import check_complete
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
-from aunet_lightning.data.datamodule import ByteDataModule, Rule
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.distributed import strategy  # noqa: F401 (registers fsdp2)
 from aunet_lightning.errors import UserError, sentence
 from aunet_lightning.paths import user_path
-from aunet_lightning.reader.tokens import TokenizerSpec, vocabulary_size
+from aunet_lightning.reader.reader import Rule, vocabulary_size
+from aunet_lightning.reader.tokens import TokenizerSpec
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.names import SEED
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder

@@ -237,6 +237,14 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def file_of(self, document: int) -> int:
+        """Returns the number of the file that a document is in."""
+        return int(self._files[document])
+
+    def ids(self, document: int) -> np.ndarray:
+        """Returns the bytes of a document, which are ids as they are (see `data.token_ids.Ids`)."""
+        return self.text(document)
+
     def text(self, document: int) -> np.ndarray:
         """Returns the bytes of a document, uint8."""
         file, start = int(self._files[document]), int(self._starts[document])

@@ -15,15 +15,16 @@ from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
 from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
-from aunet_lightning.reader.tokens import TokenCorpus, Tokenizer, TokenizerSpec, check_tokenizer, trained
-from splitters import DEFAULT, Splitter, Stack
+from aunet_lightning.reader.reader import Reader, Rule, reader_of
+from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
+from splitters import DEFAULT, Splitter
 from splitters.laws.check import check_foreign
 from splitters.learned.teachers import Teacher, check_form
 from splitters.registry import resolve
 
-Rule = str | dict[str, Any]
 LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
 
@@ -81,22 +82,16 @@ class ByteDataModule(LightningDataModule):
             raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
         if languages == []:
             raise ValueError("data.languages is empty: name at least one, or null for all")
-        if splitter is None and upper_splitters:
-            raise ValueError("upper_splitters needs a splitter below it: name one, or leave both out for one stage")
-        check_tokenizer(tokenizer)
-        if tokenizer is not None and splitter is not None:
-            raise ValueError(f"tokenizer: tokens are not pooled, so splitter must be null and not {splitter!r}")
-        self.rules = [] if splitter is None else [splitter, *(upper_splitters or [])]
-        self.stack = Stack(self.rules)
+        self.reader = reader_of(splitter, upper_splitters, tokenizer)
+        learned = self.reader.stack.learned.items()
         self.teachers: dict[int, Splitter | Teacher] = {
-            s: rule.teacher for s, rule in self.stack.learned.items() if rule.teacher is not None
+            s: rule.teacher for s, rule in learned if rule.teacher is not None
         }
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
-        self.tokenizer_spec, self.tokenizer = tokenizer, None if tokenizer is None else _from_file(tokenizer)
         self.keeps_whole = False  # whether rows of held-out text are packed so that no neighbour moves a document
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
@@ -107,13 +102,13 @@ class ByteDataModule(LightningDataModule):
         """Once per node: tries the laws on splitters that are not built in, and writes flat copies of new files."""
         if self.corpora:  # set up already, by the command line before the trainer
             return
-        check_foreign(self.stack)
+        check_foreign(self.reader.stack)
         for teacher in self.teachers.values():
             check_form(teacher)
         for part in self.files:
             for source in self._sources(part):
                 folder = prepare(source, self.cache)
-                all_ = (*self.stack.rules, *self.teachers.values())
+                all_ = (*self.reader.stack.rules, *self.teachers.values())
                 rules = [rule for rule in all_ if isinstance(rule, Splitter) and rule.needs_model()]
                 corpus = Corpus([folder] if rules else [])
                 for rule in rules:
@@ -142,10 +137,9 @@ class ByteDataModule(LightningDataModule):
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
         self._check_parts()
-        if self.tokenizer_spec is not None:
-            self.tokenizer = self.tokenizer or self._trained(self.tokenizer_spec)
-            for part in self.corpora:
-                self._read(part)  # text that tokens lose is told now
+        self.reader.fit(self._trained)
+        for corpus in self.corpora.values():
+            ids_of(corpus, self.reader)  # text that a vocabulary loses is reported now
 
     def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
         """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
@@ -213,28 +207,18 @@ class ByteDataModule(LightningDataModule):
             part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
         }
 
-    def _trained(self, spec: TokenizerSpec) -> Tokenizer:
-        if "train" not in self.corpora or not isinstance(spec, dict):
+    def _trained(self, vocab_size: int) -> Tokenizer:
+        if "train" not in self.corpora:
             raise ValueError("tokenizer: a vocabulary is trained on data.train_files: name them, or name a JSON")
-        return trained(self.corpora["train"], self.documents["train"], spec["vocab_size"], self.cache)
+        return trained(self.corpora["train"], self.documents["train"], vocab_size, self.cache)
 
     @property
-    def units(self) -> Stack | Tokenizer:
-        """What is known of the units of text from bytes alone: for pictures."""
-        return self.tokenizer or self.stack
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of training text ÷ its tokens; 1 where bytes are read."""
-        if self.tokenizer is None or "train" not in self.corpora:
+    def bytes_per_id(self) -> float:
+        """Bytes of training text ÷ its ids: 1 where bytes are read."""
+        if "train" not in self.corpora:
             return 1.0
-        documents = self.documents["train"]
-        return float(self.corpora["train"].lengths[documents].sum() / self._read("train").lengths[documents].sum())
-
-    def _read(self, part: str) -> Corpus:
-        """Returns the documents of a part as the model reads them."""
-        corpus = self.corpora[part]
-        return corpus if self.tokenizer is None else TokenCorpus(corpus, self.tokenizer)
+        corpus, documents = self.corpora["train"], self.documents["train"]
+        return float(corpus.lengths[documents].sum() / max(ids_of(corpus, self.reader).lengths[documents].sum(), 1))
 
     @cached_property
     def _reference(self) -> Splitter:
@@ -267,17 +251,17 @@ class ByteDataModule(LightningDataModule):
         first = [documents[languages == language][:each] for language in np.unique(languages)]
         return [(corpus.language(int(d)), corpus.text(int(d)).tobytes()) for d in np.concatenate(first)]
 
-    def batches(self, part: str) -> PackedBatches:
-        """Returns the part's batches for this rank; only training shuffles."""
+    def batches(self, part: str, reader: Reader | None = None) -> PackedBatches:
+        """Returns the part's batches for this rank, read by `reader` (None: the run's); only training shuffles."""
         if part not in self.corpora:
             remedy = "name data.val_files, or data.holdout_every" if part != "train" else "name data.train_files"
             raise ValueError(f"data: there are no {part} files: {remedy}")
-        compared = part != "train" and self.stack.depth > 0
+        compared = part != "train" and self.reader.stack.depth > 0
         marks = self.teachers | ({REFERENCE: self._reference} if compared else {})
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return PackedBatches(
-            self._read(part), self.documents[part], self.stack,
-            max(round(self.row_bytes / self.bytes_per_token), 1), self.batch_rows,
+            self.corpora[part], self.documents[part], reader or self.reader,
+            max(round(self.row_bytes / self.bytes_per_id), 1), self.batch_rows,
             self.seed if part == "train" else None, rank, world, marks, self.keeps_whole and part != "train",
         )  # fmt: skip
 
@@ -336,10 +320,6 @@ class ByteDataModule(LightningDataModule):
                 "data.val_files"
             )
         return self.corpora[part].report.warning() or "the files are empty"
-
-
-def _from_file(spec: TokenizerSpec) -> Tokenizer | None:
-    return Tokenizer.from_file(spec) if isinstance(spec, str) else None
 
 
 def _default_cache() -> Path:

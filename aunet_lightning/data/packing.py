@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
-from aunet_lightning.reader.tokens import TokenCorpus
-from aunet_lightning.vocabulary import BOS, EOS, IGNORE, SIZES
-from splitters import Splitter, Stack
+from aunet_lightning.data.token_ids import ids_of
+from aunet_lightning.reader.reader import Reader
+from aunet_lightning.vocabulary import BOS, EOS, IGNORE
+from splitters import Splitter
 from splitters.learned.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS
-BYTE_SIZES = np.array(SIZES, np.int16)
 REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 
@@ -45,7 +45,7 @@ class PackedBatches(Dataset[Batch]):
         self,
         corpus: Corpus,
         documents: np.ndarray,
-        stack: Stack,
+        reader: Reader,
         row_bytes: int,
         batch_rows: int,
         seed: int | None,
@@ -55,8 +55,8 @@ class PackedBatches(Dataset[Batch]):
         whole: bool = False,
     ) -> None:
         self.marks = dict(marks or {})
-        self.sizes = corpus.tokenizer.sizes if isinstance(corpus, TokenCorpus) else BYTE_SIZES
-        self.corpus, self.documents, self.stack = corpus, documents, stack
+        self.corpus, self.documents, self.reader = corpus, documents, reader
+        self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
         self.rank, self.world = rank, world
         self.whole = whole
@@ -68,7 +68,7 @@ class PackedBatches(Dataset[Batch]):
         """Rows per epoch."""
         if not len(self.documents):
             return 0
-        sizes = self.corpus.lengths[self.documents] + AROUND
+        sizes = self.ids.lengths[self.documents] + AROUND
         stream = int(self._starts(sizes)[-1] + sizes[-1]) if self.whole else int(sizes.sum())
         return -(-(stream - 1) // self.row_bytes)
 
@@ -104,7 +104,7 @@ class PackedBatches(Dataset[Batch]):
             documents = self.documents
             if self.seed is not None:
                 documents = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(documents)
-            sizes = self.corpus.lengths[documents] + AROUND
+            sizes = self.ids.lengths[documents] + AROUND
             self._epoch = (epoch, documents, self._starts(sizes))
         return self._epoch[1], self._epoch[2]
 
@@ -119,7 +119,7 @@ class PackedBatches(Dataset[Batch]):
             if start >= end - self.whole:
                 break
             document = int(order[place])
-            since, until = max(begin - start, 0), min(end - start, int(self.corpus.lengths[document]) + AROUND)
+            since, until = max(begin - start, 0), min(end - start, int(self.ids.lengths[document]) + AROUND)
             ids.append(self._ids(document, since, until))
             level, mark = self._boundaries(document)
             levels.append(level[since:until])
@@ -143,20 +143,18 @@ class PackedBatches(Dataset[Batch]):
 
     def _ids(self, document: int, since: int, until: int) -> np.ndarray:
         """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is touched."""
-        text = self.corpus.text(document)
-        bos, eos = [BOS] * (since == 0), [EOS] * (until == len(text) + AROUND)
-        return np.concatenate([bos, text[max(since - 1, 0) : until - 1], eos]).astype(np.int32)
+        ids = self.ids.ids(document)
+        bos, eos = [BOS] * (since == 0), [EOS] * (until == len(ids) + AROUND)
+        return np.concatenate([bos, ids[max(since - 1, 0) : until - 1], eos]).astype(np.int32)
 
     def _boundaries(self, document: int) -> tuple[np.ndarray, np.ndarray]:
-        """Levels (of BOS the highest: a document begins on every stage; of EOS 0) and marks of a whole document."""
+        """Levels and marks of a whole document, BOS and EOS among them."""
         if document not in self._split:
-            text = self.corpus.text(document)
-            levels, marks = np.zeros(len(text) + AROUND, np.uint8), np.zeros(len(text) + AROUND, np.int16)
-            if self.stack.depth:
-                levels[0], levels[1:-1] = self.stack.depth, self.stack.levels(text.tobytes())
+            ids = self.ids.ids(document)
+            marks = np.zeros(len(ids) + AROUND, np.int16)
             for bit, marker in self.marks.items():
-                marks[1:-1] |= marker.split(text.tobytes()).astype(bool).astype(np.int16) << bit
-            self._split[document] = levels, marks
+                marks[1:-1] |= marker.split(self.corpus.text(document).tobytes()).astype(bool).astype(np.int16) << bit
+            self._split[document] = self.reader.document_levels(ids), marks
             # One open document per lane, so that a long one is split once and not once per row.
             if len(self._split) > 2 * self.batch_rows:
                 self._split.popitem(last=False)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.data.packing import PackedBatches
-from splitters import Stack
-from splitters.registry import AnySplitter
+from aunet_lightning.reader.levels import at_start
+from aunet_lightning.reader.reader import ByteReader
+from splitters.registry import Spec
 
 ROWS = 256  # that are looked at, at most
 DEFAULT_LENGTH = 6.0  # bytes per unit of a learned splitter that is told no rate and has no teacher
@@ -30,21 +30,23 @@ def mean_row(data: ByteDataModule) -> RowShape:
 
     A learned splitter stands in as units of equal length: that which it is told, or its teacher's.
     """
-    batches = data.batches("train")
-    batches.stack = Stack([_known(rule, s, data, batches) for s, rule in enumerate(data.stack.rules)])
+    depth = data.reader.stack.depth
+    known = ByteReader([_known(s, data) for s in range(depth)]) if depth else data.reader
+    batches = data.batches("train", known)
     n = min(batches.n_rows, ROWS)
     rows = [batches.row(0, int(r)) for r in np.linspace(0, batches.n_rows - 1, n)]
-    levels = [np.maximum(row["levels"], (np.arange(len(row["levels"])) == 0) * data.stack.depth) for row in rows]
-    positions = [sum(int((of_row >= s).sum()) for of_row in levels) / n for s in range(data.stack.depth + 1)]
+    levels = [at_start(row["levels"], depth) for row in rows]
+    positions = [sum(int((of_row >= s).sum()) for of_row in levels) / n for s in range(depth + 1)]
     return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions))
 
 
-def _known(rule: AnySplitter, s: int, data: ByteDataModule, batches: PackedBatches) -> AnySplitter | dict:
-    if s not in data.stack.learned:
-        return rule
-    length = data.stack.learned[s].bytes_per_unit
+def _known(s: int, data: ByteDataModule) -> Spec:
+    stack = data.reader.stack
+    if s not in stack.learned:
+        return stack.rules[s]
+    length = stack.learned[s].bytes_per_unit
     if s in data.teachers and length is None:
-        texts = [batches.corpus.text(int(d)).tobytes() for d in batches.documents[:20]]
+        texts = [data.corpora["train"].text(int(d)).tobytes() for d in data.documents["train"][:20]]
         n_boundaries = sum(int(data.teachers[s].split(text).sum()) for text in texts)
         length = sum(map(len, texts)) / max(n_boundaries, 1)
     return {"name": "fixed", "n": max(round(length or DEFAULT_LENGTH), 1)}

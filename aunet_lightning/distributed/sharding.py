@@ -16,6 +16,7 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.numbers import Range, check_fields
+from splitters import Stack
 from splitters.registry import Spec
 
 Kind = Literal["float32", "bfloat16"]
@@ -67,7 +68,7 @@ class ParallelConfig:
 
 def build(
     config: AUNetConfig,
-    splitters: Sequence[Spec],
+    splitters: Sequence[Spec] | Stack,
     seed: int,
     parallel: ParallelConfig,
     devices: DeviceMesh | None = None,

@@ -247,10 +247,10 @@ def load(checkpoint: str) -> ByteModel:
 
 @cache
 def _load(path: str, *its: int) -> ByteModel:
-    from aunet_lightning.checkpoints.load import load_net
+    from aunet_lightning.checkpoints.load import load as load_checkpoint
 
     try:
-        net, _ = load_net(path)
+        net, _ = load_checkpoint(path)
     except Exception as error:  # torch.load and a foreign file: anything
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(

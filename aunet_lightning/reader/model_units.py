@@ -1,35 +1,41 @@
-"""A trained model as something that has levels, for pictures and statistics beside rules."""
+"""Levels of a trained model, for pictures and statistics beside those of rules."""
 
 import numpy as np
 import torch
 
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.reader.levels import Levels
+from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS
-from splitters import Stack
 
 CHUNK = 512  # bytes read at once
 
 
-class ModelStack:
+def units_of(net: AUNet, reader: Reader) -> Levels:
+    """Returns the units that a network pools, or those of its reader where it pools none."""
+    return ModelUnits(net, reader) if net.config.depth else reader
+
+
+class ModelUnits:
     """The boundaries that a network pools at, its learned splitters' and its rules'.
 
-    Like `splitters.Stack` it has `depth` and `levels`. Texts are read as documents of their own.
+    It has `depth` and `levels` as a stack of rules does. Each text is read as a document of its own.
     """
 
     timed_bytes = 20_000  # enough to measure its speed
 
-    def __init__(self, net: AUNet, stack: Stack) -> None:
-        self.net, self.stack = net, stack
+    def __init__(self, net: AUNet, reader: Reader) -> None:
+        self.net, self.reader = net, reader
 
     @property
     def depth(self) -> int:
-        return self.stack.depth
+        return self.reader.stack.depth
 
     @torch.no_grad()
     def levels(self, data: bytes) -> np.ndarray:
         """Returns uint8 [len(data)]: per byte, how many stages up its vector goes."""
         ids = torch.tensor([[BOS, *data]], device=self.net.head.weight.device)
-        state, found = self.net.initial_state(1, self.stack), []
+        state, found = self.net.initial_state(1, self.reader.stack), []
         for chunk in ids.split(CHUNK, 1):
             output = self.net(chunk, state=state)
             state = output.state

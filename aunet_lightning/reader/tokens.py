@@ -8,19 +8,14 @@ byte of the same text.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache, partial
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from aunet_lightning.data.contents import is_whole, seal
-from aunet_lightning.data.corpus import Corpus
-from aunet_lightning.reader.bpe import LONGEST_RUN, SIZES, WORDS, check_size, train_bpe
-from aunet_lightning.vocabulary import N_BYTES, VOCABULARY
+from aunet_lightning.reader.bpe import SIZES, check_size
+from aunet_lightning.vocabulary import N_BYTES
 from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
 
 TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
@@ -45,16 +40,6 @@ def check_tokenizer(spec: TokenizerSpec | None) -> None:
             "the 256 bytes among them), to be trained on the training text, or the path of a tokenizers JSON"
         )
     check_size(spec["vocab_size"], "tokenizer: vocab_size")
-
-
-def vocabulary_size(spec: TokenizerSpec | None) -> int:
-    """Returns how many ids a model of these tokens has: bytes, BOS, EOS and tokens of several bytes."""
-    check_tokenizer(spec)
-    if spec is None:
-        return VOCABULARY
-    if isinstance(spec, str):
-        return Tokenizer.from_file(spec).size
-    return spec["vocab_size"] - N_BYTES + VOCABULARY
 
 
 class Tokenizer:
@@ -132,109 +117,8 @@ class Tokenizer:
         return found
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """Returns the text of some ids; BOS and EOS are none."""
+        """Returns the text of some ids; BOS and EOS have none."""
         return b"".join(self.bytes[int(i)] for i in ids)
-
-    # As `reports.boundaries.Levels`, so that pictures show tokens as they show units.
-
-    @property
-    def depth(self) -> int:
-        return 1
-
-    def levels(self, data: bytes) -> np.ndarray:
-        """Returns uint8 [len(data)]: 1 where a token begins."""
-        levels = np.zeros(len(data), np.uint8)
-        ids = self.encode([data])[0]
-        sizes = self.sizes[ids].astype(np.int64)
-        levels[np.cumsum(sizes) - sizes] = 1
-        return levels
-
-
-class TokenCorpus(Corpus):
-    """A corpus whose documents are ids of tokens; `lengths` int64 [n] are in tokens."""
-
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
-        self.__dict__ |= corpus.__dict__
-        self._texts, self.tokenizer = {}, tokenizer
-        lengths = [
-            np.load(prepare_tokens(folder, tokenizer) / f"tokens-{tokenizer.digest}.npy") for folder in self.folders
-        ]
-        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-        self._starts = (
-            np.concatenate([np.cumsum(of_file) - of_file for of_file in lengths]) if lengths else np.zeros(0, np.int64)
-        )
-
-    def text(self, document: int) -> np.ndarray:
-        """Returns the ids of a document's tokens, int32."""
-        file, start = int(self._files[document]), int(self._starts[document])
-        if file not in self._texts:
-            self._texts[file] = np.memmap(self.folders[file] / f"tokens-{self.tokenizer.digest}.bin", np.int32, "r")
-        return self._texts[file][start : start + int(self.lengths[document])]
-
-
-def prepare_tokens(folder: Path, tokenizer: Tokenizer) -> Path:
-    """Writes the tokens of a prepared source beside its text unless they are there, whole; returns the folder.
-
-    Raises ValueError where the vocabulary loses text, naming the document and the place.
-    """
-    lengths_file, tokens_file = (f"tokens-{tokenizer.digest}.{kind}" for kind in ("npy", "bin"))
-    if (folder / lengths_file).exists():  # written last
-        if is_whole(folder, lengths_file) and is_whole(folder, tokens_file):
-            return folder
-        _warn_damaged(folder / tokens_file)
-    corpus = Corpus([folder])
-    lengths = np.zeros(len(corpus), np.int64)
-
-    def called(first: int, place: int) -> str:
-        document = first + place
-        source = folder.name.rpartition("-")[0]
-        return f"document {corpus.name(document)!r} of {source} (language {corpus.language(document)})"
-
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        part = Path(name)
-        with (part / tokens_file).open("wb") as file:
-            for first in range(0, len(corpus), AT_ONCE):
-                documents = range(first, min(first + AT_ONCE, len(corpus)))
-                texts = [corpus.text(d).tobytes() for d in documents]
-                for d, ids in zip(documents, tokenizer.encode(texts, partial(called, first)), strict=True):
-                    file.write(ids.tobytes())
-                    lengths[d] = len(ids)
-        np.save(part / lengths_file, lengths)
-        seal(part, lengths_file, tokens_file)
-        _move(part, folder, last=lengths_file)
-    return folder
-
-
-def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path) -> Tokenizer:
-    """Returns a vocabulary trained on these documents, and keeps it: the same text gives the same file."""
-    key = [vocab_size, WORDS, LONGEST_RUN, *(folder.name for folder in corpus.folders)]
-    key.append(hashlib.sha256(documents.tobytes()).hexdigest())
-    kept = cache / f"bpe-{vocab_size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    if not is_whole(cache, kept.name):
-        if kept.exists():
-            _warn_damaged(kept)
-        fields = train_bpe((corpus.text(int(d)).tobytes() for d in documents), vocab_size)
-        with tempfile.TemporaryDirectory(dir=cache) as part:
-            (Path(part) / kept.name).write_text(fields, encoding="utf-8")
-            seal(Path(part), kept.name)
-            _move(Path(part), cache, last=kept.name)
-    tokenizer = Tokenizer(kept.read_text(encoding="utf-8"))
-    if (entries := tokenizer.size - VOCABULARY + N_BYTES) < vocab_size:
-        rank_zero_warn(
-            f"tokenizer: the training text has no more than {entries} entries in it, and vocab_size is {vocab_size}: "
-            f"{vocab_size - entries} ids of the model are never seen"
-        )
-    return tokenizer
-
-
-def _warn_damaged(path: Path) -> None:
-    rank_zero_warn(f"{path} is not what was written (damaged, or cut short): it is made again")
-
-
-def _move(part: Path, folder: Path, last: str) -> None:
-    """Moves all files, seals among them, into a folder; who finds the last finds them all."""
-    for path in sorted(part.iterdir(), key=lambda path: path.name == last):
-        os.replace(path, folder / path.name)
 
 
 @lru_cache(maxsize=2)

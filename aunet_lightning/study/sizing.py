@@ -11,7 +11,6 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.reader.tokens import vocabulary_size
 from aunet_lightning.study.grid import Cell, Settings, Study, merge
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from splitters import Stack
@@ -92,8 +91,8 @@ class Sizer:
             data.setup()
             self._rows[key] = mean_row(data)
         net = cell.settings["model"]["net"]
-        config = AUNetConfig(**merge(net, {"vocabulary": vocabulary_size(top.get("tokenizer"))}))
-        return self._rows[key], config, data.stack
+        config = AUNetConfig(**merge(net, {"vocabulary": data.reader.size}))
+        return self._rows[key], config, data.reader.stack
 
     def _fitted(self, cell: Cell, config: AUNetConfig, stack: Stack, row: RowShape, wanted: float) -> AUNetConfig:
         """Returns the configuration whose trunk brings FLOPs per byte nearest to `wanted`."""

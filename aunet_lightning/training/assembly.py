@@ -129,10 +129,10 @@ def shown_settings(request: Request) -> dict[str, Any]:
     settings, net, data = request.settings, request.module.config, request.data
     stages = net.stages
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in AUNet(net, data.stack).parameters())
+        parameters = sum(parameter.numel() for parameter in AUNet(net, data.reader.stack).parameters())
     return {
         "splitter": units_name(settings),
-        "upper_splitters": ", ".join(map(rule_name, data.rules[1:])) or "none",
+        "upper_splitters": ", ".join(map(rule_name, data.reader.rules[1:])) or "none",
         "languages": ", ".join(data.languages or ["all"]),
         "stages": len(stages),
         "widths": "-".join(str(stage.dim) for stage in stages),
@@ -151,7 +151,7 @@ def shown_settings(request: Request) -> dict[str, Any]:
 
 def check_depth(request: Request) -> None:
     """Raises UserError unless there is a splitter for each stage transition."""
-    rules, stages = len(request.data.rules), len(request.module.config.stages)
+    rules, stages = len(request.data.reader.rules), len(request.module.config.stages)
     if rules != stages - 1:
         raise UserError(
             f"model.net.stages has {stages} stages, which takes {stages - 1} splitters, but splitter and "

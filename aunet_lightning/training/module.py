@@ -24,6 +24,7 @@ from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
+from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
@@ -91,6 +92,12 @@ class AUNetModule(LightningModule):
         """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
         data_of(self.trainer).keeps_whole = self.config.document_masking
 
+    @property
+    def reader(self) -> Reader:
+        """How text is read: the data module's reader, or without one that of the module's splitters."""
+        data = data_of(self.trainer) if has_trainer(self) else None
+        return data.reader if isinstance(data, ByteDataModule) else ByteReader(self.splitters)
+
     def configure_model(self) -> None:
         """Builds the network, once."""
         if "net" in self._modules:
@@ -99,7 +106,7 @@ class AUNetModule(LightningModule):
         devices = mesh["data_parallel"] if mesh is not None else None
         precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
-        self.net = build(self.config, self.splitters, seed, self.parallel, devices, precision, self.compile_net)
+        self.net = build(self.config, self.reader.stack, seed, self.parallel, devices, precision, self.compile_net)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
@@ -293,9 +300,9 @@ class AUNetModule(LightningModule):
         data = data_of(self.trainer)
         checkpoint |= Contents(
             net=self.config,
-            splitters=[*data.rules],
-            fingerprint=data.stack.fingerprint(),
-            tokenizer=data.tokenizer.fields if data.tokenizer is not None else None,
+            splitters=self.reader.rules,
+            fingerprint=self.reader.stack.fingerprint(),
+            tokenizer=self.reader.tokenizer.fields if self.reader.tokenizer is not None else None,
             documents=data.digests,
             packing=data.packing,
             spent=asdict(self.spent),
@@ -322,7 +329,7 @@ class AUNetModule(LightningModule):
         contents.check_network(self.config)
         if self.trainer.state.fn == "fit":
             self.check_continued(contents, data)
-        if warning := contents.check_reader(data.rules, data.stack, data.tokenizer):
+        if warning := contents.check_reader(self.reader):
             rank_zero_warn(warning)
 
     def check_continued(self, contents: Contents, data: ByteDataModule) -> None:

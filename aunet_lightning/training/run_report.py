@@ -10,7 +10,7 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.generation import check_sampling, generate
 from aunet_lightning.numbers import Range, check_fields
-from aunet_lightning.reader.model_units import ModelStack
+from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
 from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
@@ -59,7 +59,7 @@ class RunReport(Callback):
         say(f"{sum(count for _, count in counts):,} parameters: {parts}")
         self._show_cost(trainer, module, data)
         if not module.net.predictors:
-            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.units})
+            page = as_html(one_per_script(data.first_texts("train")), {"boundaries": data.reader})
             log_text(trainer, page, "boundaries.html")
         if trainer.logger is not None:
             trainer.logger.log_metrics({"data/skipped_lines": sum(data.skipped.values())}, step=0)
@@ -114,20 +114,17 @@ class RunReport(Callback):
 
     def _show_boundaries(self, trainer: Trainer, module: AUNetModule) -> None:
         data = data_of(trainer)
-        stack = ModelStack(module.net, data.stack) if module.net.predictors else data.units
+        units = ModelUnits(module.net, data.reader) if module.net.predictors else data.reader
         texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
-        lines = [f"{script:<11} {as_line(text, stack)}" for script, text in texts]
-        shown = [{"text": text.decode(), "levels": stack.levels(text).tolist()} for _, text in texts]
+        lines = [f"{script:<11} {as_line(text, units)}" for script, text in texts]
+        shown = [{"text": text.decode(), "levels": units.levels(text).tolist()} for _, text in texts]
         log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
         say("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
 
     def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:
         data = data_of(trainer)
         prompts = [prompt.encode() for prompt in self.config.sample_prompts]
-        generated = generate(
-            module.net, data.stack, prompts, self.config.sample_bytes, self.config.sample_temperature,
-            tokenizer=data.tokenizer,
-        )  # fmt: skip
+        generated = generate(module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature)
         samples = [printable(text.decode("utf-8", "replace")) for text in generated]
         say("\nSamples", *(f"» {sample}" for sample in samples))
         log_text(trainer, "\n\n".join(samples), "samples.txt")

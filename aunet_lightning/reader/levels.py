@@ -1,0 +1,38 @@
+"""Levels of text: per byte, how many stages up its vector goes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Levels(Protocol):
+    """Gives levels: a stack of rules, a reader, or a trained model."""
+
+    @property
+    def depth(self) -> int:
+        """The highest level."""
+
+    def levels(self, data: bytes) -> np.ndarray:
+        """Returns uint8 [len(data)]."""
+
+
+class FixedLevels:
+    """Levels of some texts, as they were recorded. Raises KeyError for other texts."""
+
+    def __init__(self, depth: int, by_text: Mapping[str, Sequence[int]]) -> None:
+        self.depth, self.by_text = depth, by_text
+
+    def levels(self, data: bytes) -> np.ndarray:
+        return np.array(self.by_text[data.decode()], np.uint8)
+
+
+def at_start(levels: np.ndarray, depth: int) -> np.ndarray:
+    """levels uint8 [n] of a row → the same with the highest at its first position: a stream begins on every stage."""
+    return np.where(np.arange(len(levels)) == 0, depth, levels)
+
+
+def of_document(levels: np.ndarray, depth: int) -> np.ndarray:
+    """levels uint8 [n] of a document's text → uint8 [n + 2] with BOS and EOS: a document begins on every stage, so BOS
+    has the highest level; EOS begins nothing."""
+    return np.concatenate([[depth], levels, [0]]).astype(np.uint8)
