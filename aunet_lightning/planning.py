@@ -1,7 +1,7 @@
-"""From a budget to a run: network, batch, learning rate, steps and memory, by the rules of AU-Net (arXiv 2506.14761).
+"""Plans a run for a budget: network, batch, learning rate, steps and memory, by the rules of AU-Net (arXiv 2506.14761).
 
-Budgets are FLOPs as costs.py counts them, which training spends. The paper's rules were fitted with the paper's count,
-so they are given that. Shapes: S stages.
+Budgets are FLOPs as `costs` counts them, which training spends. The paper's rules were fitted with the paper's count,
+so they are applied to that. Shapes: S stages.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from aunet_lightning.model.config import AUNetConfig, StageConfig
 from splitters.registry import Spec
 
 MOST_STAGES = 4
-WIDTHS = (0.25, 1.0, 1.5, 2.25)  # of the stages, beside that of the words
-SIDE_LAYERS = 3  # of encoders, and again of decoders
-PUBLISHED_WIDTH = 2048  # at which the trunk has so many layers, by the number of stages
+WIDTHS = (0.25, 1.0, 1.5, 2.25)  # of the stages, relative to that of words
+SIDE_LAYERS = 3  # of each encoder, and of each decoder
+PUBLISHED_WIDTH = 2048  # at which the trunk has TRUNK_LAYERS, by the number of stages
 TRUNK_LAYERS = {1: 25, 2: 25, 3: 18, 4: 10}
-DEEPER = math.log2(32 / 25)  # exponent of depth with width: AU-Net 2 has 32 layers at 4096
-BYTE_WINDOW, WINDOW = 512, 4096  # smaller at bytes narrower than 128, where attention would outweigh all else
+DEEPER = math.log2(32 / 25)  # exponent of depth over width: AU-Net 2 has 32 layers at 4096
+BYTE_WINDOW, WINDOW = 512, 4096  # smaller at byte widths below 128, where attention would dominate
 SMALLEST, LARGEST = 32, 32768  # width of words
 
 # Bytes of data per FLOP per byte: gamma tokens per parameter, 4.56 bytes a token (once for data, once for the model).
@@ -33,16 +33,16 @@ BYTES_PER_TOKEN = 4.56
 RATIO = 10.0  # gamma
 BATCH = (0.66, 0.321)  # bytes: factor · C^exponent
 LEARNING_RATE = (6.6, -0.176)
-FITTED = (25e6, 500e6)  # parameters of the models that these two were fitted on
-MOST_LR = 4e-3  # that of experiments/quickstart.yaml; the rule leaves the sensible below about 1e18 FLOPs
+FITTED = (25e6, 500e6)  # parameters of the models that both were fitted on
+MOST_LR = 4e-3  # that of experiments/quickstart.yaml; below about 1e18 FLOPs the rule gives more than is sensible
 ROW_BYTES, SHORTEST_ROW, FEWEST_ROWS = 8192, 512, 8
 WARMUP = 0.1
-HEADROOM = 0.9  # of a device's memory; the rest is for what operations need for a moment
+HEADROOM = 0.9  # of a device's memory; the rest is for temporary buffers
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the run trains on."""
+    """The devices that the run trains on."""
 
     devices: int = 1
     flops_per_second: float = 989e12  # an H100 in bf16, without sparsity
@@ -56,7 +56,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is worked out."""
+    """A run, worked out."""
 
     net: AUNetConfig
     rules: list[Spec]  # one per stage transition
@@ -92,16 +92,16 @@ class Plan:
 
     @property
     def at_once(self) -> float:
-        """Bytes of memory that a device would need to read its rows of a step at once."""
+        """Bytes of memory that a device would need to process its rows of a step at once."""
         return self.memory.total + (self.accumulate - 1) * self.memory.activations
 
     @property
     def extrapolated(self) -> bool:
-        """Whether batch and learning rate are for a model outside of the sizes that their rules were fitted on."""
+        """Whether the model is outside the sizes that the rules of batch and learning rate were fitted on."""
         return not FITTED[0] <= self.parameters <= FITTED[1]
 
     def settings(self) -> dict[str, Any]:
-        """Returns what `aunet fit -c` takes, without data files."""
+        """Returns the settings for `aunet fit -c`, without data files."""
         net = {key: value for key, value in asdict(self.net).items() if value != getattr(AUNetConfig, key, None)}
         default = asdict(StageConfig(dim=64, layers=1))
         always = ("dim", "layers", "head_dim")
@@ -137,7 +137,7 @@ class Plan:
 
 
 def shape(stages: int, width: int, trunk_layers: int) -> AUNetConfig:
-    """Returns a network of the paper's proportions: `width` is that of words (of bytes, where there is one stage)."""
+    """Returns a network of the paper's proportions; `width` is that of words (of bytes, if there is one stage)."""
     ratios = WIDTHS[:stages] if stages > 1 else (1.0,)
     made = []
     for s, ratio in enumerate(ratios):
@@ -150,13 +150,13 @@ def shape(stages: int, width: int, trunk_layers: int) -> AUNetConfig:
 
 
 def rounded(width: float) -> int:
-    """Returns the nearest width that heads divide and kernels like."""
+    """Returns the nearest width that heads divide and that suits kernels."""
     multiple = 128 if width >= 1024 else 64 if width >= 256 else 32 if width >= 128 else 16
     return max(round(width / multiple), 1) * multiple
 
 
 def head_dim(dim: int, most: int) -> int:
-    """Returns the width of heads: that of the published models, smaller where fewer than four would be left."""
+    """Returns the width of heads: that of the published models, or smaller, to keep at least four heads."""
     return next((width for width in (128, 64, 32, 16) if width <= most and dim % width == 0 and dim // width >= 4), 16)
 
 
@@ -165,7 +165,7 @@ def nominal_layers(stages: int, width: int) -> int:
 
 
 def data_bytes(published_per_byte: float, ratio: float) -> float:
-    """Returns the bytes to train on a model of so many FLOPs per byte, by the paper's count."""
+    """Returns the bytes to train a model on; FLOPs per byte by the paper's count."""
     return BYTES_PER_TOKEN**2 * ratio * published_per_byte
 
 
@@ -178,10 +178,10 @@ def plan(
     ratio: float = RATIO,
     row_bytes: int | None = None,
 ) -> Plan:
-    """Returns the run for one of two budgets: FLOPs (which are spent to a step), or parameters of the network.
+    """Returns the run for one of two budgets: FLOPs (spent to within a step), or parameters of the network.
 
-    rules: splitters, one per stage transition; rates: bytes per unit that they give, of stages 2 … S. ratio: gamma of
-    the paper, data for the model. row_bytes: null chooses. Raises ValueError where the budget fits no model.
+    rules: splitters, one per stage transition; rates: their bytes per unit, of stages 2 … S. ratio: gamma of the
+    paper, data per model size. row_bytes: None chooses. Raises ValueError if no model fits the budget.
     """
     stages = len(rules) + 1
     if stages > MOST_STAGES:
@@ -189,7 +189,7 @@ def plan(
     target = flops if flops is not None else parameters
     if target is None or (flops is not None and parameters is not None):
         raise ValueError("a plan takes one budget: give --flops, --gpu_hours or --parameters")
-    # Rows are shorter where batches are small: at first by a guess (a model's parameters, each used once per unit).
+    # Small batches get shorter rows, at first by a guess (each parameter used once per unit).
     guess = flops or data_bytes(1, ratio) * (6 * target / (rates[0] if rates else 1)) ** 2
     row = row_bytes or _row(BATCH[0] * guess ** BATCH[1], machine.devices)
 
@@ -217,7 +217,7 @@ def plan(
 
 
 def _row(batch_bytes: float, devices: int) -> int:
-    """Returns bytes of a row, such that a batch has several."""
+    """Returns the bytes of a row, such that a batch has several rows."""
     row = ROW_BYTES
     while row > SHORTEST_ROW and batch_bytes < row * max(FEWEST_ROWS, devices):
         row //= 2
@@ -225,7 +225,7 @@ def _row(batch_bytes: float, devices: int) -> int:
 
 
 def _numbers(rules: list[Spec], row: int, rates: Sequence[float], net: AUNetConfig) -> np.ndarray:
-    """Returns parameters, FLOPs per byte, and these by the paper's count, [3]."""
+    """Returns parameters, FLOPs per byte, and FLOPs per byte by the paper's count, [3]."""
     cost = Cost.of(net, rules)
     return np.array([cost.parameters, cost.per_byte(row, rates), cost.published_per_byte(row, rates)])
 
@@ -237,7 +237,7 @@ def _nearest(
     target: float,
     budget: str,
 ) -> AUNetConfig:
-    """Returns the network whose size is nearest to the target, by width first and then by layers of the trunk."""
+    """Returns the network whose size is nearest to the target: the width first, then the trunk's layers."""
     widths = sorted({rounded(16 * i) for i in range(SMALLEST // 16, LARGEST // 16 + 1)})
 
     @cache
@@ -254,7 +254,7 @@ def _nearest(
         off = missed(widths[end], nominal_layers(stages, widths[end]))
         if (off > math.log(1.5)) if end == low else (off < 0):
             raise ValueError(
-                f"--{budget} is {target:.3g}: too {wrong}, the {most} network that is planned comes to "
+                f"--{budget} is {target:.3g}: too {wrong}, the {most} network that can be planned takes "
                 f"{math.exp(off) * target:.3g}. Give {'more' if end == low else 'less'}, or other --stages or --ratio"
             )
     while low < high:
@@ -276,11 +276,11 @@ def _nearest(
 def _fitted(
     net: AUNetConfig, rules: list[Spec], positions: list[float], rows: int, machine: Machine
 ) -> tuple[str, int, int, DeviceMemory]:
-    """Returns the trainer's strategy, rows of a device at once, batches per step, and the memory that this takes."""
+    """Returns the trainer's strategy, rows of a device at once, batches per step, and the memory needed."""
     limit, devices = HEADROOM * machine.memory, machine.devices
     strategy, needed = "auto", memory(net, positions, 1, rules, machine.precision, devices)
     if devices > 1:
-        # Each device has all weights where these, with the buckets in which DDP sums gradients, leave half of it free.
+        # Each device holds all weights if these and DDP's gradient buckets leave half of it free.
         weights, moments = needed.parameters * devices, needed.optimizer * devices
         strategy = "ddp" if 3 * weights + moments + needed.copies <= limit / 2 else "fsdp2"
         if strategy == "ddp":

@@ -98,7 +98,7 @@ class LearnedSplitter(ABC):
     """Places boundaries by a small network on the hidden states of the stage below.
 
     It stands between two stages of a model and has no `split`: without the model there are no hidden
-    states (`aunet split --checkpoint` shows what it does in a trained one).
+    states (`aunet split --ckpt_path` shows what it does in a trained one).
     """
 
     source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`

@@ -13,8 +13,8 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
+from aunet_lightning.study.folders import CellFolder
 from aunet_lightning.study.grid import cells, load, merge
-from aunet_lightning.study.running import last_metrics
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
@@ -95,20 +95,20 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"splitter": {}}, "splitter is no key of a study"),
+        ({"splitter": {}}, "splitter is not a key of a study"),
         ({"match": {"by": "watts"}}, "match.by is 'watts': choose one of flops, bytes, seconds"),
         ({"match": {"budget": -1}}, "match.budget is -1.0"),
-        ({"match": {"budget": "many"}}, "'many' is no number"),
+        ({"match": {"budget": "many"}}, "'many' is not a number"),
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
         ({"match": {"flop": 1}}, "match: .*flop"),
         ({"reference": "bpp"}, "reference is 'bpp': choose one of whitespace, router, bpe"),
         ({"languages": []}, "languages is empty"),
-        ({"text": {"test": "x"}}, "text holds train, val, test"),
+        ({"text": {"test": "x"}}, "text has train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
         ({"jobs": 0}, "jobs is 0"),
         ({"gpus_per_cell": 3}, r"batch_rows is 8: it must be a multiple of the devices of a cell \(3\)"),
         ({"settings": {"trainer": {"devices": "auto"}}}, "devices is 'auto'"),
-        ({"languages": [False]}, "False is no name"),
+        ({"languages": [False]}, "False is not a name"),
         (
             {
                 "languages": {"en": ["en"], "en-x": ["th"]},
@@ -116,7 +116,7 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
             },
             "rename one",
         ),
-        ({"splitters": {"a/b": {"splitter": "whitespace"}}}, "'a/b' names folders too"),
+        ({"splitters": {"a/b": {"splitter": "whitespace"}}}, "'a/b' also names folders"),
         ({"stages": {3: {}}}, "model.net.stages has 2 stages"),
         ({"splitters": {"x": {"splitter": "whitespac"}}}, "Did you mean 'whitespace'"),
         ({"splitters": {"x": {"splitter": "whitespace", "tokenizer": {"vocab_size": 300}}}}, "splitter must be null"),
@@ -287,7 +287,7 @@ def test_a_study_is_killed_continued_and_told(tmp_path):
     # Two processes, with checkpoints in folders, find what one does.
     both = [whitespace, whitespace.with_name("en-sharded-2stages-seed1")]
     assert [(folder / "checkpoints" / "last.ckpt").is_dir() for folder in both] == [False, True]
-    one, two = (last_metrics(folder)["val/bpb"] for folder in both)
+    one, two = (CellFolder(folder).last_metrics()["val/bpb"] for folder in both)
     assert two == pytest.approx(one, rel=1e-5)
     one, two = ([json.loads(line)["bits"] for line in (folder / "predictions.jsonl").open()] for folder in both)
     assert two == pytest.approx(one, rel=1e-4)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
-from aunet_lightning.cli.entropy import find
 from aunet_lightning.cli.main import main
-from aunet_lightning.entropy import splitter as entropy
-from aunet_lightning.entropy.splitter import CHUNK, Entropy, fires, load
+from aunet_lightning.entropy import Entropy, byte_model
+from aunet_lightning.entropy.byte_model import CHUNK, load
+from aunet_lightning.entropy.threshold import find, fires
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, build, check
 from splitters.contract import push_all
@@ -136,8 +136,8 @@ def test_two_rules_of_one_file_share_its_model_and_a_pickled_one_finds_it(checkp
     assert Entropy(checkpoint, rise=1).model is rule.model
     there, here = pickle.loads(pickle.dumps(rule)), rule.model
     assert there.model is here
-    monkeypatch.setattr(entropy, "_models", {})
-    entropy._load.cache_clear()  # as in another process
+    monkeypatch.setattr(byte_model, "loaded", {})
+    byte_model._load.cache_clear()  # as in another process
     assert there.model is not here
     np.testing.assert_array_equal(there.split(LONG), rule.split(LONG))
 
@@ -278,7 +278,7 @@ def test_a_file_that_changes_under_a_rule_is_noticed(tmp_path, monkeypatch):
     there = pickle.dumps(Entropy(path, 2))
     saved(path, seed=1)
     os.utime(path, (0, 0))
-    monkeypatch.setattr(entropy, "_models", {})  # as in another process
+    monkeypatch.setattr(byte_model, "loaded", {})  # as in another process
     with pytest.raises(ValueError, match="has changed since"):
         pickle.loads(there).split(b"a")
 
@@ -326,7 +326,7 @@ def test_a_bound_lies_in_the_middle_of_a_gap():
     bits = [np.array([0, 1, 3, 2, 7], np.float32), np.array([0, 5, 6], np.float32)]
     assert find(bits, 2, "global") == {"threshold": 4.0}  # 7 6 5 | 3 2 1
     assert find(bits, 3, "rise") == {"rise": 3.5}  # 5 5 | 2 1 1 -1
-    with pytest.raises(ValueError, match=r"6 cannot be reached: of 6 bytes 1 should .* gives 2"):
+    with pytest.raises(ValueError, match=r"6 cannot be reached: 1 of 6 bytes should .* gives 2"):
         find(bits, 6, "rise")  # 5 and 5 are equal
     assert find(bits, 1, "global") == {"threshold": 0.5}
 
@@ -338,7 +338,7 @@ def test_a_bound_lies_in_the_middle_of_a_gap():
         (["abc", "--bytes_per_unit", "nan"], "--bytes_per_unit is nan, it must be a finite number, 1 or more"),
         (["abc", "--bytes_per_unit", "2", "--megabytes", "0"], "--megabytes is 0, it must be above 0"),
         (["", "--bytes_per_unit", "2"], "there is no text"),
-        (["./absent.jsonl", "--bytes_per_unit", "2"], "'./absent.jsonl' is no file"),
+        (["./absent.jsonl", "--bytes_per_unit", "2"], "'./absent.jsonl' is not a file"),
         (["abc", "--bytes_per_unit", "400"], "--bytes_per_unit 400 cannot be reached"),
         (["b" * 900, "--bytes_per_unit", "2"], "--bytes_per_unit 2 cannot be reached"),
     ],

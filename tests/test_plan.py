@@ -149,7 +149,7 @@ def test_fit_takes_published_models(path, capsys):
     ("arguments", "message"),
     [
         ([], "no budget is given: give one of --flops, --gpu_hours and --parameters"),
-        (["--flops", "1e18", "--gpu_hours", "3"], "--flops and --gpu_hours are budgets both: give one"),
+        (["--flops", "1e18", "--gpu_hours", "3"], "--flops and --gpu_hours are both budgets: give one"),
         (["--flops", "-1"], "--flops is -1, it must be above 0"),
         (["--flops", "nan"], "--flops is nan, it must be a finite number, above 0"),
         (["--gpu_hours", "1", "--utilisation", "40"], "--utilisation is 40: it is a share of the peak, give 1 or less"),
@@ -160,7 +160,10 @@ def test_fit_takes_published_models(path, capsys):
             "--stages is 5: .* give fewer",
         ),
         (["--flops", "1e18", "--stages", "1", "--splitter", "fixed"], "--stages is 1: .* leave out --splitter"),
-        (["--flops", "1e18", "--stages", "2", "--upper", "every"], "--upper names 1 rules: 2 stages take 0"),
+        (
+            ["--flops", "1e18", "--stages", "2", "--upper_splitters", "every"],
+            "--upper_splitters names 1 rules: 2 stages take 0",
+        ),
         (["--flops", "1e18", "--bytes_per_unit", "4"], "--bytes_per_unit is 4: give 2 numbers"),
         (["--flops", "1e18", "--bytes_per_unit", "4", "3"], "--bytes_per_unit is 4 3: give 2 numbers"),
         (["--flops", "1e18", "--splitter", "router"], "--bytes_per_unit is missing: router is learned"),

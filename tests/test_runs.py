@@ -235,14 +235,14 @@ def test_a_learned_splitter_is_seen_in_split_and_generate(learned_run, capsys):
     page = folder / "page.html"
     assert aunet("split", UDHR / "th.jsonl", "--checkpoint", checkpoint, "--html", page, "--characters", 40) == 0
     assert f"<th>{name}</th>" in page.read_text()
-    assert aunet("split", text, "--stats", "--no-words", "--checkpoint", checkpoint) == 0
+    assert aunet("split", text, "--stats", "--no_words", "--ckpt_path", checkpoint) == 0
     assert re.search(rf"^text +3 +{name} +\d", capsys.readouterr().out, re.M)
     assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", 5) == 0
     assert aunet("validate", "--ckpt_path", checkpoint) == 0
     assert aunet("validate", "--ckpt_path", checkpoint, "--splitter", "whitespace") == 1
     assert "a learned splitter is part of the network" in capsys.readouterr().err
     assert aunet("split", text, "--splitter", "router") == 1
-    assert "learned with a model: name a trained one, --checkpoint" in capsys.readouterr().err
+    assert "learned with a model: name a trained one, --ckpt_path" in capsys.readouterr().err
 
 
 @pytest.mark.slow

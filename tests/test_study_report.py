@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study import columns, figures, sentences
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
 from aunet_lightning.reports.study.statistics import (
     FALSE_ALARMS,
@@ -23,7 +24,7 @@ from aunet_lightning.reports.study.statistics import (
     mean_curve,
     off_budget,
     parallel,
-    told_apart,
+    separated,
 )
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
 from splitters import Stack
@@ -140,15 +141,15 @@ def test_spread_is_that_of_the_plain_form(seed):
     random = np.random.default_rng(seed)
     a, b = random.normal(1, 0.01, size=3).tolist(), random.normal(1.01, 0.01, size=2).tolist()
     limit = ((max(a) - min(a)) + (max(b) - min(b))) / 2
-    assert told_apart(group(*a), group(*b)) == (abs(sum(a) / 3 - sum(b) / 2) > limit)
+    assert separated(group(*a), group(*b)) == (abs(sum(a) / 3 - sum(b) / 2) > limit)
     assert group(*a).mean == pytest.approx(sum(a) / 3)
-    assert told_apart(group(*a), group(b[0])) is None
+    assert separated(group(*a), group(b[0])) is None
 
 
 def test_within_the_spread_includes_its_edge():
-    assert told_apart(group(1.0, 1.5), group(1.5, 2.0)) is False  # 0.5 apart, with ranges of 0.5 each
-    assert told_apart(group(1.0, 1.5), group(1.75, 2.0)) is True
-    assert told_apart(group(1.0, 1.0), group(1.0, 1.0)) is False
+    assert separated(group(1.0, 1.5), group(1.5, 2.0)) is False  # 0.5 apart, with ranges of 0.5 each
+    assert separated(group(1.0, 1.5), group(1.75, 2.0)) is True
+    assert separated(group(1.0, 1.0), group(1.0, 1.0)) is False
 
 
 @pytest.mark.parametrize("seeds", sorted(FALSE_ALARMS))
@@ -173,28 +174,30 @@ def test_marks_within_the_spread():
         "c": "1.505 · ±0.005 n=2 · +49.0 %",
     }
     text = sentences.in_language(Comparison(study(cells)), "en")
-    assert "b, is 0.99 % above it: not told apart" in text
-    assert "Nor is it" not in text
-    assert sentences.headline(Comparison(study(cells))) == "Lowest mean BPB: a in en (not told apart from the second)."
+    assert "b, is 0.99 % above it: within the seeds' spread." in text
+    assert "Also within" not in text
+    assert (
+        sentences.headline(Comparison(study(cells)))
+        == "Lowest mean BPB: a in en (within the seeds' spread of the second)."
+    )
 
 
 def test_a_difference_beyond_the_spread_is_said_with_the_reference():
     cells = [cell(s, seed=i, bpb=b + 0.001 * i) for s, b in {"a": 1.0, "bpe": 1.25, "c": 1.1}.items() for i in (0, 1)]
     comparison = Comparison(study(cells, reference="bpe"))
-    assert sentences.headline(comparison) == "Lowest mean BPB: a in en (told apart from the second)."
+    assert sentences.headline(comparison) == "Lowest mean BPB: a in en (by more than the seeds' spread)."
     text = sentences.in_language(comparison, "en")
-    assert "c, is 10.0 % above it: told apart" in text
-    assert "Against bpe: −20.0 %, told apart" in text
+    assert "c, is 10.0 % above it: more than the seeds' spread." in text
+    assert "Against bpe: −20.0 %, more than the seeds' spread." in text
     assert "in 33 % of pairs" in " ".join(sentences.rule(comparison))
 
 
 def test_one_seed_claims_nothing():
     one = study([cell("a", bpb=1.0), cell("b", bpb=2.0), cell("bpe", bpb=3.0)], reference="bpe")
     for text in (as_html(one), as_markdown(one)):
-        assert "With one seed per cell no spread is known" in text
+        assert "With one seed per cell the spread is unknown" in text
         assert not re.search(r"\d %( ref)? ≈", text)
-        assert "(not told apart" not in text
-        assert not re.search(r"(?<!not )(?<!would still be )told apart (\(|from)", text.split("Each cell:")[0])
+        assert not re.search(r"(within|more than) the seeds['’]", unescape(text).split("Each cell:")[0])
         assert "n=1" in text
 
 
@@ -205,7 +208,7 @@ def test_the_best_may_be_the_reference_or_alone_or_none():
     two = Comparison(study([cell("bpe"), cell("b", bpb=2.0)], reference="bpe"))
     assert "It is the reference itself." in sentences.in_language(two, "en")
     lost = Comparison(study([cell("b"), cell("c"), cell("bpe", bpb=math.nan)], reference="bpe"))
-    assert "No result of bpe to hold it against. No result: bpe." in sentences.in_language(lost, "en")
+    assert "There is no result of bpe to compare it with. No result: bpe." in sentences.in_language(lost, "en")
     assert "no splitter has a result" in sentences.in_language(
         Comparison(study([cell(bpb=None, status="waiting")])), "en"
     )
@@ -246,7 +249,7 @@ def test_parallel_bits_are_of_common_documents():
     assert row.english == [30.0, 10.0]
     assert row.ratios == {"en": [1.0, 1.0], "th": [1.5, 2.5]}
     assert "2.000 · ±0.500 n=2" in as_markdown(study(cells))
-    assert "Not here, for they need" in as_markdown(study(cells[4:]))
+    assert "None: they need" in as_markdown(study(cells[4:]))
 
 
 def test_mean_curves_are_over_common_steps():
@@ -313,7 +316,7 @@ def test_failed_and_missing_cells_are_shown():
         ">no BPB<",
         ">not run<",
         "CUDA &lt;out&gt; of memory",
-        "3 of 5 cells without",
+        "3 of 5 cells have no result",
     ):
         assert text in html
     assert html.count(">not run<") >= 3  # b and c in th, idle in both
@@ -376,6 +379,39 @@ def test_markdown_and_csv_hold_the_same_numbers():
             assert table[splitter][j].startswith((mean, f"**{mean}**"))
             assert f">{mean}<" in html
     assert float(rows[0]["off_budget_percent"]) == pytest.approx(100 * (float(rows[0]["flops"]) / 2e15 - 1))
+
+
+def test_a_new_column_is_one_entry_and_appears_in_every_form():
+    class Share(columns.Column):
+        name, title = "share", "share of text"
+
+        def value(self, cell, study):
+            return None if cell.bytes_seen is None else cell.bytes_seen / 100
+
+        def shown(self, values):
+            return f"{max(values, default=0):.1%}"
+
+        def note(self, study):
+            return "Share of text: of the best seed."
+
+    some = study(
+        [cell(seed=i, bytes_seen=10.0 * i, metrics={"perf/x": 3.0}) for i in (1, 2)]
+        + [cell("b", bpb=None, status="failed")]
+    )
+    before = as_html(some), as_markdown(some), as_csv(some)
+    columns.COLUMNS += [Share(), columns.Measured("perf/x", "x of runs")]
+    try:
+        html, markdown, table = as_html(some), as_markdown(some), as_csv(some)
+    finally:
+        del columns.COLUMNS[-2:]
+    assert (as_html(some), as_markdown(some), as_csv(some)) == before
+    assert '<th scope="col">share of text</th><th scope="col">x of runs</th>' in html
+    assert "<td>20.0%</td><td>3.00</td>" in html
+    assert "| share of text | x of runs |" in markdown
+    assert "| 20.0% | 3.00 |" in markdown
+    assert all("Share of text: of the best seed." in text for text in (html, markdown))
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [(row["share"], row["perf/x"]) for row in rows] == [("0.1", "3.0"), ("0.2", "3.0"), ("", "")]
 
 
 def test_names_are_escaped():

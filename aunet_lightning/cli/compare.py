@@ -1,38 +1,34 @@
-"""`aunet compare`: a grid of runs at equal cost, and the report of what they found."""
+"""The command `aunet compare`: a grid of runs at equal cost, and the report of their results."""
+
+from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import io
+import math
 import multiprocessing
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.terminal import printable
 
+if TYPE_CHECKING:
+    from aunet_lightning.study.grid import Study
+    from aunet_lightning.study.sizing import Sized
+
 
 def compare(arguments: list[str]) -> int:
-    """Runs what is left of a study, and writes its report; returns 1 where a cell failed."""
-    parser = argparse.ArgumentParser(
-        "aunet compare",
-        description="Train a grid of splitters, languages, stages and seeds at equal cost, and report. The same "
-        "command again continues where it was stopped; failed cells are tried again.",
-    )
-    parser.add_argument(
-        "-c", "--config", action="append", required=True, type=Path, metavar="FILE",
-        help="the study (experiments/compare/*.yaml); of several files, later ones win",
-    )  # fmt: skip
-    parser.add_argument("--jobs", type=int, help="cells at once, in place of the study's")
-    parser.add_argument("--dry_run", action="store_true", help="show the cells and what they cost, and run nothing")
-    parser.add_argument("--report", action="store_true", help="write the report of what there is, and run nothing")
-    options = parser.parse_args(arguments)
+    """Runs the rest of a study, and writes its report; returns 1 if a cell failed."""
+    options = _parser().parse_args(arguments)
     from aunet_lightning.study.grid import cells, load
 
     study, grid = load(options.config)
@@ -54,35 +50,67 @@ def compare(arguments: list[str]) -> int:
     if options.dry_run:
         _show(study, sized)
         return 0
-    study.folder.mkdir(parents=True, exist_ok=True)
-    with (study.folder / "lock").open("w", encoding="utf-8") as lock:
+    command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
+    with _alone(study):
+        return _run(study, sized, grid, command, run=not options.report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "aunet compare",
+        description="Train a grid of splitters, languages, stages and seeds at equal cost, and report. The same "
+        "command again continues a stopped study and retries failed cells.",
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", required=True, type=Path, metavar="FILE",
+        help="the study (experiments/compare/*.yaml); of several files, later ones win",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, help="cells to run at once, overriding the study's jobs")
+    parser.add_argument("--dry_run", action="store_true", help="list the cells and their cost, and run nothing")
+    parser.add_argument("--report", action="store_true", help="report the results so far, and run nothing")
+    return parser
+
+
+@contextlib.contextmanager
+def _alone(study: Study) -> Iterator[None]:
+    """Creates the study's folder and locks it. Raises UserError where another process runs the study."""
+    from aunet_lightning.study.folders import StudyFolder
+
+    files = StudyFolder(study.folder)
+    files.path.mkdir(parents=True, exist_ok=True)
+    with files.lock.open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"study {study.study} is being run by another aunet compare: wait for it, or name another study"
+                f"another aunet compare is running study {study.study}: wait for it, or give this study another name"
             ) from None
         except OSError as error:
-            print(f"aunet compare: {study.folder} cannot be locked ({error.strerror}): run it once", file=sys.stderr)
-        (study.folder / "grid.yaml").write_text(grid, encoding="utf-8")
-        command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
-        return _run(study, sized, grid, command, run=not options.report)
+            print(
+                f"aunet compare: cannot lock {study.folder} ({error.strerror}): do not run this study twice at once",
+                file=sys.stderr,
+            )
+        yield
 
 
-def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -> int:
+def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, run: bool) -> int:
+    from aunet_lightning.cli.main import main
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
+    from aunet_lightning.study.folders import StudyFolder
     from aunet_lightning.study.mlflow_study import begin, finish
     from aunet_lightning.study.running import run_cells
 
+    files = StudyFolder(study.folder)
+    files.grid.write_text(grid, encoding="utf-8")
     where = _apart(begin, study.tracking_uri, study.study, f"{study.match.by} {study.match.budget:g}")
-    print(f"See it in MLflow as it runs: {where}", flush=True)
+    print(f"Live results in MLflow: {where}", flush=True)
     stopped = False
     if run:
         from tqdm import tqdm
 
         try:
-            run_cells(sized, study.jobs, study.threads, study.gpus_per_cell, lambda line: tqdm.write(line))
+            run_cells(sized, study, main, tqdm.write)
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)
@@ -93,7 +121,8 @@ def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -
     print(f"\n{done} of {len(result.cells)} cells are done, {len(failed)} failed.")
     for cell in failed:
         print(f"  {cell.name}: {cell.error}")
-    print(f"Report: {study.folder / 'report.html'}  (report.md, table.csv and heatmap.png beside it)")
+    beside = f"{files.markdown.name}, {files.table.name} and {files.heatmap.name} beside it"
+    print(f"Report: {files.page}  ({beside})")
     try:
         _apart(finish, study.tracking_uri, study.study, str(study.folder), done == len(result.cells))
         print(f"MLflow: {where}", flush=True)
@@ -103,65 +132,64 @@ def _run(study: Any, sized: Sequence[Any], grid: str, command: str, run: bool) -
     return 130 if stopped else int(bool(failed))
 
 
-def _apart(function: Any, *arguments: Any) -> Any:
-    """Calls a function in a process of its own: what MLflow opens is not for those that come after."""
+def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a process of its own, as MLflow's connections do not survive a fork."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def _check_folders(sized: Sequence[Any]) -> None:
-    """Raises UserError where a cell's folder holds another run: the study has changed, and keeps its old name."""
+def _check_folders(sized: Sequence[Sized]) -> None:
+    """Raises UserError if a cell's folder contains another run: the study has changed, but not its name."""
     from aunet_lightning.study.running import changed
 
     for one in sized:
         if difference := changed(one):
             raise UserError(
-                f"{one.folder} holds a run of another study of this name; it differs in {difference}. Give this study "
-                "another name (study: …), or move the folder away"
+                f"{one.folder} contains a run of another study of this name; it differs in {difference}. Give this "
+                "study another name (study: …), or move the folder away"
             )
 
 
-def _check_settings(sized: Sequence[Any]) -> None:
-    """Tells of settings that aunet fit will not take, before hours are spent on other cells; cells that differ by
-    language or seed alone are looked at once."""
+def _check_settings(sized: Sequence[Sized]) -> None:
+    """Warns of settings that aunet fit will refuse, before hours are spent on other cells. Of cells that differ only in
+    language or seed, one is checked."""
     from aunet_lightning.cli.main import main
     from aunet_lightning.cli.settings import check
 
-    looked_at = {(one.cell.splitter, one.cell.stages): one for one in reversed(sized)}
+    checked = {(one.cell.splitter, one.cell.stages): one for one in reversed(sized)}
     with tempfile.TemporaryDirectory() as folder:
-        for one in looked_at.values():
+        for one in checked.values():
             path = Path(folder) / "settings.yaml"
             path.write_text(yaml.safe_dump(one.settings, allow_unicode=True), encoding="utf-8")
-            told, code = io.StringIO(), 0
-            with redirect_stdout(io.StringIO()), redirect_stderr(told):
+            printed, code = io.StringIO(), 0
+            with redirect_stdout(io.StringIO()), redirect_stderr(printed):
                 try:
                     check(one.settings)
                     code = main(["fit", "-c", str(path), "--print_config"])
                 except UserError as error:
-                    code = bool(told.write(str(error)))
+                    code = bool(printed.write(str(error)))
                 except SystemExit as done:
                     code = int(bool(done.code))
             if code:
-                wrong = told.getvalue().strip().rpartition("error: ")[2]
+                wrong = printed.getvalue().strip().rpartition("error: ")[2]
                 print(f"aunet compare: {one.cell.name} will fail: {wrong}", file=sys.stderr)
 
 
-def _show(study: Any, sized: Sequence[Any]) -> None:
+def _show(study: Study, sized: Sequence[Sized]) -> None:
     from aunet_lightning.reports.table import aligned
 
     header = ["cell", "parameters", "FLOPs/byte", "bytes/unit", "bytes", "steps"]
     rows = []
     for one in sized:
-        steps = one.steps or float("nan")
         rows.append([
             one.cell.name, f"{one.parameters:,}", f"{one.flops_per_byte:.3g}",
             " ".join(f"{rate:.2f}" for rate in one.row.bytes_per_unit) or "–",
-            f"{steps * one.row.text_bytes * one.settings['data'].get('batch_rows', 16):.3g}", f"{steps:.0f}",
+            f"{one.bytes:.3g}", f"{math.nan if one.steps is None else one.steps:.0f}",
         ])  # fmt: skip
     print(*aligned([header, *rows], left=("cell",)), sep="\n")
-    total = sum(one.steps * one.row.text_bytes * one.flops_per_byte for one in sized if one.steps)
-    print(f"{len(sized)} cells, about {total * study.settings.get('data', {}).get('batch_rows', 16):.3g} FLOPs")
+    total = sum(one.bytes * one.flops_per_byte for one in sized if one.steps is not None)
+    print(f"{len(sized)} cells, about {total:.3g} FLOPs")
     without = [name for name in study.languages if not any(c.cell.parallel for c in sized if c.cell.language == name)]
     if "parallel" in study.text and without:
         print(f"no parallel text for {', '.join(without)}")

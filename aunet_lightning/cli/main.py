@@ -1,9 +1,9 @@
-"""Entry point: picks the command, loads only what it needs, and tells what went wrong."""
+"""Entry point: selects the command, loads only what it needs, and reports errors."""
 
 import os
 import sys
 
-if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as random.py, is not to be taken for a module
+if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as random.py, must not pass for a module
     sys.path.append(sys.path.pop(0))
 
 import argparse
@@ -16,15 +16,15 @@ from aunet_lightning import __version__
 from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import guarded, printable
 
-USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help tells a command's options)
+USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
 
-Autoregressive U-Nets on raw bytes: train them, and see which splitter serves which language.
+Autoregressive U-Nets on raw bytes: train them, and compare splitters across languages.
 
   fit         train:                       aunet fit -c experiments/quickstart.yaml
   validate    held-out bits per byte:      aunet validate -c CONFIG [--ckpt_path CKPT]
-  test        the same on the test files
+  test        the same, on the test files
   predict     bits of every test document, to predictions.jsonl in the run's folder
-  compare     a grid of runs at equal cost, and its report: aunet compare -c experiments/compare/nonspace-short.yaml
+  compare     a grid of runs at equal cost, with a report: aunet compare -c experiments/compare/nonspace-short.yaml
   plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
   export      a checkpoint's weights as one safetensors file: aunet export CKPT --out model.safetensors
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
@@ -41,7 +41,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 done, 1 it failed, 2 it was not understood, 128 + n signal n."""
+    """Runs one command; returns its exit code: 0 success, 1 failure, 2 usage error, 128 + n signal n."""
     if argv is None and sys.getfilesystemencoding() != "utf-8":
         _again_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _again_in_utf8() -> None:
-    """Starts this program anew with UTF-8 for names of files, whatever the locale; the terminal keeps its encoding."""
+    """Restarts this program with UTF-8 file names, whatever the locale; the terminal keeps its encoding."""
     terminal = f"{sys.stdout.encoding}:backslashreplace"
     os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": os.environ.get("PYTHONIOENCODING") or terminal}
     python = [sys.executable, "-X", "utf8", "-m", "aunet_lightning.cli.main"]
@@ -65,11 +65,11 @@ def _main(arguments: list[str]) -> int:
         print(f"aunet {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
-    # OpenMP threads that wait for each other spin, and where another program has the cores they spin
-    # for nothing: 8 times slower with one busy neighbour, 3 times with this limit (experiments/RESULTS.md).
+    # Waiting OpenMP threads spin, in vain where another program has the cores: 8 times slower with one busy
+    # neighbour, 3 times with this limit (experiments/RESULTS.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    if _is_installed():  # else processes that this one starts have the package from this folder alone
-        os.environ.setdefault("PYTHONSAFEPATH", "1")  # they take no file here for a module either
+    if _is_installed():  # else child processes find the package only in this folder
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor do files here pass for modules in child processes
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Here)] + [_Here()]
     try:
         if command in TRAINING:
@@ -78,7 +78,7 @@ def _main(arguments: list[str]) -> int:
 
             return run(arguments)
         return _light(command, rest)
-    except BrokenPipeError:  # whoever read the output has enough of it
+    except BrokenPipeError:  # the reader of the output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -91,8 +91,8 @@ def _main(arguments: list[str]) -> int:
 
 
 class _Here:
-    """Finds modules in the working folder, such as one's own splitters (module:Class), after all others: a file there
-    may be called random.py, or splitters.py."""
+    """Finds modules in the working folder, such as a user's splitters (module:Class), after all others: a file there
+    may be named random.py, or splitters.py."""
 
     def __init__(self) -> None:
         self.folder = os.getcwd()
@@ -131,7 +131,7 @@ def _light(command: str, rest: list[str]) -> int:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Raises UserError for settings that are not UTF-8: no configuration file could hold them."""
+    """Raises UserError for settings that are not UTF-8, which no configuration file can hold."""
     for argument in arguments:
         try:
             argument.encode()
@@ -145,10 +145,12 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 
 def _generate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("aunet generate", description="Generate text from a checkpoint.")
-    parser.add_argument("checkpoint", help="a checkpoint of a run (file or folder), or what aunet export wrote")
-    parser.add_argument("--prompt", action="append", help="beginning of the text; may be given several times")
-    parser.add_argument("--bytes", type=int, default=200, help="how many bytes to add (default 200)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely byte (default 0.8)")
+    parser.add_argument(
+        "ckpt_path", metavar="CKPT", help="a checkpoint of a run (file or folder), or what aunet export wrote"
+    )
+    parser.add_argument("--prompt", action="append", help="beginning of the text; may be repeated")
+    parser.add_argument("--bytes", type=int, default=200, help="bytes to generate (default 200)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 picks the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
     options = parser.parse_args(arguments)
     from aunet_lightning.checkpoints.load import load
@@ -157,7 +159,7 @@ def _generate(arguments: list[str]) -> int:
 
     check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
 
-    net, reader = load(options.checkpoint)
+    net, reader = load(options.ckpt_path)
     prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
     for text in generate(net, reader, prompts, options.bytes, options.temperature, options.seed):
         print(printable(text.decode("utf-8", "replace")))
@@ -165,13 +167,13 @@ def _generate(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("aunet export", description="Write a checkpoint's weights to one file.")
-    parser.add_argument("checkpoint", help="a checkpoint of a run, a file or a folder")
+    parser = argparse.ArgumentParser("aunet export", description="Write the weights of a checkpoint to one file.")
+    parser.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, a file or a folder")
     parser.add_argument("--out", help="the file (default: MODEL.safetensors beside the run's config.yaml)")
     options = parser.parse_args(arguments)
     from aunet_lightning.checkpoints.forms import export
 
-    checkpoint = user_path(options.checkpoint, "the checkpoint")
+    checkpoint = user_path(options.ckpt_path, "the checkpoint")
     beside = checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
     out = user_path(options.out, "--out") if options.out else beside
     print(f"{export(checkpoint, out):,} parameters: {out}")

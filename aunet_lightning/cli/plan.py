@@ -1,4 +1,4 @@
-"""The command `aunet plan`: from a budget, a language mix and a number of GPUs to a configuration for `aunet fit`."""
+"""The command `aunet plan`: a configuration for `aunet fit` from a budget, a language mix and a number of GPUs."""
 
 from __future__ import annotations
 
@@ -6,63 +6,32 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import yaml
-
-from aunet_lightning.cli.split import MEGABYTES, UPPER
-from aunet_lightning.numbers import Range, check, show
+from aunet_lightning.cli.options import UPPER, add_upper_splitters, rule_of
+from aunet_lightning.cli.texts import MEGABYTES, MEGABYTES_RANGE
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from splitters import DEFAULT, Stack
 from splitters.laws.check import check_foreign
 
 if TYPE_CHECKING:
+    from aunet_lightning.data.mix import Mix
     from aunet_lightning.planning import Plan
 
-AROUND = 2  # BOS and EOS
-HELD_OUT = 100  # every so many-th document is validated on, where files have as many
+HELD_OUT = 100  # one document in this many is held out, in files with enough of them
 RANGES = {
     "flops": Range(above=0, most=1e35), "gpu_hours": Range(above=0, most=1e12), "parameters": Range(above=0, most=1e15),
     "flops_per_second": Range(least=1e6, most=1e30), "utilisation": Range(above=0),
     "gpu_memory": Range(above=0, most=1e6), "devices": Range(least=1, most=10**7), "ratio": Range(above=0, most=1e6),
-    "megabytes": Range(above=0, most=1e12), "row_bytes": Range(least=1, most=2**27),
+    "megabytes": MEGABYTES_RANGE, "row_bytes": Range(least=1, most=2**27),
     "stages": Range(least=1, most=1000), "bytes_per_unit": Range(most=1e6),
 }  # fmt: skip
 
 
-@dataclass
-class Mix:
-    """Text by language: how much there is, and positions of each stage in what was split of it."""
-
-    bytes: dict[str, int] = field(default_factory=dict)
-    positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S] of what was split, stage 1 first
-    documents: dict[Path, int] = field(default_factory=dict)
-
-    def rates(self, language: str = TOTAL) -> list[float]:
-        """Returns bytes per unit of stages 2 … S, BOS and EOS among the bytes: of a language, or of all."""
-        if language != TOTAL:
-            per_byte = self.positions[language] / self.positions[language][0]
-        else:
-            weights = np.array([*self.bytes.values()], float)
-            shares = np.stack([counts / counts[0] for counts in self.positions.values()])  # [languages, S]
-            per_byte = weights @ shares / weights.sum()
-        return (1 / per_byte[1:]).tolist()
-
-    def table(self) -> str:
-        depth = len(next(iter(self.positions.values()))) - 1
-        rows = [["language", "MB", *(f"bytes/unit, stage {s + 2}" for s in range(depth))]]
-        for language in (TOTAL, *sorted(self.bytes)):
-            size = sum(self.bytes.values()) if language == TOTAL else self.bytes[language]
-            rows.append([language, f"{size / 1e6:.2f}", *(f"{rate:.2f}" for rate in self.rates(language))])
-        return "\n".join(aligned(rows, left=("language",)))
-
-
 def plan(arguments: list[str]) -> int:
-    """`aunet plan`: prints a run that spends a budget, and writes it as YAML."""
+    """`aunet plan`: prints a run that spends a budget, and writes its configuration."""
     options = _parser().parse_args(arguments)
     _check(options)
     rules = _rules(options)
@@ -85,7 +54,7 @@ def plan(arguments: list[str]) -> int:
             raise
         raise ValueError(str(error).replace("--flops is", f"--gpu_hours is {options.gpu_hours:g}, in FLOPs")) from None
     if mix is not None and len(mix.bytes) > 1 and options.bytes_per_unit is None and rules:
-        print(mix.table() + "\n")
+        print(_table(mix, stack.depth) + "\n")
     lines = summary(made, mix)
     print("\n".join(lines))
     settings = made.settings()
@@ -110,22 +79,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--flops", type=float, help="FLOPs to train with, as docs/plan.md counts them")
-    add("--gpu_hours", type=float, help="hours on one device, or on all of them together")
-    add("--parameters", type=float, help="of the network; data for it by --ratio")
-    add("--stages", type=int, help="1 to 4; default: what the splitters make, or 3")
+    add("--gpu_hours", type=float, help="GPU hours, of all devices together")
+    add("--parameters", type=float, help="of the network; --ratio sets the data for it")
+    add("--stages", type=int, help="1 to 4 (default: as many as the splitters give, or 3)")
     add("--splitter", help=f"bytes to stage 2: a name, or YAML (default {DEFAULT})")
-    add("--upper", nargs="*", action="extend", help="one rule per further stage (default {name: every, n: 2})")
-    add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the mix that is wanted")
-    add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …: in place of what --data gives")
-    add("--megabytes", type=float, default=MEGABYTES, help=f"to split of a language (default {MEGABYTES})")
+    add_upper_splitters(parser)
+    add("--data", nargs="+", action="extend", help="JSON-lines files of the training text, in the wanted mix")
+    add("--bytes_per_unit", nargs="+", type=float, help="of stages 2, 3, …, instead of measuring it on --data")
+    add(
+        "--megabytes",
+        type=float,
+        default=MEGABYTES,
+        help=f"to split of each language (default {MEGABYTES})",
+    )
     add("--devices", type=int, default=1, help="GPUs (default 1)")
-    add("--flops_per_second", type=float, default=989e12, help="peak of one (default 989e12: an H100 in bf16)")
-    add("--utilisation", type=float, default=0.4, help="share of the peak that is reached (default 0.4)")
-    add("--gpu_memory", type=float, default=80.0, help="GB of one (default 80)")
+    add("--flops_per_second", type=float, default=989e12, help="peak of one GPU (default 989e12: an H100 in bf16)")
+    add("--utilisation", type=float, default=0.4, help="share of the peak that training reaches (default 0.4)")
+    add("--gpu_memory", type=float, default=80.0, help="GB of one GPU (default 80)")
     add("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed", help="default bf16-mixed")
-    add("--ratio", type=float, default=10.0, help="data for the model: gamma of the paper, about tokens per parameter")
-    add("--row_bytes", type=int, help="bytes of a row (default 8192, fewer where a batch is small)")
-    add("--out", metavar="FILE", help="write the configuration, which aunet fit -c takes")
+    add(
+        "--ratio",
+        type=float,
+        default=10.0,
+        help="gamma of the paper: about tokens per parameter (default 10)",
+    )
+    add("--row_bytes", type=int, help="bytes of a row (default 8192, fewer if the batch is small)")
+    add("--out", metavar="FILE", help="write the configuration, for aunet fit -c")
     return parser
 
 
@@ -136,29 +115,26 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--utilisation is {options.utilisation:g}: it is a share of the peak, give 1 or less")
     budgets = [f"--{name}" for name in ("flops", "gpu_hours", "parameters") if getattr(options, name) is not None]
     if len(budgets) != 1:
-        got = "no budget is given" if not budgets else f"{' and '.join(budgets)} are budgets both"
+        got = "no budget is given" if not budgets else f"{' and '.join(budgets)} are both budgets"
         raise ValueError(f"{got}: give one of --flops, --gpu_hours and --parameters")
 
 
 def _rules(options: argparse.Namespace) -> list[Any]:
-    """Returns one rule per stage transition. Raises ValueError where their number is not that of --stages."""
-    upper = None if options.upper is None else [_rule("--upper", rule) for rule in options.upper]
+    """Returns one rule per stage transition. Raises ValueError if their number does not match --stages."""
+    upper = None
+    if options.upper_splitters is not None:
+        upper = [rule_of("--upper_splitters", rule) for rule in options.upper_splitters]
     stages = options.stages or (len(upper) + 2 if upper is not None else 3)
     if stages == 1:
         if options.splitter or upper:
-            raise ValueError("--stages is 1: bytes alone have no units, leave out --splitter and --upper")
+            raise ValueError("--stages is 1: bytes alone have no units, leave out --splitter and --upper_splitters")
         return []
     upper = [UPPER] * (stages - 2) if upper is None else upper
     if len(upper) != stages - 2:
-        raise ValueError(f"--upper names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second")
-    return [_rule("--splitter", options.splitter or DEFAULT), *upper]
-
-
-def _rule(option: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{option} is {show(text)}, it must be a name, or YAML like {{name: fixed, n: 4}}") from None
+        raise ValueError(
+            f"--upper_splitters names {len(upper)} rules: {stages} stages take {stages - 2}, one above the second"
+        )
+    return [rule_of("--splitter", options.splitter or DEFAULT), *upper]
 
 
 def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[float]:
@@ -176,41 +152,39 @@ def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[f
     if stack.n_below < stack.depth:
         name = type(stack.learned[stack.n_below]).__name__.lower()
         raise ValueError(
-            f"--bytes_per_unit is missing: {name} is learned, so text alone does not tell it. Give what is wanted"
+            f"--bytes_per_unit is missing: {name} is learned, so it cannot be measured on text. Give the wanted rate"
         )
     if mix is None:
         raise ValueError(
-            "--data is missing: name text, so that its units can be counted, or give --bytes_per_unit, as in "
+            "--data is missing: name text, on which to count units, or give --bytes_per_unit, as in "
             + " ".join(f"{5 * 2**s}" for s in range(stack.depth))
         )
     return mix.rates()
 
 
 def _measure(files: Sequence[str], stack: Stack, megabytes: float) -> Mix:
-    """Reads all documents, as `aunet fit` will, and splits up to so many MB of each language."""
-    from aunet_lightning.data.corpus import expand
-    from aunet_lightning.data.documents import Report, read_documents
+    from aunet_lightning.data.mix import measure
 
-    mix, report = Mix(), Report()
-    for source in expand(list(files), "--data", text_key="text", language_key="lang"):
-        for document in read_documents(source.path, "text", "lang", source.language, report):
-            language, size = row_of(document.language), len(document.text) + AROUND
-            mix.bytes[language] = mix.bytes.get(language, 0) + size
-            mix.documents[source.path] = mix.documents.get(source.path, 0) + 1
-            counts = mix.positions.setdefault(language, np.zeros(stack.depth + 1))
-            if counts[0] < megabytes * 1e6:
-                levels = stack.levels(document.text)
-                begins = [1 + np.count_nonzero(levels > s) for s in range(stack.depth)]  # BOS begins a unit of each
-                counts += [size, *begins]
-    if warning := report.warning():
+    mix, warning = measure(files, stack, megabytes * 1e6, "--data")
+    if warning:
         print(f"aunet: warning: {warning}", file=sys.stderr)
     if not mix.bytes:
         raise ValueError(f'--data: there is no text in {", ".join(files)}: name JSON lines with a key "text"')
     return mix
 
 
+def _table(mix: Mix, depth: int) -> str:
+    """Returns size and bytes per unit of all text and of each language, as aligned columns."""
+    rows = [["language", "MB", *(f"bytes/unit, stage {s + 2}" for s in range(depth))]]
+    for language in (None, *sorted(mix.bytes)):
+        size = sum(mix.bytes.values()) if language is None else mix.bytes[language]
+        name = TOTAL if language is None else row_of(language)
+        rows.append([name, f"{size / 1e6:.2f}", *(f"{rate:.2f}" for rate in mix.rates(language))])
+    return "\n".join(aligned(rows, left=("language",)))
+
+
 def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
-    """Returns what is to be said of text under `data`."""
+    """Returns the settings under `data` that name the text."""
     if not files or mix is None:
         return {}
     most = max(mix.documents.values())
@@ -219,7 +193,7 @@ def _data(files: Sequence[str] | None, mix: Mix | None) -> dict[str, Any]:
 
 
 def summary(made: Plan, mix: Mix | None = None) -> list[str]:
-    """Returns the plan in lines of text."""
+    """Returns the plan as lines of text."""
     from aunet_lightning.planning import MOST_LR
 
     machine, memory, gb = made.machine, made.memory, 1e9
@@ -252,7 +226,7 @@ def summary(made: Plan, mix: Mix | None = None) -> list[str]:
         )
     if not made.fits:
         lines.append(
-            f"  warning: one row on a device does not fit in {machine.memory / gb:g} GB with room for kernels: give "
+            f"  warning: one row per device does not fit in {machine.memory / gb:g} GB with room for kernels: give "
             "more --devices or a smaller --row_bytes"
         )
     if made.extrapolated:

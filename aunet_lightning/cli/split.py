@@ -1,4 +1,4 @@
-"""The commands that look at splitters: `aunet splitters`, `aunet split`, `aunet vocabulary`."""
+"""The commands about splitters: `aunet splitters`, `aunet split`, `aunet vocabulary`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import regex
-import yaml
 
+from aunet_lightning.cli.options import UPPER, add_option, add_upper_splitters, rule_of
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, read_texts, up_to
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
@@ -25,20 +26,7 @@ if TYPE_CHECKING:
     from aunet_lightning.reports.pictures import Levels
 
 CHARACTERS = 600  # of a text in pictures
-MEGABYTES = 2.0  # of a language in statistics
-SUFFIXES = (  # what ends so names a file, not a text
-    ".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".gz", ".zst", ".bz2", ".xz"
-)  # fmt: skip
-SAMPLE, MOSTLY = 1 << 16, 0.1  # bytes of a file that are looked at, and how many of them may not be UTF-8
-UPPER = {"name": "every", "n": 2}
 MOST_STAGES = 32
-
-
-class Text(NamedTuple):
-    language: str
-    source: str  # the argument that it is, or is from
-    name: str
-    data: bytes
 
 
 def splitters(arguments: list[str]) -> int:
@@ -65,52 +53,47 @@ def _first_sentence(text: str) -> str:
 
 def split(arguments: list[str]) -> int:
     """`aunet split`: a text's units in colours or marks, as a page, or as statistics."""
-    parser = argparse.ArgumentParser(
-        "aunet split",
-        description="Show the units of texts, or measure them.",
-        epilog="A splitter is a name (aunet splitters lists them) or YAML such as '{name: fixed, n: 4}'. Files are "
-        "JSON lines (.jsonl, .gz, .zst: a document a line) or plain text; the language is the line's or the file's.",
-    )
-    parser.add_argument("text", nargs="*", help="files, or the text itself; left out: standard input")
-    parser.add_argument("--splitter", action="append", help=f"default {DEFAULT}; may be given several times")
-    parser.add_argument(
-        "--checkpoint",
-        action="append",
-        metavar="CKPT",
-        help="show the boundaries of a trained model, learned ones too; may be given several times",
-    )
-    parser.add_argument(
-        "--stages", type=int, help="show so many, by {name: every, n: 2} above the splitter (default 2)"
-    )
-    parser.add_argument("--upper_splitters", nargs="*", action="extend", help="instead: one rule per further stage")
-    parser.add_argument("--html", metavar="FILE", help="write a page with the splitters one above the other")
-    parser.add_argument("--stats", action="store_true", help="length of units per language and splitter, as a table")
-    parser.add_argument("--csv", metavar="FILE", help="write the statistics as CSV")
-    parser.add_argument("--plot", metavar="FILE", help="draw the statistics: .png, .svg or .pdf")
-    parser.add_argument(
-        "--no-words", action="store_true", help="leave out the comparison with words that people marked"
-    )
-    parser.add_argument(
-        "--megabytes", type=float, default=MEGABYTES, help=f"of a language at most (default {MEGABYTES})"
-    )
-    parser.add_argument("--characters", type=int, default=CHARACTERS, help=f"of a text shown (default {CHARACTERS})")
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", help="else units are marked │ ║"
-    )
-    options = parser.parse_args(arguments)
-    check("--megabytes", options.megabytes, Range(above=0, most=1e12))
+    options = _split_parser().parse_args(arguments)
+    check("--megabytes", options.megabytes, MEGABYTES_RANGE)
     check("--characters", options.characters, Range(least=1))
     stacks = _stacks(options)
-    texts = list(_texts(options.text))
+    texts = list(read_texts(options.text))
     if not any(text.data for text in texts):
         raise ValueError("there is no text to split")
-    if options.stats or options.csv or options.plot:
+    measured = options.stats or options.csv or options.plot
+    if measured:
         _statistics(texts, stacks, options)
     if options.html:
         _page(texts, stacks, options)
-    if not (options.stats or options.csv or options.plot or options.html):
+    if not (measured or options.html):
         _show(texts, stacks, options)
     return 0
+
+
+def _split_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "aunet split",
+        description="Show the units of texts, or measure them.",
+        epilog="A splitter is a name (aunet splitters lists them) or YAML such as '{name: fixed, n: 4}'. "
+        f"{FORMATS}; the language is that of the line or the file.",
+    )
+    add = partial(add_option, parser)
+    add_texts(parser)
+    add("--splitter", action="append", help=f"default {DEFAULT}; may be repeated")
+    add(
+        "--ckpt_path", ["--checkpoint"], action="append", metavar="CKPT",
+        help="show the boundaries of a trained model, learned ones too; may be repeated",
+    )  # fmt: skip
+    add("--stages", type=int, help="show this many stages, {name: every, n: 2} above the splitter (default 2)")
+    add_upper_splitters(parser)
+    add("--html", metavar="FILE", help="write a page with the splitters one above the other")
+    add("--stats", action="store_true", help="print unit lengths per language and splitter as a table")
+    add("--csv", metavar="FILE", help="write the statistics as CSV")
+    add("--plot", metavar="FILE", help="draw the statistics: .png, .svg or .pdf")
+    add("--no_words", ["--no-words"], action="store_true", help="leave out the agreement with human-marked words")
+    add("--characters", type=int, default=CHARACTERS, help=f"of each text shown (default {CHARACTERS})")
+    add("--color", choices=("auto", "always", "never"), default="auto", help="without colour, units are marked │ ║")
+    return parser
 
 
 def vocabulary(arguments: list[str]) -> int:
@@ -120,12 +103,12 @@ def vocabulary(arguments: list[str]) -> int:
         description="Train a BPE vocabulary on your text, for --splitter '{name: trie, vocabulary: FILE}'.",
     )
     parser.add_argument("files", nargs="+", help="JSON lines (.jsonl, .gz, .zst) or plain text")
-    parser.add_argument("--size", type=int, default=8192, help="entries, the 256 bytes among them (default 8192)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="where to write it, a tokenizers JSON")
+    parser.add_argument("--size", type=int, default=8192, help="entries, including the 256 bytes (default 8192)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="where to write it, as a tokenizers JSON")
     options = parser.parse_args(arguments)
     from aunet_lightning.reader.bpe import train_bpe
 
-    texts = [text.data for text in _texts(options.files, must_exist=True)]
+    texts = [text.data for text in read_texts(options.files, must_exist=True)]
     if not any(texts):
         raise ValueError(f"there is no text in {', '.join(options.files)}")
     trained = train_bpe(texts, options.size)
@@ -140,22 +123,22 @@ def vocabulary(arguments: list[str]) -> int:
 
 
 def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
-    """Returns a stack per splitter, by the words that named it, and a model per checkpoint, by its run's name."""
+    """Returns a stack per splitter, keyed by its option, and a model per checkpoint, keyed by its run's name."""
     if options.upper_splitters is not None and options.stages is not None:
-        raise ValueError("--stages and --upper_splitters say the same: give one of them")
+        raise ValueError("--stages and --upper_splitters both set the stages: give one of them")
     if options.stages is not None and not 2 <= options.stages <= MOST_STAGES:
         raise ValueError(f"--stages is {options.stages}: a splitter makes stage 2, so give 2 to {MOST_STAGES}")
     upper: list[Any] = [UPPER] * ((options.stages or 2) - 2)
     if options.upper_splitters is not None:
-        upper = [yaml.safe_load(rule) for rule in options.upper_splitters]
-    named = options.splitter or ([] if options.checkpoint else [DEFAULT])
-    rules = {spec: Stack([yaml.safe_load(spec), *upper]) for spec in named}
+        upper = [rule_of("--upper_splitters", rule) for rule in options.upper_splitters]
+    named = options.splitter or ([] if options.ckpt_path else [DEFAULT])
+    rules = {spec: Stack([rule_of("--splitter", spec), *upper]) for spec in named}
     for stack in rules.values():
         if stack.n_below < stack.depth:
             name = type(next(iter(stack.learned.values()))).__name__.lower()
-            raise ValueError(f"{name} is learned with a model: name a trained one, --checkpoint runs/…/best.ckpt")
+            raise ValueError(f"{name} is learned with a model: name a trained one, --ckpt_path runs/…/best.ckpt")
         check_foreign(stack)
-    return {**rules, **_trained(options.checkpoint or [])}
+    return {**rules, **_trained(options.ckpt_path or [])}
 
 
 def _trained(checkpoints: list[str]) -> dict[str, Levels]:
@@ -168,67 +151,16 @@ def _trained(checkpoints: list[str]) -> dict[str, Levels]:
     for path in checkpoints:
         net, reader = load(path)
         if not reader.depth:
-            raise ValueError(f"{path} is a model of one stage, which has no units")
+            raise ValueError(f"{path} is a one-stage model, which has no units")
         name = Path(path).resolve().parent.parent.name
         found[name if name and name not in found else path] = units_of(net, reader)
     return found
 
 
-def _texts(arguments: list[str], must_exist: bool = False) -> Iterator[Text]:
-    if not arguments:
-        yield Text("text", "-", "standard input", sys.stdin.buffer.read())
-    for argument in arguments:
-        path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
-        if _is_file(path):
-            yield from _of_file(path)
-        elif must_exist or _names_a_file(argument):
-            raise ValueError(f"{argument!r} is no file (looked from {Path.cwd()})")
-        else:
-            yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
-
-
-def _names_a_file(argument: str) -> bool:
-    """Returns whether an argument that is no file was meant as one, and not as a text."""
-    named = Path(argument).suffix.lower() in SUFFIXES and " " not in argument
-    return named or argument.startswith(("/", "./", "../", "~"))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is too long for a name, or has a NUL
-        return False
-
-
-def _of_file(path: Path) -> Iterator[Text]:
-    from aunet_lightning.data.documents import COMPRESSED, Report, read_documents, stem
-
-    if not {".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes}:
-        yield Text(stem(path), str(path), str(path), _plain(path))
-        return
-    report = Report()
-    for document in read_documents(path, "text", "lang", stem(path), report):
-        yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
-    if warning := report.warning():
-        print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
-
-
-def _plain(path: Path) -> bytes:
-    """Returns a file of plain text. Raises ValueError for one that is no text: it has NULs, or hardly any UTF-8."""
-    data = path.read_bytes()
-    head = data[:SAMPLE]
-    lost = head.decode("utf-8", "replace").count("\ufffd") - head.count("\ufffd".encode())
-    if b"\0" in head or lost > max(MOSTLY * len(head), 3):
-        raise ValueError(f"{path} is not text in UTF-8: name JSON lines (.jsonl) or plain text")
-    if lost:
-        print(f"aunet: warning: {path}: bytes that are not UTF-8 among its first {len(head)}: {lost}", file=sys.stderr)
-    return data
-
-
 def _statistics(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
     from aunet_lightning.reports import units
 
-    kept = list(_up_to(texts, int(options.megabytes * 1e6)))
+    kept = list(up_to(texts, int(options.megabytes * 1e6)))
     agreement = {} if options.no_words else _agreement(kept, stacks)
     rows = units.measure([(text.language, text.data) for text in kept], stacks, agreement)
     if options.stats:
@@ -241,30 +173,15 @@ def _statistics(texts: list[Text], stacks: dict[str, Levels], options: argparse.
         print(f"wrote {options.plot}", file=sys.stderr)
 
 
-def _up_to(texts: list[Text], most: int) -> Iterator[Text]:
-    """Yields whole documents until a language has `most` bytes, and says what it left out."""
-    so_far: dict[str, int] = {}
-    left: dict[str, int] = {}
-    for text in texts:
-        if so_far.get(text.language, 0) < most:
-            so_far[text.language] = so_far.get(text.language, 0) + len(text.data)
-            yield text
-        else:
-            left[text.language] = left.get(text.language, 0) + 1
-    if left:
-        named = ", ".join(f"{one_line(language)} {count}" for language, count in left.items())
-        print(f"aunet: --megabytes {most / 1e6:g} left out documents: {named}", file=sys.stderr)
-
-
 def _agreement(texts: list[Text], stacks: dict[str, Levels]) -> dict:
-    """Returns how the first splitter of each stack agrees with the words marked in each language."""
-    from aunet_lightning.reports.word_agreement import agreement, marked
+    """Returns how well the first splitter of each stack agrees with the words marked in each language."""
+    from aunet_lightning.reports.word_agreement import agreement, marked_words
 
     words: dict[str, list] = {}
     missing: dict[str, None] = {}
     for text in texts:
         try:
-            found = marked(text.data.decode("utf-8", "replace"), text.language)
+            found = marked_words(text.data.decode("utf-8", "replace"), text.language)
         except ModuleNotFoundError:
             missing[text.language] = None
             continue
@@ -281,16 +198,16 @@ def _agreement(texts: list[Text], stacks: dict[str, Levels]) -> dict:
 
 
 def _shortened(texts: list[Text], characters: int) -> list[Text]:
-    """Returns the first text of each language in each file, up to so many characters, and says what it left out."""
+    """Returns the first text of each language and file, up to `characters`, and reports on stderr what it left out."""
     first: dict[tuple[str, str], Text] = {}
     for text in texts:
         first.setdefault((text.source, text.language), text)
     shown = []
     for text in first.values():
-        whole = text.data.decode("utf-8", "surrogateescape")
-        if len(whole) > characters:
-            print(f"aunet: {one_line(text.name)}: the first {characters} of {len(whole)} characters", file=sys.stderr)
-        shown.append(text._replace(data=whole[:characters].encode("utf-8", "surrogateescape")))
+        full = text.data.decode("utf-8", "surrogateescape")
+        if len(full) > characters:
+            print(f"aunet: {one_line(text.name)}: the first {characters} of {len(full)} characters", file=sys.stderr)
+        shown.append(text._replace(data=full[:characters].encode("utf-8", "surrogateescape")))
     if len(first) < len(texts):
         print(f"aunet: the first of each language and file, {len(first)} of {len(texts)} documents", file=sys.stderr)
     return shown
@@ -322,4 +239,4 @@ def _show(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namesp
                 boundaries = int((levels >= s).sum())
                 print(f"stage {s + 1}: {boundaries} boundaries in {len(text.data)} bytes, {rate:.2f} bytes per unit")
             if hidden := inside_clusters(text.data, stack):
-                print(f"{hidden} boundaries fall on the same character as another and are not shown apart")
+                print(f"{hidden} boundaries share a character with another one and are not shown separately")

@@ -1,4 +1,4 @@
-"""The splitter that cuts where a small byte model is unsure."""
+"""The splitter `entropy`: boundaries where a small byte model is uncertain, and the threshold for a wanted rate."""
 
 from aunet_lightning.entropy.splitter import Entropy
 

@@ -1,1 +1,1 @@
-"""What a person looks at: tables, baselines and pictures of boundaries. No training code."""
+"""Reports for people: tables, baselines and pictures of boundaries. No training code."""

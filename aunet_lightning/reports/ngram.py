@@ -1,7 +1,7 @@
 """A byte n-gram model with Witten–Bell back-off: a yardstick for trained models.
 
-p_n(b | c) = (N(c b) + T(c) · p_{n-1}(b | shorter c)) / (N(c) + T(c)), with N counts and T(c) the
-number of different bytes seen after c; p_0 = 1/256 (Witten & Bell 1991).
+p_n(b | c) = (N(c b) + T(c) · p_{n-1}(b | shorter c)) / (N(c) + T(c)), with counts N and T(c) the
+number of distinct bytes seen after c; p_0 = 1/256 (Witten & Bell 1991).
 """
 
 import math
@@ -11,11 +11,11 @@ import numpy as np
 
 from aunet_lightning.reports.table import TOTAL, row_of
 
-MAX_ORDER = 7  # the bytes of an n-gram are packed into 64 bits, with the order's length apart
+MAX_ORDER = 7  # the bytes of an n-gram are packed into an int64
 
 
 class ByteNGram:
-    """Counts of all n-grams up to an order, inside documents. Vectorised; a test holds the plain form."""
+    """Counts of all n-grams up to an order, within documents. Vectorised; a test has the plain form."""
 
     def __init__(self, order: int, documents: Iterable[bytes]) -> None:
         if not 1 <= order <= MAX_ORDER:
@@ -32,7 +32,7 @@ class ByteNGram:
             self._contexts.append((contexts, totals, kinds))
 
     def bits(self, document: bytes) -> float:
-        """Returns the bits that the document costs, each byte given those before it in the document."""
+        """Returns the bits of the document, each byte given those before it in the document."""
         text = np.frombuffer(document, np.uint8)
         p = np.full(len(text), 1 / 256)
         for n in range(1, min(self.order, len(text)) + 1):
@@ -74,7 +74,7 @@ def _joined(texts: Sequence[np.ndarray], n: int) -> np.ndarray:
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """values where keys (sorted) hold what is wanted, else 0."""
+    """The values of the wanted keys (keys are sorted); 0 for those that are absent."""
     if not len(keys):
         return np.zeros(len(wanted), np.int64)
     at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)

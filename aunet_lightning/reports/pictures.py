@@ -1,8 +1,7 @@
-"""Pictures of boundaries: text with its units made visible, in lines, in a terminal's colours, and as a page.
+"""Pictures of boundaries: text with its units marked, as lines, in terminal colours, and as a page.
 
-A unit is shown from the character that carries its boundary to the one before the next boundary; the
-vector pooled there has read that character, and what stands before it. What a reader sees as one
-character (a grapheme cluster) is never torn apart.
+A unit is shown from the character that carries its boundary to the one before the next boundary; the vector pooled
+there has read that character and those before it. Grapheme clusters are never split.
 """
 
 import html
@@ -17,7 +16,7 @@ import regex
 from aunet_lightning.terminal import CONTROLS
 
 MARKS = ("│", "║", "┃", "█")  # before a unit of stage 2, 3, 4, 5
-CHARACTERS = 56  # of each text in a run's pictures
+CHARACTERS = 56  # of each text in the pictures of a run
 
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
 _SCRIPTS = (
@@ -30,7 +29,7 @@ _BY_SCRIPT = [(script, regex.compile(rf"\p{{Script={script}}}")) for script in _
 
 
 def script_of(text: str) -> str:
-    """Returns the script of most letters in the text; kana makes it Japanese, whatever the number of Han."""
+    """Returns the script of most letters in the text; kana make it Japanese, whatever the number of Han."""
     counts: Counter[str] = Counter()
     for letter in _LETTER.findall(text[:500]):
         counts[next((script for script, one in _BY_SCRIPT if one.match(letter)), "other")] += 1
@@ -43,7 +42,7 @@ def one_per_script(
     texts: Sequence[tuple[str, bytes]], each: int = 1, characters: int = CHARACTERS
 ) -> list[tuple[str, bytes]]:
     """Returns (script, beginning of a text) for each script among (language, text) pairs, in their order; with `each`,
-    so many of a script, the second one called `Thai 2`."""
+    up to that many per script, the second one named `Thai 2`."""
     found: dict[str, bytes] = {}
     counts: Counter[str] = Counter()
     for _, data in texts:
@@ -57,7 +56,7 @@ def one_per_script(
 
 
 class Levels(Protocol):
-    """What has levels: a stack of rules, or a model that was trained."""
+    """Anything that assigns levels to bytes: a stack of rules, or a trained model."""
 
     @property
     def depth(self) -> int: ...
@@ -66,13 +65,13 @@ class Levels(Protocol):
         """Returns uint8 [len(data)]."""
 
 
-_CONTROLS = {code: shown for code, shown in CONTROLS.items() if chr(code) != "\r"}  # a line's end may have one
+_CONTROLS = {code: shown for code, shown in CONTROLS.items() if chr(code) != "\r"}  # a line may end with one
 
 
 class Cluster(NamedTuple):
-    """What a reader sees as one character."""
+    """A grapheme cluster."""
 
-    text: str  # bytes of no character become U+FFFD, and control characters their pictures (but not line breaks)
+    text: str  # invalid bytes become U+FFFD, control characters visible symbols (except line breaks)
     level: int  # the highest of its bytes
     boundaries: int  # on its bytes
     bytes: int
@@ -91,7 +90,7 @@ def clusters(data: bytes, stack: Levels) -> list[Cluster]:
 
 
 def inside_clusters(data: bytes, stack: Levels) -> int:
-    """Returns how many boundaries a picture does not tell apart, because they fall on one cluster."""
+    """Returns how many boundaries a picture cannot show, because they share a cluster with another."""
     return sum(max(cluster.boundaries - 1, 0) for cluster in clusters(data, stack))
 
 
@@ -109,7 +108,7 @@ _BLACK, _UNDERLINE, _RESET = "38;5;16", "4", "\x1b[0m"
 
 def as_colours(data: bytes, stack: Levels) -> str:
     """Returns the text for a terminal: units of stage 2 differ in shade, of stage 3 in hue, and every second one
-    of stage 4 is underlined. No colour changes inside a cluster, and none reaches over the end of a line."""
+    of stage 4 is underlined. No colour changes inside a cluster or extends past the end of a line."""
     counts = [0] * 5  # units begun, by level
     out = []
     for text, level, *_ in clusters(data, stack):
@@ -127,21 +126,20 @@ def as_colours(data: bytes, stack: Levels) -> str:
 
 
 def as_html(texts: Sequence[tuple[str, bytes]], stacks: Mapping[str, Levels]) -> str:
-    """Returns a page: for each text a row per stack, one above the other. Units of stage 2 are tinted, those of
-    higher stages underlined."""
+    """Returns a page with a row per text and stack. Units of stage 2 are tinted, those of higher stages underlined."""
     blocks = []
     for name, data in texts:
         rows = "".join(
             f"<tr><th>{html.escape(label)}</th><td class=number>{_numbers(data, stack)}</td>"
-            f"<td><div class=text dir=auto>{_units(data, stack)}</div></td></tr>"
+            f"<td><div class=text dir=auto>{as_spans(data, stack)}</div></td></tr>"
             for label, stack in stacks.items()
         )
         blocks.append(f"<h2>{html.escape(name)}</h2><table>{rows}</table>")
-    return _PAGE.format(blocks="".join(blocks))
+    return _PAGE.format(blocks="".join(blocks), units=UNIT_STYLE)
 
 
 def bytes_per_unit(data: bytes, stack: Levels) -> list[float]:
-    """Returns the mean length of units per stage above the first; what stands before the first boundary is one."""
+    """Returns the mean length of units per stage above the first; the text before the first boundary is one."""
     levels = stack.levels(data)
     begins = [np.flatnonzero(levels >= s) for s in range(1, stack.depth + 1)]
     return [len(data) / max(len(begin) + (not len(begin) or begin[0] > 0), 1) for begin in begins]
@@ -151,13 +149,14 @@ def _numbers(data: bytes, stack: Levels) -> str:
     return " · ".join(f"{number:.1f}" for number in bytes_per_unit(data, stack))
 
 
-def _units(data: bytes, stack: Levels) -> str:
+def as_spans(data: bytes, stack: Levels) -> str:
+    """Returns HTML: a span for each unit, nested by stage, which UNIT_STYLE tints and underlines."""
     turns = {level: cycle(("a", "b")) for level in range(1, stack.depth + 1)}
     return _nested(clusters(data, stack), stack.depth, turns)
 
 
 def _nested(run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]]) -> str:
-    """Spans of the units at `level`, each holding those of the level below; `turns` says which of two tints is next."""
+    """Spans of the units at `level`, each containing those of the level below; `turns` yields the next of two tints."""
     if level == 0:
         return html.escape("".join(cluster.text for cluster in run)).replace("\n", "⏎\n")
     units: list[list[Cluster]] = [[]]
@@ -180,7 +179,14 @@ def _title(unit: list[Cluster]) -> str:
     return f' title="{len(text)} characters, {size} bytes{more}"'
 
 
-# No margin, padding or border beside a span: it would part Arabic letters that join.
+# For the spans of `as_spans`. No margin, padding or border beside a span: it would part Arabic letters that join.
+UNIT_STYLE = """\
+ .u1 { background: #cfe3fb; } .u1.b { background: #fbe0b5; }
+ .u2 { border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; } .u2.b { border-color: #d1495b; }
+ .u3 { border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; } .u3.b { border-color: #c98a00; }
+ .u4 { border-bottom: 3px solid #222; padding-bottom: 11px; } .u4.b { border-color: #999; }
+"""
+
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of text</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
@@ -193,14 +199,10 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Units of 
  .number {{ color: #777; width: 8rem; font-size: .85rem; white-space: nowrap; }}
  .text {{ line-height: 2.4; overflow-wrap: anywhere; white-space: pre-wrap; }}
  span {{ box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
- .u1 {{ background: #cfe3fb; }} .u1.b {{ background: #fbe0b5; }}
- .u2 {{ border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; }} .u2.b {{ border-color: #d1495b; }}
- .u3 {{ border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; }} .u3.b {{ border-color: #c98a00; }}
- .u4 {{ border-bottom: 3px solid #222; padding-bottom: 11px; }} .u4.b {{ border-color: #999; }}
- @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
+{units} @media (max-width: 40rem) {{ td, th {{ display: block; border: 0; padding: 0; }} th {{ margin-top: .6rem; }} }}
  @media print {{ span {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }} }}
 </style>
 <p>Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above.
-A unit begins at the character on whose last byte its boundary falls. The numbers are bytes per unit, by stage.</p>
+A unit begins at the character whose last byte carries its boundary. The numbers are bytes per unit, by stage.</p>
 {blocks}</html>
 """

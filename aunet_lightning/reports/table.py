@@ -12,7 +12,7 @@ TOTAL = "(all)"  # the row of all text
 
 
 def row_of(language: str) -> str:
-    """Returns what the row of a language is called: as the language, quoted where it would be taken for the total."""
+    """Returns the name of a language's row: the language, quoted if it could be mistaken for the total."""
     return f'"{language}"' if language.strip('"') == TOTAL else language
 
 

@@ -1,4 +1,4 @@
-"""How long units are, per language and splitter: the numbers of `aunet split --stats`, as a table, CSV and a plot."""
+"""Unit lengths per language and splitter: the numbers of `aunet split --stats`, as a table, CSV and a plot."""
 
 import csv
 import io
@@ -18,19 +18,19 @@ from aunet_lightning.reports.word_agreement import Agreement
 
 N_OFFSETS = 16  # matrices of the multi-linear upsampling (AU-Net); bytes past them share the last
 PLOTS = (".png", ".svg", ".pdf")
-TIMED_BYTES = 1_000_000  # what the speed is measured on, of texts put together
+TIMED_BYTES = 1_000_000  # of joined texts, on which the speed is measured
 
 
 @dataclass(frozen=True)
-class UnitStatistics:
+class UnitRow:
     """Units of one language at one stage, under one stack of splitters. Lengths are in bytes.
 
-    A unit reaches from its boundary to the next; the beginning of a document is a boundary too.
+    A unit extends from its boundary to the next; the beginning of a document is a boundary too.
     """
 
     language: str
     splitter: str
-    stage: int  # 2 is what the first splitter makes
+    stage: int  # the first splitter makes stage 2
     documents: int
     bytes: int
     units: int
@@ -40,9 +40,9 @@ class UnitStatistics:
     p99: float
     longest: int
     units_per_character: float
-    past_offset_16: float  # share of positions of the finer stage at distance 16 or more from their boundary
+    past_offset_16: float  # share of positions of the finer stage at offset 16 or more from their boundary
     mb_per_second: float  # of the whole stack, on one core
-    precision: float = math.nan  # against the words of `words.marked`, nan where there are none
+    precision: float = math.nan  # against `marked_words`, nan where no words are marked
     recall: float = math.nan
     f1: float = math.nan
 
@@ -53,14 +53,14 @@ class _Counts:
         self.documents = self.bytes = self.characters = self.past = self.positions = 0
 
     def add(self, data: bytes, boundary: np.ndarray, finer: np.ndarray) -> None:
-        # As in the model: BOS stands before the text, and begins the unit of the bytes up to the first boundary.
+        # As in the model, BOS precedes the text and begins the unit of the bytes before the first boundary.
         begins = np.concatenate([[-1], np.flatnonzero(boundary)])
         positions = np.concatenate([[-1], np.flatnonzero(finer)])  # of the stage below, BOS among them
         sizes = np.diff(np.searchsorted(positions, begins), append=len(positions))
         self.past += int(np.maximum(sizes - N_OFFSETS, 0).sum())
         self.positions += len(positions) - 1
         lengths = np.diff(begins, append=len(data))
-        lengths[0] -= 1  # BOS is no byte of text
+        lengths[0] -= 1  # BOS is not a byte of text
         self.lengths.append(lengths[lengths > 0])
         self.documents += 1
         self.bytes += len(data)
@@ -71,12 +71,12 @@ def measure(
     texts: Iterable[tuple[str, bytes]],
     stacks: Mapping[str, Levels],
     agreement: Mapping[tuple[str, str], Agreement] | None = None,
-) -> list[UnitStatistics]:
+) -> list[UnitRow]:
     """Returns one row per language, splitter and stage of (language, text) pairs, and rows for all text first."""
     by_language: dict[str, list[bytes]] = {}
     for language, data in texts:
         by_language.setdefault(row_of(language), []).append(data)
-    rows: list[UnitStatistics] = []
+    rows: list[UnitRow] = []
     for label, stack in stacks.items():
         total = [_Counts() for _ in range(stack.depth)]
         speeds = []
@@ -99,7 +99,7 @@ def measure(
 
 
 def speed(stack: Levels, documents: Sequence[bytes]) -> float:
-    """Returns MB/s of splitting, the best of three times."""
+    """Returns the speed of splitting in MB/s, the best of three."""
     data = b"\n".join(documents)[: getattr(stack, "timed_bytes", TIMED_BYTES)]
     best = math.inf
     for _ in range(3):
@@ -109,10 +109,10 @@ def speed(stack: Levels, documents: Sequence[bytes]) -> float:
     return len(data) / best / 1e6
 
 
-def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found: Agreement | None) -> UnitStatistics:
+def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found: Agreement | None) -> UnitRow:
     lengths = np.concatenate([np.zeros(0, int), *counts.lengths])
     p50, p90, p99 = np.percentile(lengths, [50, 90, 99]).tolist() if len(lengths) else [math.nan] * 3
-    return UnitStatistics(
+    return UnitRow(
         language=language,
         splitter=label,
         stage=s + 2,
@@ -131,9 +131,9 @@ def _row(language: str, label: str, s: int, counts: _Counts, speed: float, found
     )
 
 
-def as_text(rows: Sequence[UnitStatistics]) -> str:
-    """Returns aligned columns; those on words only where some row has them."""
-    columns: list[tuple[str, Callable[[UnitStatistics], str]]] = [
+def as_text(rows: Sequence[UnitRow]) -> str:
+    """Returns aligned columns; those on words only if a row has them."""
+    columns: list[tuple[str, Callable[[UnitRow], str]]] = [
         ("language", lambda row: row.language), ("stage", lambda row: str(row.stage)),
         ("splitter", lambda row: row.splitter), ("bytes/unit", lambda row: f"{row.bytes_per_unit:.2f}"),
         ("50 %", lambda row: f"{row.p50:.0f}"), ("90 %", lambda row: f"{row.p90:.0f}"),
@@ -149,23 +149,23 @@ def as_text(rows: Sequence[UnitStatistics]) -> str:
     return "\n".join(line.rstrip() for line in aligned(table, left=("language", "splitter")))
 
 
-def _score(name: str, row: UnitStatistics) -> str:
+def _score(name: str, row: UnitRow) -> str:
     value = getattr(row, name)
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
-def as_csv(rows: Sequence[UnitStatistics]) -> str:
+def as_csv(rows: Sequence[UnitRow]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(UnitStatistics)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(UnitRow)], lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v != v else v for k, v in asdict(row).items()} for row in rows)
     return text.getvalue()
 
 
-def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
+def plot(rows: Sequence[UnitRow], path: Path) -> None:
     """Draws bytes per unit and the share past offset 16 (units of stage 2) as two maps, language by splitter.
 
-    The form is that of the path's suffix: .png, .svg, .pdf. Raises ValueError for others.
+    The suffix of the path sets the format: .png, .svg or .pdf. Raises ValueError for others.
     """
     import matplotlib
 
@@ -201,5 +201,5 @@ def plot(rows: Sequence[UnitStatistics], path: Path) -> None:
 
 
 def _label(name: str) -> str:
-    """Returns a name over several lines, for a plot."""
+    """Returns a name wrapped over several lines, for a plot."""
     return "\n".join(textwrap.wrap(name, 24))

@@ -1,1 +1,1 @@
-"""What a study runs: cells, sizes, processes and results."""
+"""A study: its cells, their sizes, processes and results."""

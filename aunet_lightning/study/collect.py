@@ -1,28 +1,27 @@
-"""From the folders of a study's runs to its results."""
+"""Collects a study's results from the folders of its runs."""
 
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aunet_lightning.study.folders import CellFolder
 from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
-from aunet_lightning.study.running import DONE, FAILED, is_done, last_error
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.names import metric_name
-from aunet_lightning.tracking.run_folder import RunFolder
 
 BPB_OF = "val/bpb_"  # and a language
 
 
 def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
-    """Returns what there is of the study so far."""
+    """Returns the results of the study so far."""
     return StudyResult(
         name=study.study,
         description=" ".join(study.description.split()),
@@ -35,7 +34,7 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         reference=study.reference or "",
         equal=_equal(study, study.match),
         command=command,
-        commit=", ".join(sorted({_commit(one) for one in sized if is_done(one)})) or commit(),
+        commit=", ".join(sorted({_commit(one) for one in sized if one.is_done})) or commit(),
         hardware=hardware(),
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
@@ -43,18 +42,18 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
 
 
 def _cell(sized: Sized) -> CellResult:
-    cell, folder = sized.cell, sized.folder
+    cell, files = sized.cell, sized.files
     known: dict[str, Any] = {
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
-        "seed": cell.seed, "folder": str(folder), "parameters": sized.parameters,
+        "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
     }  # fmt: skip
-    if not is_done(sized):
-        if (folder / FAILED).exists():
-            return CellResult(**known, status="failed", error=last_error(folder))
-        return CellResult(**known, status="stopped" if (folder / "metrics.jsonl").exists() else "waiting")
+    if not sized.is_done:
+        if files.failed.exists():
+            return CellResult(**known, status="failed", error=files.last_error())
+        return CellResult(**known, status="stopped" if files.metrics.exists() else "waiting")
     last: dict[str, float] = {}
     curve = []
-    for step, metrics in _points(folder / "metrics.jsonl"):
+    for step, metrics in files.points():
         last |= metrics
         if "val/bpb" in metrics:
             curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"]))
@@ -65,34 +64,28 @@ def _cell(sized: Sized) -> CellResult:
         **known,
         status="done",
         bpb=last["val/bpb"],
-        bpb_by_language={label: last[name] for name, label in _labels(folder, last).items()},
+        bpb_by_language={label: last[name] for name, label in _labels(files, last).items()},
         curve=curve,
         bytes_per_unit=rates,
         bytes_per_second=last["bytes_seen"] / last["perf/training_seconds"],
         bytes_seen=last["bytes_seen"],
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],
-        parallel_bits=_bits(folder / "predictions.jsonl") if cell.parallel else {},
-        examples=_examples(folder / "units.json"),
+        parallel_bits=_bits(files.predictions) if cell.parallel else {},
+        examples=_examples(files.units),
+        metrics=last,
     )
 
 
-def _labels(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:
-    """Returns the languages that were validated on, by the name of their metric."""
-    data = RunFolder(folder).data
-    of_val = json.loads(data.read_text(encoding="utf-8")).get("val", {}) if data.exists() else {}
+def _labels(files: CellFolder, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Returns the languages of the validation text, by the name of their metric."""
+    of_val = json.loads(files.data.read_text(encoding="utf-8")).get("val", {}) if files.data.exists() else {}
     labels = {BPB_OF + metric_name(label): label for label in of_val.get("languages", [])}
     return {name: labels.get(name, name.removeprefix(BPB_OF)) for name in metrics if name.startswith(BPB_OF)}
 
 
 def _commit(sized: Sized) -> str:
-    return str(json.loads((sized.folder / DONE).read_text(encoding="utf-8")).get("commit", "unknown"))
-
-
-def _points(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        point = json.loads(line)
-        yield point["step"], point["metrics"]
+    return str(json.loads(sized.files.done.read_text(encoding="utf-8")).get("commit", "unknown"))
 
 
 def _bits(path: Path) -> dict[str, float]:
@@ -105,35 +98,35 @@ def _examples(path: Path) -> list[Example]:
 
 
 def _equal(study: Study, match: Match) -> list[str]:
-    """What cells have in common, and what makes up the difference, in sentences."""
+    """Returns what cells have in common, and what compensates for differences in cost, in sentences."""
     spent = {
-        "flops": f"{match.budget:.3g} training FLOPs, forward and backward, of the units that there really were",
+        "flops": f"{match.budget:.3g} training FLOPs, forward and backward, of the units that actually occurred",
         "bytes": f"{match.budget:.3g} bytes of training text",
-        "seconds": f"{match.budget:g} seconds of training (reading and splitting too, start-up and validation not)",
+        "seconds": f"{match.budget:g} seconds of training (with reading and splitting, not start-up or validation)",
     }[match.by]
-    made_up = {
-        "bytes": "Splitters whose units cost more per byte read less text, and the other way round."
+    adjusted = {
+        "bytes": "Splitters whose units cost more per byte read less text, and vice versa."
         if match.by == "flops"
-        else "Splitters whose units cost more per byte spend more FLOPs, and the other way round."
+        else "Splitters whose units cost more per byte spend more FLOPs, and vice versa."
         if match.by == "bytes"
         else "Slower models read less text.",
-        "trunk_layers": "The trunk's layers make up for what units cost, so that all read about the same text.",
-        "trunk_dim": "The trunk's width makes up for what units cost, so that all read about the same text.",
+        "trunk_layers": "The trunk's layers offset the cost of units, so that all cells read about as much text.",
+        "trunk_dim": "The trunk's width offsets the cost of units, so that all cells read about as much text.",
     }[match.adjust]
     return [
         f"Every cell spends {spent}.",
-        made_up,
-        f"Of one language, all cells read from the same documents, those of a seed in the same order, and each as "
-        f"far as its budget goes; seeds are {', '.join(map(str, study.seeds))}.",
+        adjusted,
+        "All cells of a language read the same documents, those of one seed in the same order, each as far as its "
+        f"budget allows; seeds are {', '.join(map(str, study.seeds))}.",
         "Learning rate, warm-up steps and rows per batch are the same for all cells unless the grid says otherwise; "
         "parameters and numbers of steps are not.",
-        "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), and "
-        "leaves the end of document out, of BPE too.",
+        "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), "
+        "without the end of document, for BPE too.",
     ]
 
 
 def hardware() -> str:
-    """Returns what this machine computes with, in words."""
+    """Returns the processors of this machine, in words."""
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

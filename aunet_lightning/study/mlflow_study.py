@@ -1,9 +1,10 @@
-"""A study in MLflow: flat runs in one experiment, what to look at, and a run that holds the report."""
+"""A study in MLflow: flat runs in one experiment, its charts, and a run that contains the report."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from aunet_lightning.study.folders import StudyFolder
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.settling import settle_dead_runs
 from aunet_lightning.tracking.store import experiment_id, explained, open_store, tracking_uri, ui_command, ui_path
@@ -12,21 +13,18 @@ NOTE = """**Study {study}:** {links}
 
 - Every run is one cell, tagged `study`, `splitter`, `language`, `stages`, `match`, `seed`.
 - **What to compare:** `val/bpb` (bits per byte of the validation text, lower is better) within one language: filter
-  with `tags.language = "…"`. Cells have spent the same ({match}).
+  with `tags.language = "…"`. All cells spend the same ({match}).
 - **The report** (heat map with the seeds' spread, curves, examples) is in the artifacts of the run `summary`.
 """
-SETTING = "tracking_uri"  # of a study
-ARTIFACTS = ("report.html", "report.md", "table.csv", "heatmap.png", "grid.yaml")
-
-
+SETTING = "tracking_uri"  # the study's setting that names the store
 MEASURED = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_seconds"}  # match.by -> the x-axis
 SAME = ("splitter", "language", "stages")  # tags of runs that differ by their seed
 
 
 def begin(configured: str | None, study: str, match: str) -> str:
-    """Makes the store and the study's experiment, so that cells find them; returns where its charts are.
+    """Creates the store and the study's experiment for the cells to use; returns where to see its charts.
 
-    Raises UserError, and nothing else, as another process is to hear of it.
+    Raises only UserError, which can be passed to another process.
     """
     uri = tracking_uri(configured, SETTING)
     setting = None if configured is None else SETTING
@@ -46,8 +44,8 @@ def begin(configured: str | None, study: str, match: str) -> str:
     return f"{ui_command(uri)}, then open http://127.0.0.1:5000{page}"
 
 
-def finish(configured: str | None, study: str, folder: str, whole: bool) -> None:
-    """Puts the report into the study's summary run, which is made once. Raises UserError, and nothing else."""
+def finish(configured: str | None, study: str, folder: str, complete: bool) -> None:
+    """Puts the report into the study's summary run, which is created once. Raises only UserError."""
     uri = tracking_uri(configured, SETTING)
     setting = None if configured is None else SETTING
     try:
@@ -55,21 +53,21 @@ def finish(configured: str | None, study: str, folder: str, whole: bool) -> None
         experiment = experiment_id(client, uri, study, "study")
         tags = {"study": study, "kind": "summary", "commit": commit()}
         run = _summary(client, experiment) or client.create_run(experiment, run_name="summary", tags=tags)
-        for name in ARTIFACTS:
-            client.log_artifact(run.info.run_id, str(Path(folder) / name))
+        for path in StudyFolder(Path(folder)).artifacts:
+            client.log_artifact(run.info.run_id, str(path))
         client.set_tag(run.info.run_id, "commit", commit())
-        client.set_terminated(run.info.run_id, "FINISHED" if whole else "KILLED")
+        client.set_terminated(run.info.run_id, "FINISHED" if complete else "KILLED")
         _describe(client, experiment, study)
     except Exception as error:
         raise explained(error, uri, setting) from None
 
 
 def _views(match: str) -> dict[str, dict[str, Any]]:
-    """Returns what the charts show. By itself MLflow draws the newest ten runs over steps, the summary among them."""
+    """Returns what the charts show. By default MLflow draws the newest ten runs over steps, including the summary."""
     axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": MEASURED[match.split()[0]], "lineSmoothness": 0}
     cells = {"searchFilter": 'tags.splitter != ""', "runsHiddenMode": "SHOWALL"}
     groups = [{"mode": "tag", "groupByData": tag} for tag in SAME]
-    means = {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}}  # over steps: MLflow has no others
+    means = {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}}  # over steps, MLflow's only axis
     return {"runs": cells | {"globalLineChartConfig": axis}, "means": cells | means}
 
 

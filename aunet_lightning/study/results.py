@@ -1,4 +1,4 @@
-"""What a study found: plain data between the runs' folders and the report."""
+"""The results of a study: plain data, from the folders of its runs to the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class CellResult:
-    """One run of the study. Numbers are those at the end of training; None or empty where it did not get there."""
+    """One run of the study. Numbers are those at the end of training; None or empty for a run that did not finish."""
 
     name: str
     splitter: str  # its name in the study: a row of the YAML's `splitters`
@@ -44,11 +44,12 @@ class CellResult:
     parameters: int | None = None
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
     examples: Sequence[Example] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All cells, and how they were made."""
+    """All cells, and how they were run."""
 
     name: str
     description: str  # a sentence or two from the YAML
@@ -57,8 +58,8 @@ class StudyResult:
     languages: Sequence[str]
     match_by: str  # flops, bytes or seconds
     budget: float  # of each cell, in FLOPs, bytes or seconds
-    adjust: str  # what makes up the difference: bytes, trunk_layers or trunk_dim
-    reference: str = ""  # the splitter that others are held against (BPE), or none
+    adjust: str  # what varies instead: bytes, trunk_layers or trunk_dim
+    reference: str = ""  # the splitter that others are compared with (BPE), or empty
     equal: Sequence[str] = ()  # sentences: what was held equal
     command: str = ""
     commit: str = ""

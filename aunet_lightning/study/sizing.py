@@ -1,5 +1,6 @@
-"""What each cell costs, and how it is made to cost what the others do."""
+"""Sizes cells: what each costs, and the settings that make all cost the same."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.study.grid import Cell, Settings, Study, merge
+from aunet_lightning.study.folders import CellFolder, StudyFolder
+from aunet_lightning.study.grid import Settings, Study, StudyCell, merge
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from splitters import Stack
 
@@ -21,60 +23,75 @@ WIDEST = 128  # heads that a trunk may get
 
 @dataclass(frozen=True)
 class Sized:
-    """A cell with all its settings, ready for `aunet fit`, and what it is expected to cost."""
+    """A cell with all its settings, ready for `aunet fit`, and its expected cost."""
 
-    cell: Cell
+    cell: StudyCell
     settings: Settings
     flops_per_byte: float  # of text, forward and backward
     parameters: int
     row: RowShape
+    rows: int  # of a batch
     devices: int  # each a process
-    steps: float | None  # that its budget buys; None where it is time
+    steps: float | None  # that its budget buys; None where the budget is time
 
     @property
     def folder(self) -> Path:
         return Path(self.settings["run"]["folder"])
 
+    @property
+    def files(self) -> CellFolder:
+        return CellFolder(self.folder)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the cell was trained to its end, and has read its parallel text."""
+        return self.files.done.exists() and (self.cell.parallel is None or self.files.predictions.exists())
+
+    @property
+    def bytes(self) -> float:
+        """The bytes of text that it is expected to read; nan where its budget is time."""
+        return math.nan if self.steps is None else self.steps * self.rows * self.row.text_bytes
+
     def progress(self, metrics: dict[str, float]) -> float:
-        """Returns the share of its budget that a run has spent, by its last metrics."""
+        """Returns the share of its budget that a run has spent, from its last metrics."""
         spent = Spent(*(metrics.get(key, 0.0) for key in ("flops", "bytes_seen", "perf/training_seconds")))
         return min(BudgetConfig(**self.settings["model"]["budget"]).progress(spent) or 0.0, 1.0)
 
 
 class Sizer:
-    """Sizes the cells of a study. Text is split once for all seeds."""
+    """Sizes the cells of a study, splitting the text once for all seeds."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self._rows: dict[tuple[str, str, int], RowShape] = {}
         self.warnings: list[str] = []
 
-    def sized(self, cell: Cell) -> Sized:
-        """Raises UserError for settings that make no run, or no run of the wanted cost."""
+    def sized(self, cell: StudyCell) -> Sized:
+        """Raises UserError for settings that give no run, or no run of the wanted cost."""
         match = self.study.match
         try:
-            row, config, stack = self._read(cell)
+            data, row, config = self._read(cell)
         except (ValueError, TypeError) as error:
             raise UserError(f"{cell.name}: {error}") from None
         if match.adjust != "bytes":
             assert match.bytes is not None
-            config = self._fitted(cell, config, stack, row, match.budget / match.bytes)
-        cost = Cost.of(config, stack)
+            config = self._fitted(cell, config, data.reader.stack, row, match.budget / match.bytes)
+        cost = Cost.of(config, data.reader.stack)
         of_row = float(cost.row_flops(torch.tensor(row.positions)))
-        rows = cell.settings.get("data", {}).get("batch_rows", 16)
+        rows = data.batch_rows
         each = {"flops": of_row * rows, "bytes": row.text_bytes * rows}.get(match.by)
         steps = None if each is None else match.budget / each
         settings = self._complete(cell, config, steps)
         devices = self._devices(cell, rows)
-        return Sized(cell, settings, of_row / row.text_bytes, cost.parameters, row, devices, steps)
+        return Sized(cell, settings, of_row / row.text_bytes, cost.parameters, row, rows, devices, steps)
 
-    def _devices(self, cell: Cell, rows: int) -> int:
+    def _devices(self, cell: StudyCell, rows: int) -> int:
         trainer = cell.settings.get("trainer", {})
         devices = self.study.gpus_per_cell or trainer.get("devices", 1)
         if not isinstance(devices, int) or devices < 1 or trainer.get("num_nodes", 1) != 1:
             raise UserError(
                 f"{cell.name}: trainer.devices is {devices!r}, trainer.num_nodes {trainer.get('num_nodes', 1)}: a cell "
-                "runs on one host, on a number of devices that is known before (1, 2, …; or gpus_per_cell)"
+                "runs on one host, on a fixed number of devices (1, 2, …; or gpus_per_cell)"
             )
         if rows % devices:
             raise UserError(
@@ -82,7 +99,7 @@ class Sizer:
             )
         return devices
 
-    def _read(self, cell: Cell) -> tuple[RowShape, AUNetConfig, Stack]:
+    def _read(self, cell: StudyCell) -> tuple[ByteDataModule, RowShape, AUNetConfig]:
         top = {key: cell.settings[key] for key in ("splitter", "upper_splitters", "tokenizer") if key in cell.settings}
         data = ByteDataModule(**cell.settings.get("data", {}), **top)
         key = (cell.splitter, cell.language, cell.stages)
@@ -92,9 +109,9 @@ class Sizer:
             self._rows[key] = mean_row(data)
         net = cell.settings["model"]["net"]
         config = AUNetConfig(**merge(net, {"vocabulary": data.reader.size}))
-        return self._rows[key], config, data.reader.stack
+        return data, self._rows[key], config
 
-    def _fitted(self, cell: Cell, config: AUNetConfig, stack: Stack, row: RowShape, wanted: float) -> AUNetConfig:
+    def _fitted(self, cell: StudyCell, config: AUNetConfig, stack: Stack, row: RowShape, wanted: float) -> AUNetConfig:
         """Returns the configuration whose trunk brings FLOPs per byte nearest to `wanted`."""
         trunk, by = config.stages[-1], self.study.match.adjust
         first = trunk.head_dim if by == "trunk_dim" else 1
@@ -111,11 +128,11 @@ class Sizer:
         if abs(off) > FAR:
             self.warnings.append(
                 f"{cell.name}: the nearest trunk ({field} {getattr(best.stages[-1], field)}) costs {off:+.0%} per "
-                "byte; it reads so much less or more text"
+                "byte; it reads that much less or more text"
             )
         return best
 
-    def _complete(self, cell: Cell, config: AUNetConfig, steps: float | None) -> Settings:
+    def _complete(self, cell: StudyCell, config: AUNetConfig, steps: float | None) -> Settings:
         study, match = self.study, self.study.match
         trunk = {"dim": config.stages[-1].dim, "layers": config.stages[-1].layers}
         stages = [dict(stage) for stage in cell.settings["model"]["net"]["stages"]]
@@ -128,7 +145,7 @@ class Sizer:
             "model": {"net": {"stages": stages}, "budget": {match.by: match.budget}},
             "trainer": {"max_steps": -1, "enable_progress_bar": False, "check_val_every_n_epoch": None},
             "run": {
-                "experiment": study.study, "name": cell.name, "folder": str(study.folder / "cells" / cell.name),
+                "experiment": study.study, "name": cell.name, "folder": str(StudyFolder(study.folder).cell(cell.name)),
                 "tracking_uri": study.tracking_uri, "tags": tags,
             },
         }  # fmt: skip

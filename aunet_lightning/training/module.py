@@ -95,7 +95,7 @@ class AUNetModule(LightningModule):
     @property
     def reader(self) -> Reader:
         """How text is read: the data module's reader, or without one that of the module's splitters."""
-        data = data_of(self.trainer) if has_trainer(self) else None
+        data = getattr(self.trainer, "datamodule", None) if has_trainer(self) else None
         return data.reader if isinstance(data, ByteDataModule) else ByteReader(self.splitters)
 
     def configure_model(self) -> None:

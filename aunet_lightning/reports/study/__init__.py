@@ -1,1 +1,1 @@
-"""What a study shows."""
+"""The report of a study."""

@@ -1,4 +1,4 @@
-"""Pictures of a study: the heat map as PNG, and small panels as SVG that stand inside a page."""
+"""Figures of a study: the heat map as PNG, and small panels as inline SVG."""
 
 import io
 import math
@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-# Lightness falls with every stop, so that the order survives grey print and colour blindness.
+# Lightness falls with every stop, so the order survives greyscale printing and colour blindness.
 _STOPS = ((255, 255, 255), (254, 232, 200), (253, 190, 133), (236, 122, 60), (166, 54, 3))
 NO_RESULT = "#e6e6e6"
-# Okabe and Ito's colours without yellow; what has the ninth number gets the next kind of line and point.
+# Okabe and Ito's colours without yellow; the ninth series reuses the first with the next line style and marker.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5a3c", "#666666")
 _LINES = ("-", "--", ":", "-.")
 _POINTS = ("o", "s", "^", "D")
@@ -53,8 +53,8 @@ def ink(background: str) -> str:
 
 
 def scale(differences: Sequence[float]) -> float:
-    """Returns where the colours end, in %: the next of 1, 2, 5, 10, … to nine tenths of the differences, so that one
-    bad cell does not bleach the others."""
+    """Returns where the colour scale ends, in %: the 90th percentile of the differences, rounded up to 1, 2, 5, 10, …,
+    so that one bad cell does not wash out the others."""
     found = [value for value in differences if math.isfinite(value)]
     most = float(np.quantile(found, 0.9)) if found else 1.0
     return next((step for step in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if most <= step), 100.0)
@@ -108,7 +108,7 @@ def heatmap(
 class Series(NamedTuple):
     """An arm in a panel."""
 
-    number: int  # says its colour, kind of line and point
+    number: int  # selects its colour, line style and marker
     label: str
     main: Sequence[tuple[float, float]]  # one point, or a line
     thin: Sequence[Sequence[tuple[float, float]]] = ()  # of each seed
@@ -117,7 +117,7 @@ class Series(NamedTuple):
 
 def scatter(name: str, series: Sequence[Series], x: str, y: str) -> str:
     """Returns an SVG with a labelled point per series, and a bar from the lowest to the highest seed; empty without
-    any. `name` tells its ids from those of other pictures in the page."""
+    any. `name` makes its ids unique in the page."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
         for seeds in one.thin:
@@ -130,7 +130,7 @@ def scatter(name: str, series: Sequence[Series], x: str, y: str) -> str:
 
 def curves(name: str, series: Sequence[Series], x: str, y: str) -> str:
     """Returns an SVG with a labelled line per series, and a thin one per seed; empty without any. The y axis ends at
-    the highest value at a fifth of the largest x or later, since curves begin at 8 bits."""
+    the highest value after a fifth of the largest x, since curves begin at 8 bits."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
         for seed in one.thin:
@@ -159,7 +159,7 @@ def _panel(
     draw: Callable[[Axes, Series, str], tuple[float, float]],
     limits: tuple[float, float] | None = None,
 ) -> str:
-    """The SVG of a panel. `draw` draws a series and returns where its label belongs; labels stand on the right."""
+    """The SVG of a panel. `draw` draws a series and returns the point that its label, on the right, belongs to."""
     if not series:
         return ""
     labels = [short(one.label, _LONGEST) for one in series]
@@ -190,10 +190,10 @@ def _panel(
 
 
 def spread(wanted: Sequence[float] | np.ndarray, room: float, gap: float) -> list[float]:
-    """Returns the places of labels: in the order of the wanted ones, at least `gap` apart, between 0 and `room`, and
-    with the least squared distance to where they are wanted. There must be room."""
+    """Returns the places of labels: in the order of the wanted ones, at least `gap` apart, between 0 and `room`, at
+    the least squared distance from the wanted ones. There must be room for all."""
     order = np.argsort(wanted, kind="stable")
-    blocks: list[list[float]] = []  # of labels that touch: [sum of what is wanted less the gaps, number]
+    blocks: list[list[float]] = []  # of labels that touch: [sum of wanted places minus the gaps, count]
     for rank, i in enumerate(order):
         blocks.append([float(wanted[i]) - rank * gap, 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
@@ -207,7 +207,7 @@ def spread(wanted: Sequence[float] | np.ndarray, room: float, gap: float) -> lis
 
 
 def short(text: str, most: int) -> str:
-    """Returns the text with its middle left out where it is longer than `most`: names often differ at their ends."""
+    """Returns the text, its middle elided if it is longer than `most`: names often differ at their ends."""
     text = " ".join(text.split())
     if len(text) <= most:
         return text
@@ -216,7 +216,7 @@ def short(text: str, most: int) -> str:
 
 
 def _inline(svg: str, name: str) -> str:
-    """The <svg> element alone, with ids that no other picture of the page has."""
+    """The <svg> element alone, with ids that are unique in the page."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return svg.replace("<svg ", '<svg role="img" ', 1).strip()

@@ -1,4 +1,4 @@
-"""What a report is made of: blocks that know their HTML and their Markdown, and the page around them."""
+"""The blocks of a report, each with its HTML and its Markdown, and the page around them."""
 
 import html
 import re
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aunet_lightning.reports.pictures import UNIT_STYLE
 from aunet_lightning.reports.study.figures import ink
 
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -33,7 +34,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Items:
-    """A list; each item has a bold beginning, which may be empty."""
+    """A list; each item has a bold lead, which may be empty."""
 
     items: Sequence[tuple[str, str]]
 
@@ -48,11 +49,11 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of a table: lines, one above the other."""
 
     lines: Sequence[str]
-    colour: str = ""  # behind it, as #rrggbb
+    colour: str = ""  # of the background, as #rrggbb
     best: bool = False  # its first line is bold
     missing: bool = False
 
@@ -70,10 +71,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, the first column of which names the rows. A row of one cell is a heading of those below it."""
+    """A table whose first column names the rows. A row of one cell is a heading for those below it."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Sequence[Sequence[str | TableCell]]
     kind: str = ""  # heat: centred cells with colours; wordy: sentences
 
     def html(self) -> str:
@@ -86,7 +87,7 @@ class Table:
                 )
                 continue
             cells = "".join(
-                cell.html() if isinstance(cell, Cell) else f"<td>{html.escape(cell)}</td>" for cell in row[1:]
+                cell.html() if isinstance(cell, TableCell) else f"<td>{html.escape(cell)}</td>" for cell in row[1:]
             )
             groups[-1].append(f'<tr><th scope="row">{html.escape(str(row[0]))}</th>{cells}</tr>')
         body = "".join(f"<tbody>{''.join(group)}</tbody>" for group in groups if group)
@@ -96,7 +97,7 @@ class Table:
     def markdown(self) -> str:
         lines = ["| " + " | ".join(map(plain, self.header)) + " |", "|---|" + "---:|" * (len(self.header) - 1)]
         for row in self.rows:
-            cells = [cell.markdown() if isinstance(cell, Cell) else plain(cell) for cell in row]
+            cells = [cell.markdown() if isinstance(cell, TableCell) else plain(cell) for cell in row]
             if len(row) == 1:
                 cells = [f"**{cells[0]}**", *[""] * (len(self.header) - 1)]
             lines.append("| " + " | ".join(cells) + " |")
@@ -105,7 +106,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Key:
-    """What the colours of a heat map mean."""
+    """The key to the colours of a heat map."""
 
     colours: Sequence[tuple[str, str]]  # colour, what it means
 
@@ -159,7 +160,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Text as it stands in a file, folded under a title where it has one."""
+    """Preformatted text, folded under its title if it has one."""
 
     text: str
     title: str = ""
@@ -188,7 +189,7 @@ class Heading:
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """Returns a page that needs nothing else: no scripts, no other files, no network."""
+    """Returns a self-contained page: no scripts, no other files, no network."""
     contents = "".join(
         f'<a href="#{re.sub("[^a-z]+", "-", block.text.lower())}">{html.escape(block.text)}</a> '
         for block in blocks
@@ -204,7 +205,7 @@ def as_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns text that Markdown shows as it is, in one line."""
+    """Returns text escaped for Markdown, in one line."""
     text = re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -214,7 +215,7 @@ def _class(names: str) -> str:
 
 
 def _lang(language: str) -> str:
-    """A lang attribute, where the name of a language is a code such as `th` or `zh_Hans`."""
+    """A lang attribute, if the name of a language is a code such as `th` or `zh_Hans`."""
     code = language.replace("_", "-")
     return f' lang="{html.escape(code)}"' if _TAG.fullmatch(code) else ""
 
@@ -228,8 +229,8 @@ _PAGE = """<!doctype html>
 {sections}</body></html>
 """
 
-# No margin, padding or border beside a span: it would part Arabic letters that join.
-_STYLE = """
+_STYLE = (
+    """
  body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "Noto Sans Thai", sans-serif; color: #1c1c1c;
         background: #fff; max-width: 82rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
  h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; }
@@ -261,11 +262,9 @@ _STYLE = """
  .units th { width: 10rem; }
  .text { font-size: 1rem; line-height: 2.3; overflow-wrap: anywhere; white-space: pre-wrap; }
  .text span { box-decoration-break: clone; -webkit-box-decoration-break: clone; }
- .u1 { background: #cfe3fb; } .u1.b { background: #fbe0b5; }
- .u2 { border-bottom: 3px solid #1a6b3c; padding-bottom: 1px; } .u2.b { border-color: #d1495b; }
- .u3 { border-bottom: 3px solid #5b3a8e; padding-bottom: 6px; } .u3.b { border-color: #c98a00; }
- .u4 { border-bottom: 3px solid #222; padding-bottom: 11px; } .u4.b { border-color: #999; }
- pre { font-size: .82rem; background: #f5f5f5; padding: .7rem; overflow-x: auto; }
+"""
+    + UNIT_STYLE
+    + """ pre { font-size: .82rem; background: #f5f5f5; padding: .7rem; overflow-x: auto; }
  summary { cursor: pointer; color: #0b4f8a; }
  @media (max-width: 40rem) {
   .units tr, .units td, .units th { display: block; width: auto; max-width: none; border: 0; padding: 0; }
@@ -289,3 +288,4 @@ _STYLE = """
   summary { list-style: none; }
  }
 """
+)

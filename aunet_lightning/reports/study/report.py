@@ -1,4 +1,4 @@
-"""The report of a study: a page that stands alone, the same as Markdown, a row per cell as CSV, and the heat map."""
+"""The report of a study: a self-contained page, the same as Markdown, a row per cell as CSV, and the heat map."""
 
 import csv
 import io
@@ -6,23 +6,24 @@ from dataclasses import fields
 from pathlib import Path
 
 from aunet_lightning.reports.study import figures, page, sections, sentences
+from aunet_lightning.reports.study.columns import COLUMNS
 from aunet_lightning.reports.study.page import Block, Items, Text
-from aunet_lightning.reports.study.statistics import Comparison, off_budget
+from aunet_lightning.reports.study.statistics import Comparison
+from aunet_lightning.study.folders import StudyFolder
 from aunet_lightning.study.results import CellResult, StudyResult
 
-_LISTS = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples")  # what is no column of the CSV
+_NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
-    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is made where there is none."""
+    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("report.html", as_html(study)),
-        ("report.md", as_markdown(study)),
-        ("table.csv", as_csv(study)),
-    ):
-        (folder / name).write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    (folder / "heatmap.png").write_bytes(heatmap_png(study))
+    files = StudyFolder(folder)
+    for path, text in (
+        (files.page, as_html(study)), (files.markdown, as_markdown(study)), (files.table, as_csv(study))
+    ):  # fmt: skip
+        path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    files.heatmap.write_bytes(heatmap_png(study))
 
 
 def as_html(study: StudyResult) -> str:
@@ -31,20 +32,20 @@ def as_html(study: StudyResult) -> str:
 
 
 def as_markdown(study: StudyResult) -> str:
-    """Returns the report as Markdown: all but the pictures."""
+    """Returns the report as Markdown, without the pictures."""
     return page.as_markdown(study.name, _blocks(Comparison(study), pictures=False))
 
 
 def as_csv(study: StudyResult) -> str:
-    """Returns a row per cell with all its scalar fields, bytes per unit of each stage above the first parted by
-    blanks, and by how many % it is off its budget. What is not known is empty."""
+    """Returns a row per cell: its scalar fields, then the report's other columns. Unknown values are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(CellResult) if field.name not in _LISTS]
-    writer.writerow([*names, "bytes_per_unit", "off_budget_percent"])
+    names = [field.name for field in fields(CellResult) if field.name not in _NOT_SCALAR]
+    columns = [column for column in COLUMNS if column.name not in names]
+    writer.writerow([*names, *(column.name for column in columns)])
     for cell in study.cells:
-        per_unit = " ".join(map(str, cell.bytes_per_unit))
-        writer.writerow([*(getattr(cell, name) for name in names), per_unit, off_budget(cell, study)])
+        further = (column.as_csv(column.value(cell, study)) for column in columns)
+        writer.writerow([*(getattr(cell, name) for name in names), *further])
     return text.getvalue()
 
 
@@ -57,7 +58,7 @@ def heatmap_png(study: StudyResult) -> bytes:
         cells = [sections.heat_cell(comparison, comparison.groups[arm, language], most) for language in languages]
         tiles.append([figures.Tile(cell.lines, cell.colour or figures.NO_RESULT, cell.best) for cell in cells])
     note = "BPB, lower is better; ± half of the range over n seeds; colour: % above the best of the language"
-    note += f"\n{sentences.NOT_APART} not told apart by the seeds"
+    note += f"\n{sentences.WITHIN} within the seeds' spread"
     if study.reference:
         note += f"; ref: to {study.reference}"
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)

@@ -8,15 +8,16 @@ import numpy as np
 
 from aunet_lightning.reports import pictures
 from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study.columns import COLUMNS, OFF_BUDGET, known
 from aunet_lightning.reports.study.page import (
     Block,
-    Cell,
     Heading,
     Items,
     Key,
     Pictures,
     Sentence,
     Table,
+    TableCell,
     Text,
     Verbatim,
 )
@@ -28,32 +29,27 @@ from aunet_lightning.reports.study.statistics import (
     Group,
     finished,
     mean_curve,
-    off_budget,
     parallel,
     relative,
-    told_apart,
+    separated,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
 
-COLUMNS = 10  # languages in a table: what fits on A4
+PER_TABLE = 10  # languages side by side: what fits on A4
 TOLERANCE = 2.0  # % that a cell may be off its budget without a warning
 _ELSEWHERE = Text("(Pictures are in report.html.)")
-_COSTS = {
-    "bytes_per_second": "bytes/s", "parameters": "parameters", "flops_per_byte": "FLOPs per byte", "flops": "FLOPs",
-    "bytes_seen": "bytes seen",
-}  # fmt: skip
 
 
 def most(comparison: Comparison) -> float:
-    """Returns the difference to the best, in %, at which the colours end."""
+    """Returns the difference to the best, in %, at which the colour scale ends."""
     rankings = [comparison.ranking(language) for language in comparison.languages]
     return figures.scale([relative(group.mean, ranking[0].mean) for ranking in rankings for group in ranking[1:]])
 
 
-def heat_cell(comparison: Comparison, group: Group, most: float) -> Cell:
-    """Returns a cell of the heat map; `most` is where the colours end, in %."""
+def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
+    """Returns a cell of the heat map; `most` is where the colour scale ends, in %."""
     if not group.values:
-        return Cell([group.trouble], missing=True)
+        return TableCell([group.trouble], missing=True)
     best = comparison.ranking(group.language)[0]
     above = relative(group.mean, best.mean)
     half = f"±{group.range / 2:.3f} n={len(group.values)}" if group.range is not None else "n=1"
@@ -63,19 +59,19 @@ def heat_cell(comparison: Comparison, group: Group, most: float) -> Cell:
         lines.append("ref")
     elif reference is not None:
         lines.append(_marked(f"{percent(relative(group.mean, reference.mean))} ref", group, reference))
-    return Cell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
+    return TableCell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
 
 
 def _marked(text: str, a: Group, b: Group) -> str:
-    return f"{text} {sentences.NOT_APART}" if told_apart(a, b) is False else text
+    return f"{text} {sentences.WITHIN}" if separated(a, b) is False else text
 
 
 def heat(comparison: Comparison) -> list[Block]:
-    """Returns the heat map as tables, and what its signs mean."""
+    """Returns the heat map as tables, with the key to its signs."""
     end = most(comparison)
     blocks: list[Block] = [Heading("BPB by splitter and language")]
     for languages in _chunks(comparison.languages):
-        rows: list[list[str | Cell]] = [
+        rows: list[list[str | TableCell]] = [
             [comparison.label(arm), *(heat_cell(comparison, comparison.groups[arm, lang], end) for lang in languages)]
             for arm in comparison.arms
         ]
@@ -93,8 +89,8 @@ def heat(comparison: Comparison) -> list[Block]:
 
 
 def _mixes(comparison: Comparison) -> list[Block]:
-    """The BPB of each language in the text of cells that have several."""
-    rows: list[list[str | Cell]] = []
+    """The BPB of each language, for cells whose text has several."""
+    rows: list[list[str | TableCell]] = []
     mixed = {c.language for c in comparison.study.cells if finished(c) and len(c.bpb_by_language) > 1}
     inside = sorted({name for c in comparison.study.cells if c.language in mixed for name in c.bpb_by_language})
     for mix in (language for language in comparison.languages if language in mixed):
@@ -115,19 +111,19 @@ def _mixes(comparison: Comparison) -> list[Block]:
 
 
 def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
-    return [languages[i : i + COLUMNS] for i in range(0, len(languages), COLUMNS)]
+    return [languages[i : i + PER_TABLE] for i in range(0, len(languages), PER_TABLE)]
 
 
 def parallel_bits(comparison: Comparison) -> list[Block]:
-    """Returns the bits of a parallel text relative to English, or the sentence why there are none."""
+    """Returns the bits of a parallel text relative to English, or a sentence on why there are none."""
     rows, heading = parallel(comparison), Heading("Parallel bits")
     if not rows:
         why = "at least two languages, English (en) one of them, with the bits of the same documents and the same seed"
-        return [heading, Text(f"Not here, for they need {why}; no splitter has that.")]
+        return [heading, Text(f"None: they need {why}.")]
     languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
     tables: list[Block] = []
     for some in _chunks([language for language in languages if language != ENGLISH]):
-        body: list[list[str | Cell]] = []
+        body: list[list[str | TableCell]] = []
         for row in rows:
             span = sorted({min(row.documents), max(row.documents)})
             english = [number(fmean(row.english), "bit"), "–".join(map(str, span))]
@@ -137,19 +133,19 @@ def parallel_bits(comparison: Comparison) -> list[Block]:
         tables.append(Table(["splitter", "English", "documents", *some], body))
     note = (
         "Total bits for the same content, relative to English under the same splitter and seed: 1.20 means that the "
-        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those that every "
-        "language of that splitter and seed has; where their number differs between splitters, so does the text. The "
-        "English column has the total itself, by which all of a row is divided."
+        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those present in "
+        "every language of that splitter and seed; where their number differs between splitters, so does the text. The "
+        "English column gives the total by which the row is divided."
     )
     return [heading, *tables, Text(note, "note")]
 
 
-def _spread(values: Sequence[float]) -> Cell:
+def _spread(values: Sequence[float]) -> TableCell:
     """The mean over seeds, and half of the range."""
     if not values:
-        return Cell(["–"], missing=True)
+        return TableCell(["–"], missing=True)
     half = f"±{(max(values) - min(values)) / 2:.3f} n={len(values)}" if len(values) > 1 else "n=1"
-    return Cell([f"{fmean(values):.3f}", half])
+    return TableCell([f"{fmean(values):.3f}", half])
 
 
 def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
@@ -163,8 +159,8 @@ def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
         return figures.Series(k, comparison.label(arm), main, [bar], arm.splitter == comparison.study.reference)
 
     note = (
-        "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. A model without units is left "
-        "out. Bars reach from the lowest to the highest seed."
+        "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. Models without units are left "
+        "out. Bars extend from the lowest to the highest seed."
     )
     panels = _panels(comparison, "units", series, figures.scatter, "bytes per unit") if pictures else _ELSEWHERE
     return [Heading("BPB against bytes per unit"), panels, Text(note, "note")]
@@ -180,9 +176,9 @@ def curves(comparison: Comparison, pictures: bool) -> list[Block]:
         return figures.Series(k, comparison.label(arm), mean_curve(found), thin, reference)
 
     note = (
-        "BPB on validation text over FLOPs spent on training. Thick: mean over seeds at the steps that all have; thin: "
-        "each seed. Cells that did not finish are left out. Curves are shown from where they are at a fifth of the "
-        "FLOPs; what lies above is cut off."
+        "BPB on validation text over training FLOPs. Thick: mean over seeds, at the steps common to all; thin: each "
+        "seed. Unfinished cells are left out. The y axis ends at the highest BPB after a fifth of the FLOPs; values "
+        "above are cut off."
     )
     panels = _panels(comparison, "curve", series, figures.curves, "FLOPs") if pictures else _ELSEWHERE
     return [Heading("Learning curves"), panels, Text(note, "note")]
@@ -201,48 +197,33 @@ def _panels(
         svg = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
         if svg:
             panels.append((language, svg))
-    return Pictures(panels) if panels else Text("No cell has the numbers for this picture.")
+    return Pictures(panels) if panels else Text("No cell has the numbers for this figure.")
 
 
 def cost(comparison: Comparison) -> list[Block]:
-    """Returns what each splitter cost in each language, and who is off the budget."""
+    """Returns the cost of each splitter in each language, and which cells are off their budget."""
     study = comparison.study
     rows: list[list[str]] = []
-    header = ("splitter", *_COSTS.values(), "bytes per unit", "off budget")
     far = []
     for language in comparison.languages:
         rows.append([language])
         for arm in comparison.arms:
-            group = comparison.groups[arm, language]
+            group, label = comparison.groups[arm, language], comparison.label(arm)
             if not group.values:
-                rows.append([comparison.label(arm), group.trouble, *["–"] * 6])
+                rows.append([label, group.trouble, *["–"] * (len(COLUMNS) - 1)])
                 continue
-            means = [_mean([getattr(cell, name) for cell in group.done]) for name in _COSTS]
-            units = [list(map(float, level)) for level in zip(*(c.bytes_per_unit for c in group.done), strict=False)]
-            per_unit = " · ".join(f"{fmean(level):.2f}" for level in units) or "–"
-            off = [value for cell in group.done if (value := off_budget(cell, study)) is not None]
-            worst = max(off, key=abs, default=float("nan"))
-            if abs(worst) > TOLERANCE:
-                far.append(f"{comparison.label(arm)} in {language} ({percent(worst)})")
-            rows.append([comparison.label(arm), *map(number, means), per_unit, percent(worst)])
-    note = (
-        "Means over seeds. Bytes per unit: of each stage above the first. Off budget: by how much what the cell spent "
-        f"differs from its budget of {sentences.budget(study.match_by, study.budget)}, of the seed farthest off."
-    )
-    if study.match_by == "seconds":
-        note += " Seconds are bytes seen ÷ bytes per second, so without validation."
+            rows.append([label, *(column.shown(known(column, group.done, study)) for column in COLUMNS)])
+            off = OFF_BUDGET.farthest(known(OFF_BUDGET, group.done, study))
+            if abs(off) > TOLERANCE:
+                far.append(f"{label} in {language} ({percent(off)})")
     blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
     if far:
         warning = (
-            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not for the same cost."
+            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not at the same cost."
         )
         blocks.append(Text(warning, "warning"))
-    return [*blocks, Table(header, rows), Text(note, "note")]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in COLUMNS)]))
+    return [*blocks, Table(["splitter", *(column.title for column in COLUMNS)], rows), Text(note, "note")]
 
 
 class _Placed:
@@ -274,9 +255,9 @@ def examples(comparison: Comparison) -> list[Block]:
         blocks += [Heading(language, 3), *sentences] if sentences else []
     note = (
         "Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above "
-        f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character on whose "
-        "last byte its boundary falls. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
-        "the lowest."
+        f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character whose last "
+        "byte carries its boundary. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
+        "the lowest is shown."
     )
     return [
         Heading("Example sentences"),
@@ -291,20 +272,20 @@ def _drawn(comparison: Comparison, arm: Arm, example: Example) -> tuple[str, str
         wrong = f"{len(example.levels)} levels do not fit a text of {len(data)} bytes"
         return comparison.label(arm), "", wrong, wrong
     per_unit = " · ".join(f"{value:.1f}" for value in pictures.bytes_per_unit(data, stack))
-    return comparison.label(arm), per_unit, pictures._units(data, stack), pictures.as_line(data, stack)
+    return comparison.label(arm), per_unit, pictures.as_spans(data, stack), pictures.as_line(data, stack)
 
 
 def making(comparison: Comparison) -> list[Block]:
-    """Returns what was held equal, what failed, and where the numbers come from."""
+    """Returns what was held equal, which cells have no result, and the provenance of the numbers."""
     study = comparison.study
     equal = Items([("", sentence) for sentence in study.equal or [sentences.matching(comparison)]])
     blocks: list[Block] = [
-        Heading("How it was made"),
-        Heading("What was held equal, and what made up the rest", 3),
+        Heading("Method"),
+        Heading("What was held equal, and what varied", 3),
         equal,
     ]
     blocks.append(Heading("Cells without a result", 3))
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     for cell in study.cells:
         if not finished(cell):
             status = cell.status if cell.status != "done" else "no BPB"

@@ -1,17 +1,17 @@
-"""A study in sentences: numbers as text, and the answer. Nothing is said that the numbers do not give."""
+"""A study in sentences: numbers as text, and conclusions, none beyond what the numbers support."""
 
 import math
 from collections.abc import Sequence
 
-from aunet_lightning.reports.study.statistics import FALSE_ALARMS, Comparison, Group, relative, told_apart
+from aunet_lightning.reports.study.statistics import FALSE_ALARMS, Comparison, Group, relative, separated
 
-NOT_APART = "≈"  # the difference is within the spread over seeds
+WITHIN = "≈"  # marks a difference within the seeds' spread
 _WINNERS = 6  # splitters named in the headline
 _UNITS = {"flops": "FLOPs", "bytes": "B"}
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Returns three digits with a prefix, as `1.23 P`, and the unit; a dash for what is not known."""
+    """Returns three digits with a prefix, as `1.23 P`, and the unit; a dash for an unknown value."""
     if value is None or not math.isfinite(value):
         return "–"
     for power, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -57,7 +57,7 @@ def budget(match_by: str, value: float) -> str:
 
 
 def matching(comparison: Comparison) -> str:
-    """Returns the sentence that says what every cell may spend, and what differs for it."""
+    """Returns a sentence on the budget of every cell, and on what differs between cells."""
     study = comparison.study
     differs = {"flops": "how much text they read", "bytes": "what they cost", "seconds": "how much text they read"}
     of_model = {"trunk_layers": "the number of blocks in the trunk", "trunk_dim": "the width of the trunk"}
@@ -66,15 +66,15 @@ def matching(comparison: Comparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Returns who has the lowest mean BPB, and in which languages; then how much of that the seeds support."""
+    """Returns the splitters with the lowest mean BPB, their languages, and whether the seeds support the lead."""
     wins: dict[str, list[tuple[str, bool | None]]] = {}
     for language in comparison.languages:
         ranking = comparison.ranking(language)
         if len(ranking) > 1:
-            apart = told_apart(ranking[0], ranking[1])
-            wins.setdefault(comparison.label(ranking[0].arm), []).append((language, apart))
+            lead = separated(ranking[0], ranking[1])
+            wins.setdefault(comparison.label(ranking[0].arm), []).append((language, lead))
     if not wins:
-        return "No language has two splitters with a result: there is nothing to compare yet."
+        return "No language has results of two splitters: there is nothing to compare yet."
     ordered = sorted(wins.items(), key=lambda item: -len(item[1]))
     parts = [_won(label, won) for label, won in ordered[:_WINNERS]]
     if rest := ordered[_WINNERS:]:
@@ -84,39 +84,37 @@ def headline(comparison: Comparison) -> str:
 
 
 def _won(label: str, won: Sequence[tuple[str, bool | None]]) -> str:
-    clear = [language for language, apart in won if apart]
+    clear = [language for language, lead in won if lead]
     if clear:
-        detail = "told apart from the second" + (f" in {listed(clear)}" if len(clear) < len(won) else "")
+        detail = "by more than the seeds' spread" + (f" in {listed(clear)}" if len(clear) < len(won) else "")
     else:
-        known = any(apart is not None for _, apart in won)
-        detail = "not told apart from the second" if known else "spread not known"
+        known = any(lead is not None for _, lead in won)
+        detail = "within the seeds' spread of the second" if known else "spread unknown"
     return f"{label} in {listed([language for language, _ in won])} ({detail})"
 
 
 def caveats(comparison: Comparison) -> str:
-    """Returns what the number of seeds allows to say, and how many cells have no result."""
+    """Returns how far the number of seeds supports conclusions, and how many cells have no result."""
     seeds, sentences = comparison.seeds(), []
     if seeds and seeds[-1] < 2:
-        sentences.append(
-            "With one seed per cell no spread is known: no difference here is known to be more than chance."
-        )
+        sentences.append("With one seed per cell the spread is unknown: any difference here may be chance.")
     elif seeds:
         known = ", ".join(map(str, seeds[:-1])) + " or " + str(seeds[-1]) if len(seeds) > 1 else str(seeds[0])
         sentences.append(f"Means are over {known} seeds.")
         if seeds[0] < 2:
-            sentences.append("Where there is one seed, no spread is known and nothing is told apart.")
+            sentences.append("With one seed the spread is unknown, and no difference is judged.")
     missing = sum(len(group.cells) - len(group.values) for group in comparison.groups.values())
     if missing:
         total = len(comparison.study.cells)
-        sentences.append(f"{missing} of {total} cells without a result; only those that have one are compared.")
+        sentences.append(f"{missing} of {total} cells have no result and are left out of the comparison.")
     return " ".join(sentences)
 
 
 def in_language(comparison: Comparison, language: str) -> str:
-    """Returns the best of a language against the second and the reference, and what has no result."""
+    """Returns the best of a language against the second and the reference, and the splitters without a result."""
     ranking = comparison.ranking(language)
-    silent = [comparison.label(arm) for arm in comparison.arms if not comparison.groups[arm, language].values]
-    no_result = f" No result: {listed(silent)}." if silent else ""
+    missing = [comparison.label(arm) for arm in comparison.arms if not comparison.groups[arm, language].values]
+    no_result = f" No result: {listed(missing)}." if missing else ""
     if not ranking:
         return "no splitter has a result."
     best, *others = ranking
@@ -126,13 +124,10 @@ def in_language(comparison: Comparison, language: str) -> str:
     second = others[0]
     above = percent(relative(second.mean, best.mean)).lstrip("+")
     found += f" The second, {comparison.label(second.arm)}, is {above} above it: {verdict(best, second)}."
-    near = [comparison.label(group.arm) for group in others[1:] if told_apart(best, group) is False]
+    near = [comparison.label(group.arm) for group in others[1:] if separated(best, group) is False]
     if near:
-        found += (
-            f" Nor is it told apart from {listed(near)}."
-            if told_apart(best, second) is False
-            else (f" It is not told apart from {listed(near)}, whose seeds differ more.")
-        )
+        within = "Also within" if separated(best, second) is False else "Within"
+        found += f" {within} the seeds' spread: {listed(near)}."
     reference = comparison.reference(best)
     if reference is best:
         found += " It is the reference itself."
@@ -142,36 +137,36 @@ def in_language(comparison: Comparison, language: str) -> str:
             f"{verdict(best, reference)}."
         )
     elif comparison.study.reference:
-        found += f" No result of {comparison.study.reference} to hold it against."
+        found += f" There is no result of {comparison.study.reference} to compare it with."
     return found + no_result
 
 
 def verdict(a: Group, b: Group) -> str:
-    """Returns whether the seeds tell two groups apart, in words."""
-    apart = told_apart(a, b)
-    if apart is None:
-        return "with fewer than 2 seeds the spread is not known"
-    return "told apart (more than the seeds' spread)" if apart else "not told apart (within the seeds' spread)"
+    """Returns how the difference of two groups compares with the seeds' spread, in words."""
+    clear = separated(a, b)
+    if clear is None:
+        return "with fewer than 2 seeds the spread is unknown"
+    return "more than the seeds' spread" if clear else "within the seeds' spread"
 
 
 def rule(comparison: Comparison) -> list[str]:
-    """Returns the definition of the spread and of ≈, and how often the rule errs."""
+    """Returns the definition of the spread and of ≈, and the error rate of the rule."""
     reference = f" to {comparison.study.reference} (ref)" if comparison.study.reference else ""
     sentences = [
         "Each cell: the mean BPB over seeds (lower is better); ± half of the range (max − min) over seeds and their "
         f"number n; the difference to the best of the language in %{f', and{reference}' if reference else ''}. The "
         "best is bold and framed. The colour is the difference to the best.",
-        f"{NOT_APART}: not told apart, for the difference of the two means is at most half of the sum of their two "
-        "ranges over seeds. With fewer than 2 seeds on either side no spread is known, and there is no such mark; "
-        "that does not mean that the two differ.",
+        f"{WITHIN}: within the seeds' spread: the two means differ by at most half the sum of their ranges over seeds. "
+        "With fewer than 2 seeds on either side the spread is unknown and the mark is absent, which does not mean that "
+        "the two differ.",
     ]
     fewest = next((n for n in comparison.seeds() if n > 1), 0)
     if fewest:
         errs = FALSE_ALARMS.get(fewest)
         rate = f"in {100 * errs:.0f} % of pairs" if errs and errs >= 0.01 else "in fewer than 1 % of pairs"
         sentences.append(
-            f"This is a rule of thumb and no test: with {fewest} seeds, two equally good splitters would still be told "
-            f"apart {rate}, and the more splitters are compared, the more often for some of them. Seeds tell how much "
-            "training varies, not how much other text would change the result."
+            f"This is a rule of thumb, not a test: with {fewest} seeds, two equally good splitters would still differ "
+            f"by more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds "
+            "show how much training varies, not how much other text would change the result."
         )
     return sentences

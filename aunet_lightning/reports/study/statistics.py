@@ -1,4 +1,4 @@
-"""What a study's numbers say: means and spreads over seeds, who is best, and which differences the seeds tell apart."""
+"""Statistics of a study: means and spreads over seeds, rankings, and which differences exceed the spread."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import NamedTuple
 from aunet_lightning.study.results import CellResult, Point, StudyResult
 
 ENGLISH = "en"  # what parallel bits are relative to
-# Of two splitters that are equally good: how often `told_apart` says otherwise, by the number of seeds of each. For
-# normally distributed runs; one third is exact, the others were simulated.
+# How often `separated` holds for two equally good splitters, by the number of seeds of each. For normally distributed
+# runs; one third is exact, the others were simulated.
 FALSE_ALARMS = {2: 1 / 3, 3: 0.094, 4: 0.024, 5: 0.006}
 
 
@@ -47,12 +47,12 @@ class Group:
 
     @property
     def range(self) -> float | None:
-        """Returns max − min of the BPB over seeds; None with fewer than two, where no spread is known."""
+        """Returns max − min of the BPB over seeds; None with fewer than two."""
         return max(self.values) - min(self.values) if len(self.values) > 1 else None
 
     @property
     def trouble(self) -> str:
-        """Returns what is missing, as `failed` or `1 of 2 failed`; empty where nothing is."""
+        """Returns which cells lack a result, as `failed` or `1 of 2 failed`; empty if none does."""
         if not self.cells:
             return "not run"
         words = [cell.status if cell.status != "done" else "no BPB" for cell in self.cells if not finished(cell)]
@@ -64,11 +64,11 @@ class Group:
 
 
 def finished(cell: CellResult) -> bool:
-    """Returns whether the cell was trained to its end and has a BPB that is a number."""
+    """Returns whether the cell was trained to its end and has a finite BPB."""
     return cell.status == "done" and cell.bpb is not None and math.isfinite(cell.bpb)
 
 
-def told_apart(a: Group, b: Group) -> bool | None:
+def separated(a: Group, b: Group) -> bool | None:
     """Returns whether the means of two groups differ by more than half of the sum of their ranges over seeds; None
     where either has fewer than two seeds."""
     if a.range is None or b.range is None:
@@ -77,12 +77,12 @@ def told_apart(a: Group, b: Group) -> bool | None:
 
 
 def relative(value: float, to: float) -> float:
-    """Returns by how many % `value` is above `to`; nan where that is not defined."""
+    """Returns by how many % `value` is above `to`; nan where that is undefined."""
     return 100 * (value / to - 1) if to > 0 else math.nan
 
 
 class Comparison:
-    """A study's cells in order: arms and languages as the YAML has them, each splitter by stages."""
+    """A study's cells, grouped: arms and languages in the YAML's order, each splitter by stages."""
 
     def __init__(self, study: StudyResult) -> None:
         self.study = study
@@ -111,7 +111,7 @@ class Comparison:
 
     def reference(self, group: Group) -> Group | None:
         """Returns the reference's group in that language: with as many stages, or else the only one with a BPB; None
-        without such a one."""
+        if there is neither."""
         of_reference = {
             arm.stages: self.groups[arm, group.language]
             for arm in self.arms
@@ -122,17 +122,17 @@ class Comparison:
         return of_reference.get(group.arm.stages)
 
     def seeds(self) -> list[int]:
-        """Returns the numbers of seeds that groups with a BPB have, each once, the fewest first."""
+        """Returns the distinct numbers of seeds of groups with a BPB, the fewest first."""
         return sorted({len(group.values) for group in self.groups.values() if group.values})
 
     def repeated(self) -> int:
-        """Returns how many cells have the splitter, stages, language and seed of another one."""
+        """Returns how many cells repeat the splitter, stages, language and seed of another one."""
         return len(self.study.cells) - len({(c.splitter, c.stages, c.language, c.seed) for c in self.study.cells})
 
 
 def off_budget(cell: CellResult, study: StudyResult) -> float | None:
-    """Returns by how many % what was spent on a cell is above the budget; None where it is not known. Seconds are
-    bytes seen ÷ bytes per second, so without validation."""
+    """Returns by how many % a cell's cost is above its budget; None where it is unknown. Seconds are bytes seen ÷ bytes
+    per second, so without validation."""
     spent: float | None = None
     if study.match_by == "flops":
         spent = cell.flops

@@ -1,4 +1,4 @@
-"""The commands that look at splitters: pictures, statistics, words, vocabularies."""
+"""The commands about splitters: pictures, statistics, words, vocabularies."""
 
 import csv
 import io
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from aunet_lightning.cli.main import main
+from aunet_lightning.cli.plan import _parser as _plan_parser
+from aunet_lightning.cli.split import _split_parser
 from aunet_lightning.reports import units
 from aunet_lightning.reports.table import TOTAL
-from aunet_lightning.reports.word_agreement import agreement, marked
+from aunet_lightning.reports.word_agreement import agreement, marked_words
 from splitters import Stack, build
 from tests.conftest import UDHR
 
@@ -77,7 +79,7 @@ def test_offsets_of_a_higher_stage_count_positions_of_the_stage_below():
 def test_words_of_a_dictionary(language):
     pytest.importorskip("icu4py")
     text, words = WORDS[language]
-    found = marked(text, language)
+    found = marked_words(text, language)
     assert {text.index(word) for word in words} <= found.begins
     assert 0 not in found.begins  # the first word of a text is no achievement
 
@@ -85,24 +87,24 @@ def test_words_of_a_dictionary(language):
 def test_words_after_characters_that_take_two_of_utf_16():
     pytest.importorskip("icu4py")
     text, _ = WORDS["ja"]
-    moved = {begin + 3 for begin in marked(text, "ja").begins}
-    assert moved <= marked("😀😀。" + text, "ja").begins
+    moved = {begin + 3 for begin in marked_words(text, "ja").begins}
+    assert moved <= marked_words("😀😀。" + text, "ja").begins
 
 
 def test_words_of_zero_width_spaces():
     text = "ខ្ញុំ\u200bទៅ\u200bផ្សារ\u200bទិញ បាយ។"
-    found = marked(text, "km")
+    found = marked_words(text, "km")
     assert found.text == text.replace("\u200b", "")
     assert sorted(found.begins) == [found.text.index(word) for word in ("ទៅ", "ផ្សារ", "ទិញ", "បាយ")]
 
 
 @pytest.mark.parametrize(("text", "language"), [("All human beings", "en"), ("", "en"), ("a\u200bb", "en")])
 def test_nobody_marked_the_words(text, language):
-    assert marked(text, language) is None
+    assert marked_words(text, language) is None
 
 
 def test_agreement_is_precision_and_recall():
-    words = marked("ខ្ញុំ\u200bទៅ\u200bផ្សារ\u200bទិញ", "km")
+    words = marked_words("ខ្ញុំ\u200bទៅ\u200bផ្សារ\u200bទិញ", "km")
     every = agreement([words], Stack(["utf8_character"]))
     assert every.recall == 1
     assert every.precision == pytest.approx(3 / (len(words.text) - 1))
@@ -113,7 +115,7 @@ def test_agreement_is_precision_and_recall():
 
 
 def test_a_rule_that_cuts_at_the_marks_agrees_fully():
-    words = marked("ab\u200bcd\u200bef\u200bgh, ij", "km")
+    words = marked_words("ab\u200bcd\u200bef\u200bgh, ij", "km")
     rule = build("pattern", patterns=[r"(?<=[bdf])\p{L}", r"\s"])
     assert tuple(agreement([words], Stack([rule]))) == (1, 1, 1)
 
@@ -182,6 +184,20 @@ def test_statistics_as_table_csv_plot_and_page(tmp_path, capsys):
     assert (tmp_path / "s.html").read_text().count("<tr>") == 6
 
 
+@pytest.mark.parametrize(
+    ("parser", "old", "new"),
+    [
+        (_split_parser, ["--checkpoint", "a.ckpt", "--no-words"], ["--ckpt_path", "a.ckpt", "--no_words"]),
+        (_split_parser, ["--upper", "every", "--upper", "fixed"], ["--upper_splitters", "every", "fixed"]),
+        (_plan_parser, ["--upper", "every", "fixed"], ["--upper_splitters", "every", "fixed"]),
+    ],
+)
+def test_older_spellings_of_options_work_and_are_not_listed(parser, old, new):
+    assert parser().parse_args(old) == parser().parse_args(new)
+    listed = parser().format_help().split()
+    assert not {option for option in old if option.startswith("--")} & set(listed)
+
+
 def test_a_table_without_words_has_no_columns_for_them():
     rows = units.measure([("en", b"a b c")], {"whitespace": Stack(["whitespace"])})
     assert math.isnan(rows[0].f1)
@@ -200,7 +216,7 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["split", "gone.jsonl"], ["'gone.jsonl' is no file"]),
+        (["split", "gone.jsonl"], ["'gone.jsonl' is not a file"]),
         (["split", ""], ["no text"]),
         (["split", "a", "--stages", "1"], ["--stages is 1", "2 to 32"]),
         (["split", "a", "--stages", "3", "--upper_splitters", "every"], ["--stages and --upper_splitters"]),
@@ -208,14 +224,14 @@ def test_a_vocabulary_is_trained_and_used(tmp_path, capsys):
         (["split", "a", "--plot", "a.doc"], ["a.doc", ".png"]),
         (["split", "a", "--characters", "-5"], ["--characters is -5", "1 or more"]),
         (["split", "a", "--stats", "--megabytes", "nan"], ["--megabytes is nan", "above 0"]),
-        (["split", "/tmp"], ["'/tmp' is no file"]),
+        (["split", "/tmp"], ["'/tmp' is not a file"]),
         (["split", "a", "--splitter", "builtins:object"], ["builtins:object", "must be a class that inherits"]),
         (
             ["split", "a", "--splitter", "tests.test_splitter_laws:PeekingSplitter"],
             ["PeekingSplitter breaks the prefix law"],
         ),
         (["split", "a", "--splitter", "{name: fixed, 5: 3}"], ["fixed", "'5'"]),
-        (["vocabulary", "gone", "--out", "v.json"], ["'gone' is no file"]),
+        (["vocabulary", "gone", "--out", "v.json"], ["'gone' is not a file"]),
         (["vocabulary", str(UDHR / "en.jsonl"), "--size", "9", "--out", "v.json"], ["vocabulary is 9", "257"]),
     ],
 )

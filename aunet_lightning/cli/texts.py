@@ -1,0 +1,103 @@
+"""Reads texts from a command's arguments: files, the text itself, or standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from aunet_lightning.numbers import Range
+from aunet_lightning.paths import user_path
+from aunet_lightning.terminal import one_line
+
+FORMATS = "Files are JSON lines (.jsonl, .gz, .zst: a document per line) or plain text"  # in each command's help
+MEGABYTES = 2.0  # of a language, where statistics need no more
+MEGABYTES_RANGE = Range(above=0, most=1e12)
+SUFFIXES = (  # an argument with one of these endings is a file, not a text
+    ".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".gz", ".zst", ".bz2", ".xz"
+)  # fmt: skip
+SAMPLE, MOSTLY = 1 << 16, 0.1  # bytes of a file that are examined, and the share of them that may be invalid UTF-8
+
+
+class Text(NamedTuple):
+    language: str
+    source: str  # the argument it came from
+    name: str
+    data: bytes
+
+
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    """Adds what `split` and `entropy` share: the texts, and how much of them."""
+    parser.add_argument("text", nargs="*", help="files, or the text itself; default: standard input")
+    parser.add_argument(
+        "--megabytes", type=float, default=MEGABYTES, help=f"at most this much of each language (default {MEGABYTES})"
+    )
+
+
+def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[Text]:
+    """Yields the documents of each argument. Raises ValueError for a file that does not exist or is not text."""
+    if not arguments:
+        yield Text("text", "-", "standard input", sys.stdin.buffer.read())
+    for argument in arguments:
+        path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
+        if _is_file(path):
+            yield from _of_file(path)
+        elif must_exist or _names_a_file(argument):
+            raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
+        else:
+            yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
+
+
+def _names_a_file(argument: str) -> bool:
+    """Returns whether an argument that names no existing file was meant as a file rather than a text."""
+    named = Path(argument).suffix.lower() in SUFFIXES and " " not in argument
+    return named or argument.startswith(("/", "./", "../", "~"))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text too long for a file name, or with a NUL
+        return False
+
+
+def _of_file(path: Path) -> Iterator[Text]:
+    from aunet_lightning.data.documents import COMPRESSED, Report, read_documents, stem
+
+    if not {".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes}:
+        yield Text(stem(path), str(path), str(path), _plain(path))
+        return
+    report = Report()
+    for document in read_documents(path, "text", "lang", stem(path), report):
+        yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
+    if warning := report.warning():
+        print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
+
+
+def _plain(path: Path) -> bytes:
+    """Returns the bytes of a plain-text file. Raises ValueError if it has NULs or hardly any valid UTF-8."""
+    data = path.read_bytes()
+    head = data[:SAMPLE]
+    lost = head.decode("utf-8", "replace").count("\ufffd") - head.count("\ufffd".encode())
+    if b"\0" in head or lost > max(MOSTLY * len(head), 3):
+        raise ValueError(f"{path} is not text in UTF-8: name JSON lines (.jsonl) or plain text")
+    if lost:
+        print(f"aunet: warning: {path}: {lost} of its first {len(head)} bytes are not UTF-8", file=sys.stderr)
+    return data
+
+
+def up_to(texts: Sequence[Text], most: int) -> Iterator[Text]:
+    """Yields complete documents until a language has `most` bytes, and reports on stderr what it left out."""
+    so_far: dict[str, int] = {}
+    left: dict[str, int] = {}
+    for text in texts:
+        if so_far.get(text.language, 0) < most:
+            so_far[text.language] = so_far.get(text.language, 0) + len(text.data)
+            yield text
+        else:
+            left[text.language] = left.get(text.language, 0) + 1
+    if left:
+        named = ", ".join(f"{one_line(language)} {count}" for language, count in left.items())
+        print(f"aunet: --megabytes {most / 1e6:g} left out documents: {named}", file=sys.stderr)

@@ -1,0 +1,106 @@
+"""The columns of a study's report: numbers of each cell, in the cost table of the page and in table.csv.
+
+A new column is a class here (or a `Measured` of a metric that runs log) and its entry in COLUMNS.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from aunet_lightning.reports.study import sentences
+from aunet_lightning.reports.study.sentences import number, percent
+from aunet_lightning.reports.study.statistics import off_budget
+from aunet_lightning.study.results import CellResult, StudyResult
+
+
+class Column:
+    """A number of each cell, and its summary over the seeds of an arm in a language."""
+
+    name: str  # in table.csv
+    title: str  # in the page
+
+    def value(self, cell: CellResult, study: StudyResult) -> Any:
+        """Returns the number of one cell; None where it is unknown."""
+        raise NotImplementedError
+
+    def as_csv(self, value: Any) -> Any:
+        """Returns the number as written to table.csv: at full precision."""
+        return value
+
+    def shown(self, values: Sequence[Any]) -> str:
+        """Returns the entry of the page, from the known values of the seeds."""
+        return number(fmean(values) if values else None)
+
+    def note(self, study: StudyResult) -> str:
+        """Returns the sentences below the table that explain this column."""
+        return ""
+
+
+class Measured(Column):
+    """A field of `CellResult`, or else the last value of a metric that the run logged."""
+
+    def __init__(self, name: str, title: str) -> None:
+        self.name, self.title = name, title
+
+    def value(self, cell: CellResult, study: StudyResult) -> float | None:
+        return getattr(cell, self.name, cell.metrics.get(self.name))
+
+
+class BytesPerUnit(Column):
+    name, title = "bytes_per_unit", "bytes per unit"
+
+    def value(self, cell: CellResult, study: StudyResult) -> Sequence[float]:
+        return cell.bytes_per_unit
+
+    def as_csv(self, value: Sequence[float]) -> str:
+        return " ".join(map(str, value))
+
+    def shown(self, values: Sequence[Sequence[float]]) -> str:
+        stages = [list(map(float, stage)) for stage in zip(*values, strict=False)]
+        return " · ".join(f"{fmean(stage):.2f}" for stage in stages) or "–"
+
+    def note(self, study: StudyResult) -> str:
+        return "Bytes per unit: for each stage above the first."
+
+
+class OffBudget(Column):
+    """By how many % a cell's cost is above its budget."""
+
+    name, title = "off_budget_percent", "off budget"
+
+    def value(self, cell: CellResult, study: StudyResult) -> float | None:
+        return off_budget(cell, study)
+
+    def shown(self, values: Sequence[float]) -> str:
+        return percent(self.farthest(values))
+
+    def farthest(self, values: Sequence[float]) -> float:
+        """Returns the value of the seed farthest off; nan without one."""
+        return max(values, key=abs, default=math.nan)
+
+    def note(self, study: StudyResult) -> str:
+        text = (
+            f"Off budget: cost relative to the budget of {sentences.budget(study.match_by, study.budget)}, of the seed "
+            "farthest off."
+        )
+        if study.match_by == "seconds":
+            text += " Seconds are bytes seen ÷ bytes per second, so without validation."
+        return text
+
+
+OFF_BUDGET = OffBudget()
+COLUMNS: list[Column] = [
+    Measured("bytes_per_second", "bytes/s"),
+    Measured("parameters", "parameters"),
+    Measured("flops_per_byte", "FLOPs per byte"),
+    Measured("flops", "FLOPs"),
+    Measured("bytes_seen", "bytes seen"),
+    BytesPerUnit(),
+    OFF_BUDGET,
+]
+
+
+def known(column: Column, cells: Sequence[CellResult], study: StudyResult) -> list[Any]:
+    """Returns the column's values of those cells that have one."""
+    return [value for cell in cells if (value := column.value(cell, study)) is not None]
