@@ -45,12 +45,12 @@ class AUNetModule(LightningModule):
 
     Args:
         net: the network
-        optimizer: how its weights move
+        optimizer: settings of the optimizer
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
-        budget: what the run may spend: it ends there, and so does the learning rate's cosine (trainer.max_steps, where
-            it is set as well, ends the run at the latest)
+        budget: what the run may spend; the run and its learning-rate schedule end there (or at trainer.max_steps if
+            that comes first)
         compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
-        parallel: what is traded for memory on one device, and how the network is cut among many (fsdp2)
+        parallel: memory traded for time on one device, and sharding over many (fsdp2)
     """
 
     net: AUNet
