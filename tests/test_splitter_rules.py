@@ -65,6 +65,12 @@ def test_whitespace(text, expected):
     assert pieces(build("whitespace"), text) == expected
 
 
+@pytest.mark.parametrize("data", [b"\xff ", b"\xe4 ", b"\xe4\xb8 ", b" \xf0\x9f\x91 "])
+def test_bytes_of_no_character_are_part_of_a_word(data):
+    """Also where they are known only once the blank has come."""
+    assert np.flatnonzero(build("whitespace").split(data)).tolist() == [len(data) - 1]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
