@@ -1,5 +1,6 @@
 # make quickstart   installs what is needed and runs the main job on real text
 # make test         passes the test suite
+# make mutants      plants faults in a copy of the tree: each makes a test fail
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 5000
@@ -7,7 +8,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 TORCH = $(shell grep -o '^torch==.*' constraints.txt)
 
-.PHONY: quickstart test lint bench ui install clean
+.PHONY: quickstart test mutants lint bench ui install clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +28,9 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest
+
+mutants: install
+	$(BIN)/python -m tests.mutants
 
 lint: install
 	$(BIN)/ruff check .
