@@ -1,9 +1,11 @@
 """Small models, small text, and every splitter: what the tests are parametrised with."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
+os.environ["OMP_NUM_THREADS"] = "1"  # the suite's processes have a core each, and repeat each other's sums
 
 import pytest
 import torch
@@ -49,8 +51,21 @@ def splitter(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    torch.set_num_threads(1)  # some tests set another number: more threads than cores wait for each other
+
+
+@pytest.fixture(scope="session")
+def store_template(pytestconfig):
+    """An empty MLflow store, made by MLflow itself once per version: its 60 migrations take seconds."""
+    path = Path(pytestconfig.cache.mkdir("mlflow")) / f"{version('mlflow')}.db"
+    if not path.exists():
+        from mlflow.tracking import MlflowClient
+
+        part = path.with_suffix(f".{os.getpid()}")
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(path)
+    return path
 
 
 def pytest_collection_modifyitems(items):

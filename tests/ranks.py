@@ -19,9 +19,10 @@ class Ranks:
     """`aunet` with the same arguments in n processes, whose output is in out-RANK.txt of the folder `place`.
 
     slurm: whether they find each other by srun's environment variables in place of torchrun's.
+    session: whether they are a session of their own, so that Ctrl-C reaches them and their workers alone.
     """
 
-    def __init__(self, n, place, *arguments, env=None, slurm=False):
+    def __init__(self, n, place, *arguments, env=None, slurm=False, session=False):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*SERVER, "tests.ranks"])
         with socket.socket() as free:
@@ -48,7 +49,7 @@ class Ranks:
         for rank in range(n):
             own = {} if n == 1 else common | dict.fromkeys(names, str(rank))
             own |= {"AUNET_CACHE": common["AUNET_CACHE"]} | (env or {})
-            process = context.Process(target=_one, args=(rank, self.place, own, arguments))
+            process = context.Process(target=_one, args=(rank, self.place, own, arguments, session))
             process.start()
             self.processes.append(process)
 
@@ -74,6 +75,21 @@ class Ranks:
         self.wait(10)
 
 
+def until(seen, run, seconds=120):
+    """Waits until something is seen of a run that goes on."""
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert all(process.exitcode is None for process in run.processes), run.output()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def logged(folder, step):
+    """Whether a run has logged a step, as a question."""
+    metrics = folder / "metrics.jsonl"
+    return lambda: metrics.exists() and f'"step": {step},' in metrics.read_text(encoding="utf-8")
+
+
 def ranks(n, place, *arguments, code=0, timeout=120, env=None):
     """Runs `aunet` in n processes to the end; returns what rank 0 printed."""
     run = Ranks(n, place, *arguments, env=env)
@@ -83,7 +99,9 @@ def ranks(n, place, *arguments, code=0, timeout=120, env=None):
     return run.output()
 
 
-def _one(rank, place, env, arguments):
+def _one(rank, place, env, arguments, session):
+    if session:
+        os.setsid()
     log = (place / f"out-{rank}.txt").open("w", buffering=1)
     shown = log.fileno()
     if "AUNET_TEST_LIMIT" in env:  # output is not limited

@@ -23,11 +23,12 @@ from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.reader.bpe import train_bpe
 from aunet_lightning.reader.reader import ByteReader, TokenReader
 from aunet_lightning.reader.tokens import Tokenizer
+from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
+from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
 from tests.conftest import ROOT, tiny
-from tests.test_faults import TINY, sentences, write
-from tests.test_runs import points
+from tests.helpers import TINY, points, sentences, write
 
 RULES = ["whitespace", {"name": "every", "n": 2}]
 PACKING = {"data.row_bytes": 64, "data.batch_rows": 2}
@@ -143,6 +144,19 @@ def test_a_checkpoint_from_after_the_end_is_refused():
     CONTENTS.check_length(Path("a"), -1)
     with pytest.raises(UserError, match=r"max_steps is 4, but a is of step 5"):
         CONTENTS.check_length(Path("a"), 4)
+
+
+def test_best_is_the_lowest_that_is_there(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    for step in (2, 4, 6, 8):
+        folder.step(step).touch()
+    saving = Checkpointing(folder, RunConfig(keep_last=1, keep_best=2))
+    saving.scores = {1: 0.5, 2: 3.0, 4: 1.0, 6: 2.0}  # that of step 1 is gone
+    saving._point(prune=True)
+    assert folder.best.resolve() == folder.step(4)
+    assert folder.last.resolve() == folder.step(8)
+    assert sorted(folder.saved()) == [4, 8]
 
 
 def test_another_way_of_reading_is_refused_or_told():

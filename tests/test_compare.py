@@ -13,12 +13,13 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
-from aunet_lightning.study.folders import CellFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import cells, load, merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
 from tests.conftest import ROOT, UDHR
+from tests.helpers import place_store
 
 COMPARE = ROOT / "experiments" / "compare"
 GRID = {
@@ -63,9 +64,10 @@ def study_of(tmp_path, **changes):
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
+def _here(tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    place_store(store_template, tmp_path / "runs" / "mlflow.db")
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
@@ -169,7 +171,7 @@ def test_the_learning_rate_ends_with_the_budget():
     for step in range(1, 50):
         progress = budget.progress(Spent(flops=20.0 * step))
         assert config.lr_factor(step, step / progress) == pytest.approx(config.lr_factor(step, 50))
-    with pytest.raises(ValueError, match="flops and bytes are given, name one"):
+    with pytest.raises(ValueError, match="flops and bytes are given: name only one"):
         BudgetConfig(flops=1.0, bytes=1.0)
     with pytest.raises(ValueError, match=r"budget.seconds is 0, it must be above 0"):
         BudgetConfig(seconds=0)
@@ -178,7 +180,9 @@ def test_the_learning_rate_ends_with_the_budget():
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", ["flops", "bytes", "seconds"])
 def test_a_run_spends_its_budget_and_no_more(tmp_path, measure, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # a store is kept open by its name
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db"
+    )  # a store is kept open by its name
     study, _ = load(
         [
             study_of(
@@ -235,7 +239,7 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     """The checkpoint of the last step comes after it, so that the step and it are done again."""
     from aunet_lightning.training.module import AUNetModule
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
     study, _ = load([study_of(tmp_path, languages=["en"], settings={"run": {"checkpoint_every": 1}})])
     sized = Sizer(study).sized(cells(study)[0])
     Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")

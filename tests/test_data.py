@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
+from splitters import build
 from tests.conftest import ROOT, UDHR
 
 UPPER = [{"name": "every", "n": 2}]
@@ -121,6 +122,17 @@ def test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document(tmp_path):
         expected_levels += [2, *stack.levels(text).tolist(), 0]
     assert stream == expected_ids[:-1]  # the last EOS is predicted only
     assert levels == expected_levels[:-1]
+
+
+def test_marks_lie_on_the_bytes_of_their_document(tmp_path):
+    path, _ = small(tmp_path)
+    data = module([path], row_bytes=10)
+    batches = data.batches("train")
+    batches.seed, batches.marks = None, {2: build("utf8_character"), 5: build("fixed", n=3)}
+    marks = np.concatenate([batches.row(0, r)["marks"] for r in range(batches.n_rows)])
+    for bit, marker in batches.marks.items():
+        expected = [fire for _, text in data.texts("train") for fire in (False, *marker.split(text), False)]
+        assert (marks >> bit & 1 == 1).tolist() == expected[:-1]
 
 
 def test_bos_and_padding_are_no_targets(tmp_path):

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import time
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ import yaml
 
 from aunet_lightning.checkpoints.forms import PART, read
 from aunet_lightning.cli.main import main
-from tests.ranks import Ranks, ranks
-from tests.test_runs import SETTINGS, points
+from tests.helpers import SETTINGS, place_store, points
+from tests.ranks import Ranks, logged, ranks, until
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -30,8 +29,9 @@ TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, store_template):
     folder = tmp_path_factory.mktemp("ranks")
+    place_store(store_template, folder / "runs" / "mlflow.db")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
     return folder
 
@@ -152,18 +152,6 @@ def test_every_form_of_a_checkpoint_works(four, place, capsys):
     assert len(texts) == 1
     options = ["--trainer.strategy", "fsdp2", "--ckpt_path", "best.safetensors"]
     assert f"{best:.3f}" in ranks(2, place, "validate", "-c", four / "config.yaml", *options)
-
-
-def until(seen, run, deadline=90):
-    end = time.monotonic() + deadline
-    while not seen():
-        assert all(process.exitcode is None for process in run.processes), run.output()
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def logged(folder, step):
-    return lambda: (folder / "metrics.jsonl").exists() and f'"step": {step},' in (folder / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize("strategy", ["fsdp2", "ddp"])

@@ -10,7 +10,6 @@ import json
 import lzma
 import math
 import os
-import random
 import re
 import shutil
 import signal
@@ -34,42 +33,14 @@ from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
 from tests.conftest import ROOT
-from tests.test_runs import points
-
-WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
-TINY = {
-    "seed_everything": 1,
-    "splitter": "whitespace",
-    "upper_splitters": [],
-    "data": {"train_files": ["en.jsonl"], "holdout_every": 4, "row_bytes": 64, "batch_rows": 2, "workers": 0},
-    "model": {
-        "net": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8, "window": 16}, {"dim": 16, "layers": 1, "head_dim": 8}]},
-        "optimizer": {"lr": 0.003, "warmup_steps": 2},
-    },
-    "trainer": {
-        "accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 3,
-        "log_every_n_steps": 1, "enable_progress_bar": False,
-    },
-    "run": {"experiment": "t", "checkpoint_every": 2},
-    "report": {"ngrams": []},
-}  # fmt: skip
-
-
-def sentences(seed: int, n: int = 40) -> list[str]:
-    drawn = random.Random(seed)
-    return [" ".join(drawn.choice(WORDS) for _ in range(12)) + "." for _ in range(n)]
-
-
-def write(path, documents):
-    lines = [document if isinstance(document, dict) else {"text": document} for document in documents]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
+from tests.helpers import TINY, place_store, points, sentences, write
+from tests.ranks import Ranks, logged, until
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "runs" / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     write(tmp_path / "en.jsonl", sentences(1))
@@ -461,21 +432,6 @@ def test_no_control_character_of_data_reaches_a_terminal(here, capsys):
 # What ends a run
 
 
-def started(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def until(seen, run, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def status_of(folder):
     from mlflow.tracking import MlflowClient
 
@@ -496,21 +452,20 @@ def test_ctrl_c_saves_and_a_second_command_meanwhile_is_refused(here, capsys):
         "--run.checkpoint_every",
         "9999",
     ]
-    run = started("fit", "-c", "tiny.yaml", *long)
-    metrics = here / "x" / "metrics.jsonl"
+    run = Ranks(1, here, "fit", "-c", "tiny.yaml", *long, session=True)
+    pid = run.processes[0].pid
     try:
-        until(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, run)
+        until(logged(here / "x", 20), run)
         assert fit(*long) == 1
-        assert f"x is being trained by process {run.pid}" in error_of(capsys)
-        os.killpg(run.pid, signal.SIGINT)
-        shown, told = run.communicate(timeout=60)
+        assert f"x is being trained by process {pid}" in error_of(capsys)
+        os.killpg(pid, signal.SIGINT)
     finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == 130, told
+        (code,) = run.wait(60)
+    shown = run.output()
+    assert code == 130, shown
     step = int(re.search(r"stopped by SIGINT after step (\d+), which is saved: the same command continues", shown)[1])
     assert (here / "x" / "checkpoints" / "last.ckpt").resolve().name == f"step-{step:08}.ckpt"
-    assert "Traceback" not in told
+    assert "Traceback" not in shown
     assert status_of(here / "x") == "KILLED"
     assert fit("--trainer.max_steps", step + 2, "--run.folder", "x") == 0
     assert {at for at, key in points(here / "x") if key == "train/bpb"} == set(range(step + 2))
@@ -569,6 +524,7 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_begins(here, monkeypatch, capsys):
+    shutil.rmtree(here / "runs")
     monkeypatch.setattr("aunet_lightning.training.expectation.host_memory", lambda: 1e6)
     assert fit("--run.folder", "x") == 1
     assert "the run does not fit: training takes about 0.0 GB" in error_of(capsys)

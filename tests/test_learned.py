@@ -1,7 +1,9 @@
 """Learned splitters: the laws in models of random and of trained weights, and every formula beside a plain one."""
 
-import itertools
+import copy
+import json
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,8 +28,8 @@ from splitters.laws.check import check_form
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.teachers import Teacher
 from tests.conftest import MIXED, UPPER, tiny
+from tests.helpers import MIXED_CHUNKS, stepped_levels
 from tests.plain_aunet import plain_logits
-from tests.test_model import stepped_levels
 
 LEARNED = available("learned")
 STACKS = [
@@ -55,14 +57,7 @@ def data(stack, texts=TEXTS, length=80):
     """Rows [BOS, bytes …] with levels of the rules below the learned splitter; a second document in each."""
     ids = torch.tensor([[BOS, *text[: length - 1]] for text in texts])
     ids[:, 36], ids[:, 37] = EOS, BOS
-    return ids, torch.tensor([stepped_levels_of(stack, row) for row in ids.tolist()])
-
-
-def stepped_levels_of(stack, row):
-    return [
-        0 if byte == EOS else level
-        for byte, level in zip(row, stepped_levels(stack, [b % EOS for b in row]), strict=True)
-    ]
+    return ids, torch.tensor([stepped_levels(stack, row) for row in ids.tolist()])
 
 
 def taught(stack, ids):
@@ -74,10 +69,15 @@ def taught(stack, ids):
     }
 
 
-@torch.enable_grad()
 def model_of(rules, seed=0, trained=False, **options):
     """A model, calibrated on the texts; `trained` by some large steps on them. Of weights that make no near tie."""
-    stack = Stack(rules)
+    return copy.deepcopy(_model_of(json.dumps(rules), seed, trained, **options)), Stack(rules)
+
+
+@cache
+@torch.enable_grad()
+def _model_of(rules, seed, trained, **options):
+    stack = Stack(json.loads(rules))
     torch.manual_seed(seed)
     model = AUNet(conv(tiny(stack.depth + 1, **options)), stack)
     ids, levels = data(stack)
@@ -95,7 +95,7 @@ def model_of(rules, seed=0, trained=False, **options):
             learning.adjust()
     with torch.no_grad():
         tied = near_a_tie(model.eval()(ids, levels))
-    return model_of(rules, seed + 1000, trained, **options) if tied else (model, stack)
+    return _model_of(rules, seed + 1000, trained, **options) if tied else model
 
 
 def near_a_tie(output):
@@ -124,27 +124,39 @@ def masked(request):
 @torch.no_grad()
 def test_a_later_byte_changes_nothing_before(rules, trained, masked):
     model, stack = model_of(rules, trained=trained, document_masking=masked)
-    ids, levels = data(stack)
-    before = model(ids, levels)
-    assert (before.units > 2).all()
-    for t, byte in itertools.product((1, 17, 30, 50, 78), (0x20, 0x61, 0x0A, 0xE4)):
-        changed = ids.clone()
-        changed[:, t] = byte
-        after = model(changed, torch.tensor([stepped_levels_of(stack, row) for row in changed.tolist()]))
-        assert torch.equal(after.levels[:, :t], before.levels[:, :t])
-        torch.testing.assert_close(after.logits[:, :t], before.logits[:, :t], atol=1e-5, rtol=1e-5)
+    ids, _ = data(stack)
+    places = [(t, byte) for t in (1, 17, 30, 50, 78) for byte in (0x20, 0x61, 0x0A, 0xE4)]
+    changed = ids.repeat(1 + len(places), 1, 1)
+    for variant, (t, byte) in zip(changed[1:], places, strict=True):
+        variant[:, t] = byte
+    flat = changed.flatten(0, 1)
+    output = model(flat, torch.tensor([stepped_levels(stack, row) for row in flat.tolist()]))
+    before, *after = zip(output.levels.split(len(ids)), output.logits.split(len(ids)), strict=True)
+    assert (output.units[: len(ids)] > 2).all()
+    for (t, _), one in zip(places, after, strict=True):
+        assert torch.equal(one[0][:, :t], before[0][:, :t])
+        torch.testing.assert_close(one[1][:, :t], before[1][:, :t], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_stepping_equals_the_full_forward(rules, trained, masked):
+    assert_steps(rules, trained, masked, MIXED_CHUNKS)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("chunks", [[1] * 80, [7, 1, 1, 40, 31], [79, 1]], ids=["bytes", "chunks", "prefill"])
-def test_stepping_equals_the_full_forward(rules, trained, masked, chunks):
+def test_stepping_in_any_chunks(rules, chunks):
+    assert_steps(rules, True, True, chunks)
+
+
+def assert_steps(rules, trained, masked, chunks):
     model, stack = model_of(rules, trained=trained, document_masking=masked)
     ids, levels = data(stack)
     full = model(ids, levels)
-    state, at, logits, stepped = model.initial_state(len(ids)), 0, [], []
-    for size in chunks:
-        output = model(ids[:, at : at + size], state=state)
-        state, at = output.state, at + size
+    state, logits, stepped = model.initial_state(len(ids)), [], []
+    for part in ids.split(chunks, 1):
+        output = model(part, state=state)
+        state = output.state
         logits.append(output.logits)
         stepped.append(output.levels)
     assert torch.equal(torch.cat(stepped, 1), full.levels)

@@ -15,7 +15,7 @@ from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
 from tests.conftest import MIXED, UPPER, tiny, tiny_model
-from tests.test_learned import stepped_levels_of
+from tests.helpers import stepped_levels
 
 LANGUAGES = ["en", "th", "zh"]
 
@@ -82,7 +82,9 @@ def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rules", [["router", UPPER], ["whitespace", {"name": "distilled", "teacher": "grapheme"}]], ids=str
+    "rules",
+    [["router", UPPER], ["whitespace", {"name": "distilled", "teacher": "grapheme"}], [DEFAULT, UPPER]],
+    ids=str,
 )
 def test_units_equal_plain_counting(rules):
     """Byte by byte and position by position, for rows of several documents, with padding, in any number of batches."""
@@ -109,7 +111,7 @@ def test_units_equal_plain_counting(rules):
     metric = UnitMetric(2, ["a", "b", "c"], max_offset)
     plain = {(s, language): Counter() for s in range(2) for language in range(3)}
     for batch in batches:
-        levels = torch.tensor([stepped_levels_of(stack, row) for row in batch["ids"].tolist()])
+        levels = torch.tensor([stepped_levels(stack, row) for row in batch["ids"].tolist()])
         with torch.no_grad():
             output = net(batch["ids"], levels)
         metric.update(batch, output, {1} if stack.learned.keys() == {1} else set())
@@ -154,8 +156,7 @@ def test_units_equal_plain_counting(rules):
         if "teacher_f1" in got:
             assert s == 1
             assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
-    if rules[0] == DEFAULT:
-        assert found["stage2"]["agreement_script_aware"] == 1
+    assert (found["stage2"]["agreement_script_aware"] == 1) == (rules[0] == DEFAULT)
     assert ("teacher_f1" in found["stage3"]) == (1 in stack.learned)
     assert ("mean_p" in found["stage2"]) == (0 in stack.learned)
     assert found["stage2"]["longest_unit"] == max(n["longest"] for (s, _), n in plain.items() if s == 0)

@@ -11,6 +11,7 @@ from aunet_lightning.model.attention import within_row
 from aunet_lightning.model.layers import Rotation
 from aunet_lightning.vocabulary import BOS, EOS
 from tests.conftest import MIXED, N_STAGES, stack_of, tiny, tiny_model
+from tests.helpers import MIXED_CHUNKS, stepped_levels
 from tests.plain_aunet import plain_logits
 
 TEXTS = [MIXED, "nothing alike: 人人生而自由".encode() + b" a" * 30, b"x" * 90]
@@ -81,16 +82,13 @@ def test_options_equal_the_plain_form(options):
 def test_a_later_byte_changes_no_earlier_logit(splitter, stages, dtype):
     stack, model = stack_of(splitter, stages), tiny_model(tiny(stages)).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    text = bytearray(MIXED[:60])
+    text = MIXED[:60]
+    places = [(t, byte) for t in (1, 17, 30, 59) for byte in (0x20, 0x61, 0x0A, 0xE4)]
+    texts = [text, *(text[:t] + bytes([byte]) + text[t + 1 :] for t, byte in places)]
     with torch.no_grad():
-        ids, levels = batch(stack, [bytes(text)], 61)
-        before = model(ids, levels).logits.float()
-        for t in (1, 17, 30, 59):
-            for replacement in (0x20, 0x61, 0x0A, 0xE4):
-                changed = bytes(text[:t]) + bytes([replacement]) + bytes(text[t + 1 :])
-                ids, levels = batch(stack, [changed], 61)
-                after = model(ids, levels).logits.float()
-                torch.testing.assert_close(after[:, : t + 1], before[:, : t + 1], atol=tolerance, rtol=tolerance)
+        before, *changed = model(*batch(stack, texts, 61)).logits.float()
+    for (t, _), after in zip(places, changed, strict=True):
+        torch.testing.assert_close(after[: t + 1], before[: t + 1], atol=tolerance, rtol=tolerance)
 
 
 def test_the_leak_test_can_fail():
@@ -108,29 +106,30 @@ def test_the_leak_test_can_fail():
 
 @pytest.mark.parametrize("stages", N_STAGES)
 @pytest.mark.parametrize("document_masking", [False, True])
+def test_stepping_equals_the_full_forward(splitter, stages, document_masking):
+    assert_steps(stack_of(splitter, stages), tiny(stages, document_masking=document_masking), MIXED_CHUNKS)
+
+
+@pytest.mark.parametrize("stages", N_STAGES)
+@pytest.mark.parametrize("document_masking", [False, True])
 @pytest.mark.parametrize("chunks", [[1] * 80, [7, 1, 1, 40, 31], [79, 1]], ids=["bytes", "chunks", "prefill"])
-def test_stepping_equals_the_full_forward(splitter, stages, document_masking, chunks):
-    stack, model = stack_of(splitter, stages), tiny_model(tiny(stages, document_masking=document_masking))
+def test_stepping_in_any_chunks(stages, document_masking, chunks):
+    assert_steps(stack_of("cjk_character", stages), tiny(stages, document_masking=document_masking), chunks)
+
+
+def assert_steps(stack, config, chunks):
+    model = tiny_model(config)
     ids, _ = batch(stack)
     ids[:, 37] = BOS  # a second document, at which windows and offsets of the rows differ
     levels = torch.tensor([stepped_levels(stack, row) for row in ids.tolist()])
     with torch.no_grad():
         full = model(ids, levels)
-        state, logits, at = model.initial_state(len(ids), stack), [], 0
-        for size in chunks:
-            output = model(ids[:, at : at + size], state=state)
-            state, at = output.state, at + size
+        state, logits = model.initial_state(len(ids), stack), []
+        for part in ids.split(chunks, 1):
+            output = model(part, state=state)
+            state = output.state
             logits.append(output.logits)
     torch.testing.assert_close(torch.cat(logits, 1), full.logits, atol=1e-4, rtol=1e-4)
-
-
-def stepped_levels(stack, row):
-    levels, stepper = [], stack.stepper()
-    for byte in row:
-        if byte == BOS:
-            stepper = stack.stepper()
-        levels.append(stack.depth if byte == BOS else stepper.push(byte))
-    return levels
 
 
 def test_a_capped_model_steps_as_it_reads():

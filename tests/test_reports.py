@@ -172,6 +172,25 @@ def test_a_sample_continues_prompts_of_any_length():
     assert texts != generate(model, ByteReader(stack.rules), prompts, 20, seed=4)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_samples_have_the_frequencies_of_their_temperature(temperature):
+    model, stack = tiny_model(tiny(2)), stack_of("whitespace", 2)
+    n, prompt = 2000, b"some text. "
+    with torch.no_grad():
+        model.head.weight *= 3  # so that bytes differ
+        logits = model(torch.tensor([[BOS, *prompt]]), torch.tensor([[1, *stack.levels(prompt)]])).logits[0, -1]
+    logits[BOS] = -torch.inf
+    expected = (logits / temperature).softmax(-1)[:256]
+    likely = expected > expected.median()
+    share = float(expected[likely].sum())
+    drawn = [
+        text[len(prompt)]
+        for text in generate(model, ByteReader(stack.rules), [prompt] * n, 1, temperature)
+        if text != prompt
+    ]
+    assert likely[drawn].sum() / n == pytest.approx(share, abs=4 * (share * (1 - share) / n) ** 0.5)
+
+
 def test_a_compiled_network_is_not_compiled_for_each_step_of_a_stream():
     stack, model = stack_of("whitespace", 2), tiny_model(tiny(2))
     expected = generate(model, ByteReader(stack.rules), [b"some text. "], 9, temperature=0)

@@ -5,10 +5,8 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,43 +15,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 import splitters
-from aunet_lightning.cli.main import main
 from aunet_lightning.reader.bpe import train_bpe
 from tests.conftest import ROOT, UDHR
-
-SETTINGS = {
-    "seed_everything": 3,
-    "splitter": "whitespace",
-    "upper_splitters": [{"name": "every", "n": 2}],
-    "data": {
-        "train_files": [str(UDHR / "en.jsonl"), str(UDHR / "th.jsonl")],
-        "holdout_every": 10,
-        "row_bytes": 128,
-        "batch_rows": 16,
-        "workers": 1,
-    },
-    "model": {
-        "net": {
-            "stages": [
-                {"dim": 16, "layers": 1, "head_dim": 8, "window": 16},
-                {"dim": 16, "layers": 1, "head_dim": 8},
-                {"dim": 16, "layers": 1, "head_dim": 8},
-            ]
-        },
-        "optimizer": {"lr": 0.01, "warmup_steps": 5},
-    },
-    "trainer": {
-        "accelerator": "cpu",
-        "max_steps": 40,
-        "log_every_n_steps": 1,
-        "check_val_every_n_epoch": None,
-        "val_check_interval": 20,
-        "enable_progress_bar": False,
-        "deterministic": True,
-    },
-    "run": {"experiment": "tests", "checkpoint_every": 7},
-    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
-}
+from tests.helpers import SETTINGS, aunet, points
+from tests.ranks import Ranks, logged, ranks, until
 
 
 @pytest.fixture(scope="module")
@@ -77,32 +42,12 @@ def finished(place):
     return aunet_process(place, "fit", "-c", "tiny.yaml"), next((place / "runs" / "tests").iterdir())
 
 
-def aunet_process(place, *arguments, stderr_too=False, **options):
+def aunet_process(place, *arguments, **options):
     command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
     environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr * stderr_too
-
-
-def aunet(*arguments):
-    """Runs the command in this process; returns its exit code."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as done:
-        return done.code
-
-
-def points(folder):
-    """{(step, metric): value}; a point logged twice fails."""
-    found = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        point = json.loads(line)
-        for key, value in point["metrics"].items():
-            assert (point["step"], key) not in found
-            if not key.startswith(("perf/", "cost/")):  # of this machine, of each device
-                found[point["step"], key] = value
-    return found
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -148,23 +93,15 @@ def test_a_killed_run_goes_on_with_the_very_same_losses(finished, place):
     arguments = ["fit", "-c", "tiny.yaml", "--run.folder", "killed"]
     for step in (9, 25):  # checkpoints are at 7, 14, 21, …; an epoch has 17 batches
         killed_at(step, place, arguments)
-    aunet_process(place, *arguments)
+    ranks(1, place, *arguments)
     assert_same(straight, place / "killed")
 
 
 def killed_at(step, place, arguments):
     """Starts a run, and kills it once this step is logged."""
-    command = [sys.executable, "-m", "aunet_lightning.cli.main", *arguments]
-    environment = os.environ | {"AUNET_CACHE": str(place / "cache"), "PYTHONPATH": str(ROOT)}
-    metrics = place / "killed" / "metrics.jsonl"
-    run = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
-        assert run.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run = Ranks(1, place, *arguments)
+    until(logged(place / "killed", step), run)
+    run.kill_all()
 
 
 def assert_same(a, b):
@@ -187,8 +124,7 @@ def learned_options(name):
 def learned_run(request, place):
     """What a run with a learned splitter below `every` printed, its folder and its name."""
     folder = place / request.param
-    shown = aunet_process(place, "fit", "-c", "tiny.yaml", "--run.folder", str(folder), *learned_options(request.param),
-                          stderr_too=True)  # fmt: skip
+    shown = ranks(1, place, "fit", "-c", "tiny.yaml", "--run.folder", folder, *learned_options(request.param))
     return shown, folder, request.param
 
 
@@ -253,7 +189,7 @@ def test_a_killed_run_with_a_router_goes_on_with_the_very_same_losses(learned_ru
     arguments = ["fit", "-c", "tiny.yaml", "--run.folder", "killed", *learned_options(name)]
     shutil.rmtree(place / "killed", ignore_errors=True)
     killed_at(9, place, arguments)
-    aunet_process(place, *arguments)
+    ranks(1, place, *arguments)
     assert_same(straight, place / "killed")
     assert (straight / "boundaries.json").read_text() == (place / "killed" / "boundaries.json").read_text()
 

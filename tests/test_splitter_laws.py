@@ -26,8 +26,9 @@ BYTES = st.one_of(
 STACKS = [[name, *upper] for name in available("rule") for upper in (["every"], ["every", "whitespace"])]
 
 
-@pytest.mark.parametrize("rules", STACKS, ids=str)
+@pytest.mark.parametrize("rules", STACKS[1::2], ids=str)
 def test_laws_hold_on_the_shared_texts(rules):
+    """Levels nest, so those of a stack tell the boundaries of every stack that is its beginning."""
     check(Stack(rules))
 
 

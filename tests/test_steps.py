@@ -23,15 +23,15 @@ from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from splitters import Stack
 from tests.conftest import tiny
-from tests.test_runs import SETTINGS, points
+from tests.helpers import SETTINGS, place_store, points
 
 RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
+def _here(tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "runs" / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | {"data": SETTINGS["data"] | {"workers": 0}}))
 
@@ -55,19 +55,19 @@ def spoil(monkeypatch, steps, gradient=False):
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_told(gradient, tmp_path, monkeypatch, capsys):
     spoil(monkeypatch, {4, 5}, gradient)
+    often = ["--run.checkpoint_every", "1", "--run.keep_last", "99", "--trainer.val_check_interval", "4"]
     with pytest.warns(UserWarning, match="is not finite") as told:
-        assert main([*RUN, "--run.folder", "spoilt", "--run.checkpoint_every", "1", "--run.keep_last", "99"]) == 0
+        assert main([*RUN, "--run.folder", "spoilt", *often]) == 0
     messages = [str(one.message) for one in told if "is not finite" in str(one.message)]
     assert len(messages) == 2
     what = "the gradient" if gradient else "the loss"
     assert messages[0].startswith(f"step 4: {what} is not finite")
-    for word in ("it read", "en ", "th ", "udhr", "skipped (1 in a row"):
-        assert word in messages[0] or word == "udhr"
+    assert all(word in messages[0] for word in ("it read", "en ", "th ", "skipped (1 in a row"))
     logged = points(tmp_path / "spoilt")
     assert [logged[step, "train/skipped_steps"] for step in range(12)] == [0, 0, 0, 0, 1] + [2] * 7
     before, after = (read(tmp_path / "spoilt" / "checkpoints" / f"step-0000000{step}.ckpt") for step in (4, 6))
     assert all(torch.equal(before["state_dict"][name], tensor) for name, tensor in after["state_dict"].items())
-    assert math.isfinite(logged[11, "val/bpb"]) if (11, "val/bpb") in logged else True
+    assert math.isfinite(logged[11, "val/bpb"])
     assert math.isfinite(logged[11, "train/loss"])
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_otherwise_says_what_changed_and_what_it_means():
     told = "\n".join(changes(kept, here))
     assert "trainer.devices (there 4, here 2): the same batches; sums are made in another order" in told
     assert "trainer.max_steps (there 9, here 12): the learning rate ends elsewhere" in told
-    assert "run.keep_last (there 1, here 3): no number of the training changes" in told
+    assert "run.keep_last (there 1, here 3): no training number changes" in told
 
 
 @pytest.fixture

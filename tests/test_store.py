@@ -27,16 +27,16 @@ from aunet_lightning.tracking.store import (
     tracking_uri,
     ui_command,
 )
+from tests.helpers import place_store
 
 AT_ONCE = 5.0  # seconds; MLflow itself takes 100
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """A store that MLflow has made, which takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "good.db"
-    open_store(f"sqlite:///{path}")
-    return path
+@pytest.fixture
+def good(tmp_path, store_template):
+    """A store that MLflow has made."""
+    place_store(store_template, tmp_path / "good" / "good.db")
+    return tmp_path / "good" / "good.db"
 
 
 @pytest.fixture
@@ -344,20 +344,10 @@ def test_a_report_that_mlflow_does_not_take_is_still_a_report(here, monkeypatch,
 
 @pytest.mark.slow
 def test_errors_of_another_process_arrive_as_sentences(here):
-    code = (
-        "from aunet_lightning.cli.compare import _apart\nfrom aunet_lightning.study.mlflow_study import begin\n"
-        "if __name__ == '__main__':\n"
-        "    try: _apart(begin, 'sqlite:///.', 's', 'flops 1')\n"
-        "    except Exception as error: print(type(error).__name__, error)\n"
-    )
-    (here / "main.py").write_text(code)
-    ran = subprocess.run(
-        [sys.executable, "main.py"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[2])},
-    )
-    assert ran.stdout.startswith("UserError tracking_uri: the store sqlite:///. is a folder"), ran.stderr
+    from aunet_lightning.cli.compare import _apart
+
+    with pytest.raises(UserError, match=r"^tracking_uri: the store sqlite:///\. is a folder"):
+        _apart(study.begin, "sqlite:///.", "s", "flops 1")
 
 
 @pytest.mark.parametrize("jobs", ["0", "-2"])

@@ -25,6 +25,7 @@ from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
 from splitters import Stack
 from splitters.edge_texts import short_texts
 from tests.conftest import UDHR
+from tests.helpers import place_store
 
 FILES = [UDHR / "en.jsonl", UDHR / "zh-Hans.jsonl", UDHR / "th.jsonl"]
 
@@ -235,9 +236,11 @@ def test_tokens_are_read_by_one_stage():
 
 
 @pytest.mark.slow
-def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(tmp_path, monkeypatch, capsys):
+def test_a_run_says_what_it_costs_and_its_checkpoint_keeps_the_vocabulary(
+    tmp_path, monkeypatch, capsys, store_template
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # a store is kept open by its name
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     stages = '[{"dim": 16, "layers": 1, "head_dim": 8}]'
     settings = [

@@ -27,24 +27,14 @@ from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, abandon, com
 from aunet_lightning.tracking.names import LONGEST, metric_name, rule_name
 from aunet_lightning.tracking.points import read_points
 from aunet_lightning.tracking.run_folder import RunFolder
-from aunet_lightning.tracking.store import open_store
+from tests.helpers import place_store
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A store that MLflow has made, which takes seconds."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def uri(tmp_path, template):
-    (tmp_path / "store").mkdir()
-    shutil.copy(template, tmp_path / "store")
-    return f"sqlite:///{tmp_path}/store/mlflow.db"
+def uri(tmp_path, store_template):
+    return place_store(store_template, tmp_path / "store" / "mlflow.db")
 
 
 def logger(tmp_path, uri, training=True, tags=None, **params):

@@ -61,6 +61,7 @@ class AUNetCLI(LightningCLI):
 
     def __init__(self, arguments: list[str], lock: RunLock) -> None:
         self.lock = lock
+        self.given = arguments[0]
         super().__init__(
             AUNetModule,
             ByteDataModule,
@@ -99,6 +100,11 @@ class AUNetCLI(LightningCLI):
         parser.link_arguments("tokenizer", "data.tokenizer")
         parser.link_arguments("tokenizer", "model.net.vocabulary", compute_fn=vocabulary_size)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_data_seed)
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Adds the subcommand that was given: a parser of each takes longer than all the rest of a command's start."""
+        self.subcommands = lambda: {self.given: LightningCLI.subcommands()[self.given]}  # type: ignore[method-assign]
+        super()._add_subcommands(parser, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)

@@ -1,0 +1,113 @@
+"""What several test files use: small runs, and what they have logged."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+from aunet_lightning.cli.main import main
+from aunet_lightning.vocabulary import BOS, EOS
+from tests.conftest import UDHR
+
+SETTINGS = {
+    "seed_everything": 3,
+    "splitter": "whitespace",
+    "upper_splitters": [{"name": "every", "n": 2}],
+    "data": {
+        "train_files": [str(UDHR / "en.jsonl"), str(UDHR / "th.jsonl")],
+        "holdout_every": 10,
+        "row_bytes": 128,
+        "batch_rows": 16,
+        "workers": 1,
+    },
+    "model": {
+        "net": {
+            "stages": [
+                {"dim": 16, "layers": 1, "head_dim": 8, "window": 16},
+                {"dim": 16, "layers": 1, "head_dim": 8},
+                {"dim": 16, "layers": 1, "head_dim": 8},
+            ]
+        },
+        "optimizer": {"lr": 0.01, "warmup_steps": 5},
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 40,
+        "log_every_n_steps": 1,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 20,
+        "enable_progress_bar": False,
+        "deterministic": True,
+    },
+    "run": {"experiment": "tests", "checkpoint_every": 7},
+    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
+}
+
+WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
+TINY = {
+    "seed_everything": 1,
+    "splitter": "whitespace",
+    "upper_splitters": [],
+    "data": {"train_files": ["en.jsonl"], "holdout_every": 4, "row_bytes": 64, "batch_rows": 2, "workers": 0},
+    "model": {
+        "net": {"stages": [{"dim": 16, "layers": 1, "head_dim": 8, "window": 16}, {"dim": 16, "layers": 1, "head_dim": 8}]},
+        "optimizer": {"lr": 0.003, "warmup_steps": 2},
+    },
+    "trainer": {
+        "accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 3,
+        "log_every_n_steps": 1, "enable_progress_bar": False,
+    },
+    "run": {"experiment": "t", "checkpoint_every": 2},
+    "report": {"ngrams": []},
+}  # fmt: skip
+
+# Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.
+MIXED_CHUNKS = [*[1] * 12, 7, 17, *[1] * 8, 36]
+
+
+def aunet(*arguments):
+    """Runs a command in this process; returns its exit code."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        return done.code
+
+
+def points(folder):
+    """{(step, metric): value}; a point logged twice fails."""
+    found = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        for key, value in point["metrics"].items():
+            assert (point["step"], key) not in found
+            if not key.startswith(("perf/", "cost/")):  # of this machine, of each device
+                found[point["step"], key] = value
+    return found
+
+
+def sentences(seed: int, n: int = 40) -> list[str]:
+    drawn = random.Random(seed)
+    return [" ".join(drawn.choice(WORDS) for _ in range(12)) + "." for _ in range(n)]
+
+
+def write(path, documents):
+    lines = [document if isinstance(document, dict) else {"text": document} for document in documents]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def place_store(template: Path, path: Path) -> str:
+    """Puts an empty MLflow store at a path, which MLflow would need seconds to make; returns its URI."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(template, path)
+    return f"sqlite:///{path}"
+
+
+def stepped_levels(stack, row):
+    """Levels of a row of byte ids, byte by byte; every BOS begins anew and has the highest level, EOS has none."""
+    levels, stepper = [], stack.stepper()
+    for byte in row:
+        if byte == BOS:
+            stepper = stack.stepper()
+        levels.append(stack.depth if byte == BOS else 0 if byte == EOS else stepper.push(byte))
+    return levels
