@@ -21,9 +21,9 @@ from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
-from splitters.laws.check import check_foreign
-from splitters.learned.teachers import Teacher, check_form
+from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
+from splitters.teachers import Teacher
 
 LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
