@@ -381,7 +381,7 @@ def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
     register("halves")(Halves)
     assert isinstance(resolve_teacher("halves"), Halves)
     assert "halves" not in available()
-    with pytest.raises(ValueError, match="teacher 'words' is already splitters.teachers.words.Words"):
+    with pytest.raises(ValueError, match=r"teacher 'words' is already splitters\.teachers\.words\.Words"):
         register("words")(Halves)
     with pytest.raises(TypeError, match="teacher 'half': Unfinished lacks split"):
         register("half")(Unfinished)
