@@ -490,7 +490,7 @@ def test_a_stop_inside_a_validation_moves_no_step(here, monkeypatch):
 
 
 def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys):
-    from aunet_lightning.training import run_report
+    from aunet_lightning.reports import run_report
 
     def generate(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -581,7 +581,7 @@ def test_a_documents_score_depends_on_its_neighbours_only_where_that_is_said(her
 
 
 def test_a_fault_of_ours_says_where_to_report_it(here, monkeypatch, capsys):
-    monkeypatch.setattr("aunet_lightning.training.assembly.expect", None)
+    monkeypatch.setattr("aunet_lightning.assembly.expect", None)
     assert fit("--run.folder", "x") == 1
     told = capsys.readouterr().err
     assert "Traceback" in told
