@@ -1,6 +1,3 @@
-# make quickstart   installs what is needed and runs the main job on real text
-# make test         passes the test suite
-# make mutants      plants faults in a copy of the tree: each makes a test fail
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 5000
@@ -8,9 +5,13 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 TORCH = $(shell grep -o '^torch==.*' constraints.txt)
 
-.PHONY: quickstart test mutants lint bench ui install clean
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test mutants lint bench ui clean
 
-install: $(VENV)/.installed
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## make the virtual environment
 
 # Without an NVIDIA GPU the CPU build of PyTorch will do, which is several GB smaller.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,25 +24,25 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	touch $@
 
-quickstart: install
+quickstart: install  ## train a small model on real text, and show what it learned
 	$(BIN)/aunet fit -c experiments/quickstart.yaml
 
-test: install
+test: install  ## pass the test suite
 	$(BIN)/python -m pytest
 
-mutants: install
+mutants: install  ## plant faults in a copy of the tree: each makes a test fail
 	$(BIN)/python -m tests.mutants
 
-lint: install
+lint: install  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install
+bench: install  ## time the splitters
 	$(BIN)/python benchmarks/splitter_speed.py
 
-ui: install
+ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db
 
-clean:
+clean:  ## delete the virtual environment and built files
 	rm -rf $(VENV) build *.egg-info

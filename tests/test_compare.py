@@ -13,7 +13,7 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
-from aunet_lightning.study.folders import CellFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import cells, load, merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
@@ -171,7 +171,7 @@ def test_the_learning_rate_ends_with_the_budget():
     for step in range(1, 50):
         progress = budget.progress(Spent(flops=20.0 * step))
         assert config.lr_factor(step, step / progress) == pytest.approx(config.lr_factor(step, 50))
-    with pytest.raises(ValueError, match="flops and bytes are given, name one"):
+    with pytest.raises(ValueError, match="flops and bytes are given: name only one"):
         BudgetConfig(flops=1.0, bytes=1.0)
     with pytest.raises(ValueError, match=r"budget.seconds is 0, it must be above 0"):
         BudgetConfig(seconds=0)

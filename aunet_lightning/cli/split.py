@@ -23,7 +23,7 @@ from splitters import check as check_splitter
 from splitters.laws.check import check_foreign
 
 if TYPE_CHECKING:
-    from aunet_lightning.reports.pictures import Levels
+    from aunet_lightning.reader.levels import Levels
 
 CHARACTERS = 600  # of a text in pictures
 MOST_STAGES = 32

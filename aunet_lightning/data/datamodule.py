@@ -92,7 +92,7 @@ class ByteDataModule(LightningDataModule):
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
-        self.keeps_whole = False  # whether rows of held-out text are packed so that no neighbour moves a document
+        self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None
