@@ -26,8 +26,7 @@ from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.learned.teachers import Teacher, check_form
-from tests.conftest import MIXED, UPPER, tiny
-from tests.helpers import MIXED_CHUNKS, stepped_levels
+from tests.helpers import MIXED, MIXED_CHUNKS, UPPER, stepped_levels, tiny
 from tests.plain_aunet import plain_logits
 
 LEARNED = available("learned")

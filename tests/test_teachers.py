@@ -17,7 +17,7 @@ from splitters.edge_texts import SCRIPTS, short_texts
 from splitters.learned.teachers import TEACHERS, Teacher, peeks, resolve_teacher
 from splitters.rules.trie import SHIPPED
 from splitters.tokenizer_json import _from_letters
-from tests.conftest import MIXED
+from tests.helpers import MIXED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPECS = {
