@@ -15,7 +15,7 @@ from aunet_lightning.training.beginning import checkpoint_of, checkpoint_to_read
 from aunet_lightning.training.budget import BudgetConfig
 from aunet_lightning.training.definition import folder_of, options
 from aunet_lightning.training.report_config import ReportConfig
-from tests.conftest import tiny
+from tests.helpers import tiny
 
 TRAINER = {name: option.default for name, option in options()["trainer"].kind.items()} | {"max_steps": 4}
 

@@ -27,8 +27,7 @@ from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
-from tests.conftest import ROOT, tiny
-from tests.helpers import TINY, place_store, points, sentences, write
+from tests.helpers import ROOT, TINY, place_store, points, sentences, tiny, write
 
 RULES = ["whitespace", {"name": "every", "n": 2}]
 PACKING = {"data.row_bytes": 64, "data.batch_rows": 2}

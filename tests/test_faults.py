@@ -32,8 +32,7 @@ from aunet_lightning.reports.pictures import as_colours, as_line
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
-from tests.conftest import ROOT
-from tests.helpers import TINY, place_store, points, sentences, write
+from tests.helpers import ROOT, TINY, place_store, points, sentences, write
 from tests.ranks import Ranks, logged, until
 
 

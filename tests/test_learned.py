@@ -27,8 +27,7 @@ from splitters import Stack, available
 from splitters.laws.check import check_form
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.teachers import Teacher
-from tests.conftest import MIXED, UPPER, tiny
-from tests.helpers import MIXED_CHUNKS, stepped_levels
+from tests.helpers import MIXED, MIXED_CHUNKS, UPPER, stepped_levels, tiny
 from tests.plain_aunet import plain_logits
 
 LEARNED = available("learned")

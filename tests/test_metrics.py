@@ -14,8 +14,7 @@ from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
-from tests.conftest import MIXED, UPPER, tiny, tiny_model
-from tests.helpers import stepped_levels
+from tests.helpers import MIXED, UPPER, stepped_levels, tiny, tiny_model
 
 LANGUAGES = ["en", "th", "zh"]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, UDHR
-from tests.helpers import place_store
+from tests.helpers import ROOT, UDHR, place_store
 
 PACKAGE = Path(__file__).parent / "plug_in"
 PRINT = "import splitters; print(splitters.available())"

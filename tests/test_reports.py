@@ -30,7 +30,7 @@ from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 from splitters.edge_texts import SCRIPTS, short_texts
-from tests.conftest import UDHR, stack_of, tiny, tiny_model
+from tests.helpers import UDHR, stack_of, tiny, tiny_model
 
 STACK = Stack(["whitespace", {"name": "every", "n": 2}])
 

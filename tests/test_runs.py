@@ -16,8 +16,7 @@ from mlflow.tracking import MlflowClient
 
 import splitters
 from aunet_lightning.reader.bpe import train_bpe
-from tests.conftest import ROOT, UDHR
-from tests.helpers import SETTINGS, aunet, points
+from tests.helpers import ROOT, SETTINGS, UDHR, aunet, points
 from tests.ranks import Ranks, logged, ranks, until
 
 

@@ -14,7 +14,7 @@ import splitters
 from splitters import LawError, Splitter, Stack, Stepper, available, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import long_texts, short_texts
-from tests.conftest import MIXED, N_STAGES, stack_of
+from tests.helpers import MIXED, N_STAGES, stack_of
 
 BYTES = st.one_of(
     st.binary(max_size=60),

@@ -14,7 +14,7 @@ from splitters.edge_texts import SCRIPTS, long_texts, short_texts
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.compiled import run_tables, walk_trie
 from splitters.rules.scripts import UNSPACED_SCRIPTS
-from tests.conftest import GOLDEN
+from tests.helpers import GOLDEN
 
 
 def pieces(splitter, text: str) -> list[str]:

@@ -22,8 +22,7 @@ from aunet_lightning.training.definition import changes
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from splitters import Stack
-from tests.conftest import tiny
-from tests.helpers import SETTINGS, place_store, points
+from tests.helpers import SETTINGS, place_store, points, tiny
 
 RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
 

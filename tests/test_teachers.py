@@ -18,7 +18,7 @@ from splitters.registry import TEACHERS, register, resolve_teacher
 from splitters.rules.trie import SHIPPED
 from splitters.teachers import Teacher
 from splitters.tokenizer_json import _from_letters
-from tests.conftest import MIXED
+from tests.helpers import MIXED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPECS = {

@@ -12,7 +12,7 @@ from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
 from splitters.registry import resolve_teacher
 from splitters.rules.trie import entries
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 TEXT = "the end of the garden, <|end|> and <x>, the<|end|>the  <x> <unk> ทุกคน 中国 Ġthe ▁ <0x41>"
 TEXTS = [TEXT.encode(), b"<|end|>", b"<x>", b" ", " \U0010ffff<|end|>".encode(), b""]

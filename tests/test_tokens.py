@@ -24,8 +24,7 @@ from aunet_lightning.training.metrics import BitsPerByte
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE, VOCABULARY
 from splitters import Stack
 from splitters.edge_texts import short_texts
-from tests.conftest import UDHR
-from tests.helpers import place_store
+from tests.helpers import UDHR, place_store
 
 FILES = [UDHR / "en.jsonl", UDHR / "zh-Hans.jsonl", UDHR / "th.jsonl"]
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from aunet_lightning.reader.bpe import LONGEST_RUN, train_bpe
 from splitters import Stack, build, check
 from splitters.rules.trie import SHIPPED, entries
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 
 def plain(vocabulary, data):

@@ -578,14 +578,14 @@ STAGES = [
         "aunet_lightning/costs/flops.py",
         "flops = linear * n + attention * self._attended(n)",
         "flops = linear * n",
-        ("tests/test_costs.py::test_flops_are_those_of_the_counter",),
+        ("tests/test_costs.py::test_wrong_coefficients_are_found_by_that",),
     ),
     Fault(
         "units cost what bytes cost",
         "aunet_lightning/costs/flops.py",
         "self.weights[s + 1] += linear_weights(transition.pooling)",
         "self.weights[s] += linear_weights(transition.pooling)",
-        ("tests/test_costs.py::test_flops_are_those_of_the_counter",),
+        ("tests/test_costs.py::test_wrong_coefficients_are_found_by_that",),
     ),
 ]
 
