@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # whoever only loads data needs no Lightning
     from torch.utils.data import DataLoader
 
 IN_PLACE = {  # module or class: names that a subclass of ours overrides, calls or sets, or that one file imports
-    "lightning.pytorch.cli:LightningCLI": ("_parse_ckpt_path", "_parser"),
+    "lightning.pytorch.cli:LightningCLI": ("_parse_ckpt_path", "_parser", "_add_subcommands"),
     "lightning.pytorch.strategies:ModelParallelStrategy": (
         "_get_process_group_backend", "_determine_device_ids", "_data_parallel_size", "_tensor_parallel_size",
         "_process_group_backend", "_save_distributed_checkpoint", "_timeout",

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
+from splitters import build
 from tests.conftest import ROOT, UDHR
 
 UPPER = [{"name": "every", "n": 2}]

@@ -14,7 +14,16 @@ from aunet_lightning.tracking.names import run_name
 from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training import definition as module
 from aunet_lightning.training import older
-from aunet_lightning.training.definition import changes, check_same_run, definition, digest, folder_of, options
+from aunet_lightning.training.definition import (
+    changes,
+    check_same_run,
+    definition,
+    differences,
+    digest,
+    folder_of,
+    options,
+    settings_by_key,
+)
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig
 
@@ -133,6 +142,33 @@ def test_every_class_says_what_its_options_do():
     assert {one.effect for one in options_of(longer(Inner, "z", 1)).values()} == {Effect.ORDER, Effect.NONE}
     assert {one.effect for one in options_of(StageConfig).values()} == {Effect.DEFINES}
     assert module.TRAINER_EFFECTS.keys() <= options()["trainer"].kind.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "effect"),
+    [
+        ("model.parallel.param_dtype", Effect.ROUNDING),
+        ("model.parallel.wrap", Effect.ORDER),
+        ("model.compile", Effect.ORDER),
+        ("trainer.val_check_interval", Effect.VALIDATION),
+        ("trainer.max_epochs", Effect.LENGTH),
+        ("data.workers", Effect.NONE),
+        ("run.keep_best", Effect.NONE),
+        ("trainer.log_every_n_steps", Effect.NONE),
+        ("model.budget.flops", Effect.DEFINES),
+    ],
+)
+def test_what_a_change_means(key, effect):
+    changed = {}
+    *above, last = key.split(".")
+    inside = changed
+    for name in above:
+        inside = inside.setdefault(name, {})
+    inside[last] = "other"
+    default = settings_by_key({})[key].default
+    expected = [f"{key} (there {default!r}, here 'other'): {effect.value}"] if effect != Effect.DEFINES else []
+    assert changes({}, changed) == expected
+    assert bool(differences({}, changed)) == (effect == Effect.DEFINES)
 
 
 def test_a_named_folder_continues_longer_but_not_as_another_run(tmp_path):

@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_otherwise_says_what_changed_and_what_it_means():
     told = "\n".join(changes(kept, here))
     assert "trainer.devices (there 4, here 2): the same batches; sums are made in another order" in told
     assert "trainer.max_steps (there 9, here 12): the learning rate ends elsewhere" in told
-    assert "run.keep_last (there 1, here 3): no number of the training changes" in told
+    assert "run.keep_last (there 1, here 3): no training number changes" in told
 
 
 @pytest.fixture

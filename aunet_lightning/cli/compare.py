@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _alone(study: Study) -> Iterator[None]:
     """Creates the study's folder and locks it. Raises UserError where another process runs the study."""
-    from aunet_lightning.study.folders import StudyFolder
+    from aunet_lightning.study.study_folder import StudyFolder
 
     files = StudyFolder(study.folder)
     files.path.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,9 @@ def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, run: boo
     from aunet_lightning.cli.main import main
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
-    from aunet_lightning.study.folders import StudyFolder
     from aunet_lightning.study.mlflow_study import begin, finish
     from aunet_lightning.study.running import run_cells
+    from aunet_lightning.study.study_folder import StudyFolder
 
     files = StudyFolder(study.folder)
     files.grid.write_text(grid, encoding="utf-8")

@@ -23,7 +23,7 @@ FILES = ("text.bin", "index.npz", "meta.json", "names.json")
 
 
 def prepare(source: Source, cache: Path) -> Path:
-    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears whole.
+    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears complete.
 
     Raises ValueError where the file cannot be read, or the cache not be written.
     """
@@ -45,7 +45,7 @@ def prepare(source: Source, cache: Path) -> Path:
         _write(source, part)
         seal(part, *FILES)
         if stamp(source.path) != before:
-            raise ValueError(f"{source.path} has changed while it was read: begin again once it is whole")
+            raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
         try:
             os.replace(part, folder)
         except OSError:
@@ -94,7 +94,7 @@ class Corpus:
     """All documents of some prepared sources, by number.
 
     `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `hashes` uint64 [n] of the texts,
-    `digests` of what each file holds. `paths` are the files, for what is said of them.
+    `digests` of each file's contents. `paths` are the files, for messages.
     """
 
     def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = ()) -> None:
@@ -140,7 +140,7 @@ class Corpus:
         return places
 
     def digest(self, documents: np.ndarray) -> str:
-        """Returns a digest of what some documents are, in their order: of their texts and languages, not of names."""
+        """Returns a digest of some documents in their order: of texts and languages, not of names."""
         whole = hashlib.sha256("\n".join(self.digests).encode())
         whole.update(documents.astype(np.int64).tobytes())
         return whole.hexdigest()

@@ -20,7 +20,7 @@ class Document(NamedTuple):
 
 @dataclass
 class Report:
-    """What was read and what was not, and why."""
+    """Counts of what was read and what was skipped, with reasons."""
 
     documents: int = 0
     bytes: int = 0
@@ -36,7 +36,7 @@ class Report:
             examples.append(place)
 
     def add(self, other: "Report", path: str = "") -> None:
-        """Adds what another file gave; `path` stands before its places."""
+        """Adds the counts of another file; `path` prefixes its places."""
         self.documents += other.documents
         self.bytes += other.bytes
         self.unnamed += other.unnamed
@@ -48,7 +48,7 @@ class Report:
             self.keys[key] = self.keys.get(key, 0) + count
 
     def warning(self) -> str | None:
-        """Returns one sentence on what was skipped, or None."""
+        """Returns one sentence about skipped lines, or None."""
         if not self.skipped:
             return None
         reasons = "; ".join(
@@ -90,7 +90,7 @@ def stem(path: Path) -> str:
 
 
 def bare_name(path: Path) -> str:
-    """Returns the file's name without what says its form: `en.2024` of en.2024.jsonl.gz."""
+    """Returns the file's name without the suffixes of its format: `en.2024` of en.2024.jsonl.gz."""
     name = path.name
     while Path(name).suffix.lower() in (*COMPRESSED, ".jsonl", ".json", ".ndjson", ".txt"):
         name = name[: -len(Path(name).suffix)]

@@ -35,7 +35,7 @@ class JsonLines(Format):
                         yield document
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             raise ValueError(
-                f"{path} cannot be read to its end ({error}): is it whole, and of the kind its name says?"
+                f"{path} cannot be read to its end ({error}): is it complete, and of the format its name says?"
             ) from error
 
 
@@ -84,13 +84,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """Yields the lines of a file, decompressed as its first bytes say, whatever its name does."""
+    """Yields the lines of a file, decompressed by its first bytes, whatever its name."""
     head = file.read(8)
     file.seek(0)
-    said = path.suffix.lower()
+    suffix = path.suffix.lower()
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
-    if kind is None and said in COMPRESSED and head:
-        raise EOFError(f"it does not begin as {said} files do")
+    if kind is None and suffix in COMPRESSED and head:
+        raise EOFError(f"it does not begin as {suffix} files do")
     plain: Any = file
     if kind == ".zst":
         plain = _split_lines(_zst_chunks(file))
@@ -105,7 +105,7 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _zst_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yields decompressed chunks. (zstandard's own reader ends a file cut short as if it were whole.)"""
+    """Yields decompressed chunks. (zstandard's own reader ends a truncated file as if it were complete.)"""
     decompressor, unfinished = zstandard.ZstdDecompressor(max_window_size=WINDOW), False
     frame = decompressor.decompressobj()
     while chunk := file.read(1 << 20):
@@ -121,7 +121,7 @@ def _zst_chunks(file: IO[bytes]) -> Iterator[bytes]:
 def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
     if rest:
         yield rest

@@ -85,7 +85,7 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
             )
         format = _known_format(wanted.get("format", JSONL), what)
         paths = _matches(str(wanted["path"]), what)
-        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML that is no list of paths
+        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML, but not a list
             raise ValueError(
                 f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
                 "(YAML reads no as false)"
@@ -124,7 +124,7 @@ def _known_format(name: str, what: str) -> str:
 
 
 def _matches(pattern: str, what: str) -> list[Path]:
-    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob says so."""
+    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob names them."""
     path = user_path(pattern, what)
     try:
         if path.is_file():

@@ -24,7 +24,7 @@ class FixedLevels:
         self.depth, self.by_text = depth, by_text
 
     def levels(self, data: bytes) -> np.ndarray:
-        return np.array(self.by_text[data.decode()], np.uint8)
+        return np.array(self.by_text[data.decode("utf-8", "surrogateescape")], np.uint8)
 
 
 def at_start(levels: np.ndarray, depth: int) -> np.ndarray:

@@ -8,11 +8,12 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import regex
 
+from aunet_lightning.reader.levels import Levels
 from aunet_lightning.terminal import CONTROLS
 
 MARKS = ("│", "║", "┃", "█")  # before a unit of stage 2, 3, 4, 5
@@ -53,16 +54,6 @@ def one_per_script(
             name = f"{script} {counts[script]}" if counts[script] > 1 else script
             found[name] = " ".join(text.split())[:characters].encode()
     return list(found.items())
-
-
-class Levels(Protocol):
-    """Anything that assigns levels to bytes: a stack of rules, or a trained model."""
-
-    @property
-    def depth(self) -> int: ...
-
-    def levels(self, data: bytes) -> np.ndarray:
-        """Returns uint8 [len(data)]."""
 
 
 _CONTROLS = {code: shown for code, shown in CONTROLS.items() if chr(code) != "\r"}  # a line may end with one

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aunet_lightning.reports.pictures import Levels
+from aunet_lightning.reader.levels import Levels
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from aunet_lightning.reports.word_agreement import Agreement
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-from aunet_lightning.reports.pictures import Levels
+from aunet_lightning.reader.levels import Levels
 
 ZERO_WIDTH_SPACE = "\u200b"
 DICTIONARY_LANGUAGES = ("zh", "ja", "th", "lo", "km", "my")  # in ICU

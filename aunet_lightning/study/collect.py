@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aunet_lightning.study.folders import CellFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
 from aunet_lightning.study.sizing import Sized

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aunet_lightning.study.folders import StudyFolder
+from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.settling import settle_dead_runs
 from aunet_lightning.tracking.store import experiment_id, explained, open_store, tracking_uri, ui_command, ui_path

@@ -23,7 +23,7 @@ import yaml
 from tqdm import tqdm
 
 from aunet_lightning.processes import end_with_parent
-from aunet_lightning.study.folders import CellFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Study
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit

@@ -12,8 +12,9 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.study.folders import CellFolder, StudyFolder
+from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Settings, Study, StudyCell, merge
+from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from splitters import Stack
 

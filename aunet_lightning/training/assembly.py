@@ -35,7 +35,7 @@ from aunet_lightning.training.beginning import (
 from aunet_lightning.training.boundary_pictures import BoundaryPictures
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.checkpointing import Checkpointing
-from aunet_lightning.training.definition import differences, folder_of
+from aunet_lightning.training.definition import differences, folder_of, kept_settings
 from aunet_lightning.training.expectation import check_held_out, check_memory, expect
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.predictions import PredictionWriter
@@ -226,7 +226,7 @@ def begin_reading(request: Request, parts: Assembly, trainer: Trainer, named: st
 def _open_results(request: Request, logger: MLflowRunLogger, trainer: Trainer, checkpoint: Path) -> None:
     """Keeps results with the run that made the checkpoint, unless they are of other settings or of other text."""
     around = RunFolder.around(checkpoint)
-    if around.mlflow.exists() and not differences(around.settings(), request.settings):
+    if around.mlflow.exists() and not differences(kept_settings(around), request.settings):
         if other_text(around, request.data):
             say(f"The text differs from that of the run in {around.path}: the results are shown, and not kept there")
             trainer.loggers = []

@@ -143,27 +143,33 @@ def changes(kept: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def kept_settings(folder: RunFolder) -> dict[str, Any]:
+    """Returns the configuration that a folder keeps, with settings that an earlier version did not record."""
+    return older.completed(folder.settings())
+
+
 def changes_numbers(folder: RunFolder, config: Mapping[str, Any]) -> bool:
     """Returns whether a folder's run has other numbers from here on under these settings than under those it keeps."""
-    return folder.config.exists() and any(effect in _by_effect(folder.settings(), config) for effect in NUMBERS)
+    return folder.config.exists() and any(effect in _by_effect(kept_settings(folder), config) for effect in NUMBERS)
 
 
 def check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
     """Raises UserError where a folder holds a run of another definition; warns of other changes."""
     if not folder.config.exists():
         return
-    if different := differences(folder.settings(), config):
+    kept = kept_settings(folder)
+    if different := differences(kept, config):
         raise UserError(
             f"run.folder: {folder.path} holds another run; it differs in {'; '.join(different)}. "
             "Choose another run.folder, or leave it out to have one made"
         )
-    for change in changes(folder.settings(), config):
+    for change in changes(kept, config):
         rank_zero_warn(f"{folder.path} continues with changed settings: {change}")
 
 
 def _by_effect(kept: Mapping[str, Any], config: Mapping[str, Any]) -> dict[Effect, list[str]]:
     """Returns the settings that differ, each as `key (there …, here …)`; absent ones have their defaults."""
-    there, here = settings_by_key(older.completed(kept)), settings_by_key(config)
+    there, here = settings_by_key(kept), settings_by_key(config)
     found: dict[Effect, list[str]] = {}
     for key in sorted(there.keys() | here.keys()):
         effect = (here.get(key) or there[key]).effect

@@ -1,4 +1,4 @@
-"""Metrics of a run, measured on held-out text: sums that add up over batches and devices (torchmetrics)."""
+"""Metrics of a run on held-out text (torchmetrics): sums over batches and devices."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ OPTIMIZERS = Registry("optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f
 
 @dataclass
 class OptimizerConfig:
-    """How weights move."""
+    """Settings of the optimizer and its schedule."""
 
     lr: float = 2e-3
     """learning rate after warm-up"""
@@ -37,7 +37,7 @@ class OptimizerConfig:
     splitter_lr: float = 1.0
     """multiple of their stage's learning rate for learned splitters"""
     max_skipped: int = 10
-    """steps in a row whose loss or gradient is not finite that are skipped; at the next the run stops"""
+    """consecutive steps with a non-finite loss or gradient that are skipped; at the next one the run stops"""
     name: str = "adamw"
     """the algorithm: adamw, or module:Class"""
 

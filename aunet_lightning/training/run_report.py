@@ -115,19 +115,17 @@ class RunReport(Callback):
 
     def _show_boundaries(self, trainer: Trainer, module: AUNetModule) -> None:
         data = data_of(trainer)
-        stack = ModelUnits(module.net, data.reader) if module.net.predictors else data.reader
+        units = ModelUnits(module.net, data.reader) if module.net.predictors else data.reader
         texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
-        lines = [f"{script:<11} {as_line(text, stack)}" for script, text in texts]
-        shown = [{"text": text.decode(), "levels": stack.levels(text).tolist()} for _, text in texts]
+        lines = [f"{script:<11} {as_line(text, units)}" for script, text in texts]
+        shown = [{"text": text.decode(), "levels": units.levels(text).tolist()} for _, text in texts]
         log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
         say("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
 
     def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:
         data = data_of(trainer)
         prompts = [prompt.encode() for prompt in self.config.sample_prompts]
-        generated = generate(
-            module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature,
-        )  # fmt: skip
+        generated = generate(module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature)
         samples = [printable(text.decode("utf-8", "replace")) for text in generated]
         say("\nSamples", *(f"» {sample}" for sample in samples))
         log_text(trainer, "\n\n".join(samples), "samples.txt")

@@ -9,8 +9,8 @@ from aunet_lightning.reports.study import figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import COLUMNS
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
-from aunet_lightning.study.folders import StudyFolder
 from aunet_lightning.study.results import CellResult, StudyResult
+from aunet_lightning.study.study_folder import StudyFolder
 
 _NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
 

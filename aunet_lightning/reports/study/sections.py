@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-import numpy as np
-
+from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reports import pictures
 from aunet_lightning.reports.study import figures, sentences
 from aunet_lightning.reports.study.columns import COLUMNS, OFF_BUDGET, known
@@ -226,17 +225,6 @@ def cost(comparison: Comparison) -> list[Block]:
     return [*blocks, Table(["splitter", *(column.title for column in COLUMNS)], rows), Text(note, "note")]
 
 
-class _Placed:
-    """The levels of one sentence, as pictures.py reads them."""
-
-    def __init__(self, example: Example, stages: int) -> None:
-        self._levels = np.array(example.levels, dtype=np.uint8)
-        self.depth = max(stages - 1, int(self._levels.max(initial=0)), 1)
-
-    def levels(self, data: bytes) -> np.ndarray:
-        return self._levels
-
-
 def examples(comparison: Comparison) -> list[Block]:
     """Returns the sentences of each language, with a line per splitter."""
     blocks: list[Block] = []
@@ -267,7 +255,8 @@ def examples(comparison: Comparison) -> list[Block]:
 
 
 def _drawn(comparison: Comparison, arm: Arm, example: Example) -> tuple[str, str, str, str]:
-    data, stack = example.text.encode("utf-8", "surrogateescape"), _Placed(example, arm.stages)
+    data, depth = example.text.encode("utf-8", "surrogateescape"), max(arm.stages - 1, *example.levels, 1)
+    stack = FixedLevels(depth, {example.text: example.levels})
     if len(example.levels) != len(data):
         wrong = f"{len(example.levels)} levels do not fit a text of {len(data)} bytes"
         return comparison.label(arm), "", wrong, wrong

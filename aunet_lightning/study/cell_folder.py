@@ -1,4 +1,4 @@
-"""The files of a study, and those that it keeps beside each of its runs."""
+"""The files of a cell: those of its run, and what the study keeps beside them."""
 
 import contextlib
 import json
@@ -9,23 +9,6 @@ from aunet_lightning.tracking.run_folder import RunFolder
 
 LONGEST_ERROR = 300  # characters
 TAIL = 20_000  # bytes of the metrics that are read for the latest ones
-
-
-class StudyFolder:
-    """The files of a study: its grid and its report."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lock = path / "lock"
-        self.grid = path / "grid.yaml"
-        self.page = path / "report.html"
-        self.markdown = path / "report.md"
-        self.table = path / "table.csv"
-        self.heatmap = path / "heatmap.png"
-        self.artifacts = (self.page, self.markdown, self.table, self.heatmap, self.grid)  # for MLflow
-
-    def cell(self, name: str) -> Path:
-        return self.path / "cells" / name
 
 
 class CellFolder(RunFolder):

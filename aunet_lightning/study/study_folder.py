@@ -1,0 +1,20 @@
+"""The files of a study."""
+
+from pathlib import Path
+
+
+class StudyFolder:
+    """The grid and the report of a study."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "lock"
+        self.grid = path / "grid.yaml"
+        self.page = path / "report.html"
+        self.markdown = path / "report.md"
+        self.table = path / "table.csv"
+        self.heatmap = path / "heatmap.png"
+        self.artifacts = (self.page, self.markdown, self.table, self.heatmap, self.grid)  # for MLflow
+
+    def cell(self, name: str) -> Path:
+        return self.path / "cells" / name
