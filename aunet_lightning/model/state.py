@@ -102,6 +102,7 @@ class State:
     document: Tensor  # [B] documents begun
     stack: Stack | None = None
     steppers: tuple[LevelStepper, ...] = ()  # one per row, of the rules below a learned splitter
+    recent: Tensor | None = None  # [B, C] last ids, where the embedding reads C before each
 
     @classmethod
     def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:

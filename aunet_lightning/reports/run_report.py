@@ -14,6 +14,7 @@ from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
 from aunet_lightning.training.access import data_of, log_text, say
 from aunet_lightning.training.expectation import Expected, expect
+from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.report_config import ReportConfig
 
@@ -107,10 +108,9 @@ class RunReport(Callback):
         log_text(trainer, "\n\n".join(samples), "samples.txt")
 
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
-        metric = module.metrics[part]
-        values = metric.compute()
-        languages = {row_of(language): bpb for language, bpb in metric.by_language(values).items()}
-        model = {TOTAL: float(values[0])} | languages
+        metric = module.metric(part, BitsPerByte)
+        languages = {row_of(language): bpb for language, bpb in metric.by_language().items()}
+        model = {TOTAL: metric.compute()["bpb"]} | languages
         return BpbTable({"AU-Net": model} | self._ngrams(data_of(trainer), part))
 
     def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
@@ -134,14 +134,8 @@ class RunReport(Callback):
         kind = "held-out" if part == "val" else "test"
         steps = trainer.global_step or module.steps_trained
         say(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
-        units = module.units[part].compute()
-        say(
-            "",
-            *(
-                f"bytes per unit {stage}: {measured['bytes_per_unit']:.2f}"
-                for stage, measured in units.items()
-                if "_" not in stage
-            ),
-        )
+        units = module.metric(part, UnitMetric).compute()
+        stages = [f"stage{s + 2}" for s in range(module.config.depth)]
+        say("", *(f"bytes per unit {stage}: {units[f'bytes_per_unit_{stage}']:.2f}" for stage in stages))
         log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
