@@ -28,7 +28,7 @@ from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
 from tests.conftest import ROOT, tiny
-from tests.helpers import TINY, points, sentences, write
+from tests.helpers import TINY, place_store, points, sentences, write
 
 RULES = ["whitespace", {"name": "every", "n": 2}]
 PACKING = {"data.row_bytes": 64, "data.batch_rows": 2}
@@ -209,9 +209,9 @@ def test_an_older_checkpoint_loads(old):
 
 
 @pytest.mark.slow
-def test_an_older_run_continues(old, tmp_path, monkeypatch):
+def test_an_older_run_continues(old, tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "runs" / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "en.jsonl", sentences(1))
     stages = [{"dim": 8, "layers": 1, "head_dim": 8, "window": 16}, {"dim": 8, "layers": 1, "head_dim": 8}]

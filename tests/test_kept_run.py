@@ -8,15 +8,16 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from tests.conftest import ROOT
+from tests.helpers import place_store
 
 KEPT = ROOT / "tests" / "kept_run"
 NAME = "utf8_character-3stages-4-8-4-seed5-714eb8"  # as ba12ae9 named it where run.folder is null
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["run.folder", "runs/EXPERIMENT/NAME-DIGEST"])
-def test_a_run_of_an_earlier_version_continues(named, tmp_path, monkeypatch):
+def test_a_run_of_an_earlier_version_continues(named, tmp_path, monkeypatch, store_template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "mlflow.db"))
     monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     folder = tmp_path / ("kept_run" if named else f"runs/kept/{NAME}")

@@ -20,6 +20,7 @@ import pytest
 from aunet_lightning.study.mlflow_study import begin, finish
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.tracking.run_folder import RunFolder
+from tests.helpers import place_store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STUDY = "seen"
@@ -57,9 +58,10 @@ def make_study(folder: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory):
+def link(tmp_path_factory, store_template):
     """The printed link, on a server that `make ui` would start."""
     folder = tmp_path_factory.mktemp("study")
+    place_store(store_template, folder / "mlflow.db")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # what MLflow opens stays there
         printed = pool.submit(make_study, str(folder)).result()
     with socket.socket() as free:
@@ -82,15 +84,23 @@ def link(tmp_path_factory):
         server.wait()
 
 
-@pytest.fixture
-def page():
+@pytest.fixture(scope="module")
+def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1700, "height": 1000})
-        opened.set_default_timeout(PATIENCE)
-        yield opened
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = opened.new_context(viewport={"width": 1700, "height": 1000})  # whose pages share what is loaded
+        context.set_default_timeout(PATIENCE)
+        yield context
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    opened = browser.new_page()
+    yield opened
+    for one in browser.pages:
+        one.close()
 
 
 def matching(page, n):

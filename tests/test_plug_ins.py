@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, UDHR
+from tests.helpers import place_store
 
 PACKAGE = Path(__file__).parent / "plug_in"
 PRINT = "import splitters; print(splitters.available())"
@@ -43,7 +44,8 @@ def test_an_installed_splitter_is_available_and_lawful(site):
     )
 
 
-def test_a_run_uses_it_from_yaml_by_name(site, tmp_path):
+def test_a_run_uses_it_from_yaml_by_name(site, tmp_path, store_template):
+    place_store(store_template, tmp_path / "runs" / "mlflow.db")
     settings = {
         "splitter": {"name": "vowels", "n": 2},
         "upper_splitters": [],
@@ -80,18 +82,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", [*BROKEN, "name taken"])
-def test_a_broken_package_is_named(how, tmp_path):
-    source = shutil.copytree(PACKAGE, tmp_path / "package")
-    project = (source / "pyproject.toml").read_text()
+def test_a_broken_package_is_named(how, site, tmp_path):
+    """As pip has installed it, with another entry point or other code."""
+    broken = shutil.copytree(site, tmp_path / "site")
+    (points,) = broken.glob("aunet_vowels-*.dist-info/entry_points.txt")
+    known = points.read_text()
     if how == "name taken":
-        (source / "pyproject.toml").write_text(project.replace("vowels = ", "whitespace = "))
+        points.write_text(known.replace("vowels = ", "whitespace = "))
         words = "'whitespace' is already splitters.rules.whitespace.Whitespace"
     else:
         code, entry, words = BROKEN[how]
-        (source / "pyproject.toml").write_text(project.replace("aunet_vowels:Vowels", entry))
+        points.write_text(known.replace("aunet_vowels:Vowels", entry))
         if code:
-            (source / "aunet_vowels" / "__init__.py").write_text(code)
-    done = python(install(source, tmp_path / "site"), "-c", PRINT)
+            (broken / "aunet_vowels" / "__init__.py").write_text(code)
+    done = python(broken, "-c", PRINT)
     error = done.stderr.splitlines()[-1]
     assert error.startswith("ValueError: the splitter ")
     assert "of package 'aunet-vowels'" in error

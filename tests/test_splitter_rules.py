@@ -59,10 +59,24 @@ def units(splitter, text: str) -> list[str]:
         ("ទាំង\u200bអស់", ["ទាំង\u200b", "អស់"]),
         ("می\u200cخواهم رفت", ["می\u200cخواهم ", "رفت"]),
         ("人人生而自由,在", ["人人生而自由,", "在"]),
+        ("a\ufffdb", ["a\ufffd", "b"]),
     ],
 )
 def test_whitespace(text, expected):
     assert pieces(build("whitespace"), text) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in available("rule") if isinstance(build(name), CharacterRule)])
+def test_no_boundary_falls_on_bytes_of_no_character(name):
+    data = b"a\x80\xff \x80b \xe4\xb8\xff.\xc0\n\xf8"
+    fires = build(name).split(data)
+    assert not fires[[at for at, byte in enumerate(data) if byte >= 0x80]].any()
+
+
+@pytest.mark.parametrize("data", [b"\xff ", b"\xe4 ", b"\xe4\xb8 ", b" \xf0\x9f\x91 "])
+def test_bytes_of_no_character_are_part_of_a_word(data):
+    """Also where they are known only once the blank has come."""
+    assert np.flatnonzero(build("whitespace").split(data)).tolist() == [len(data) - 1]
 
 
 @pytest.mark.parametrize(

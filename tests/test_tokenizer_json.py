@@ -10,7 +10,7 @@ from aunet_lightning.reader.bpe import train_bpe
 from aunet_lightning.reader.tokens import Tokenizer, vocabulary_size
 from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
-from splitters.learned.teachers import resolve_teacher
+from splitters.registry import resolve_teacher
 from splitters.rules.trie import entries
 from tests.conftest import UDHR
 

@@ -22,7 +22,7 @@ from splitters.registry import Spec
 from splitters.stack import Stack
 
 TRAINED = 6  # FLOPs per weight and position: 2 forward, 4 backward (with respect to input and weight)
-ATTENDED = 12  # per query, key and channel: 4 forward (QK, PV), 8 backward; what a kernel computes again is no work
+ATTENDED = 12  # per query, key and channel: 4 forward (QK, PV), 8 backward; recomputation by a kernel does not count
 PUBLISHED_ATTENDED = 6  # the paper's count of the same: causal, so half of 12
 Precision = Literal["32-true", "bf16-mixed"]
 FLOAT, HALF = 4, 2  # bytes

@@ -29,8 +29,8 @@ from splitters.stack import Stack
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes on one device while it trains. All of them are there at once, when a forward ends: Lightning clears the
-    gradients of the step before only then. What single operations need for a moment is not among them."""
+    """Bytes on one device while it trains, all held at once when a forward ends, as Lightning clears gradients of the
+    step before only then. Temporary memory of single operations is left out."""
 
     parameters: float
     gradients: float
@@ -63,7 +63,7 @@ def memory(
         raise ValueError(f"precision is {precision!r}: choose one of {', '.join(get_args(Precision))}")
     with torch.device("meta"):
         net = AUNet(config, splitters)
-    with FakeTensorMode(allow_non_fake_inputs=True):  # on the CPU, as far as kernels can tell, and without data
+    with FakeTensorMode(allow_non_fake_inputs=True):  # CPU tensors without data
         net.to_empty(device="cpu")
         inputs = 0.0  # of the blocks that are computed again, of a row
         for s, again in enumerate(recompute):
@@ -111,7 +111,7 @@ class Kept:
 
 
 class _GivenUnits(Decider):
-    """So many units for each row, of which nothing is known but their number: where tensors have no data."""
+    """A given number of units per row, for tensors without data."""
 
     def __init__(self, n_units: int, stage: Stage) -> None:
         self.n_units = n_units
@@ -127,7 +127,7 @@ class _GivenUnits(Decider):
 
 
 class _AnyUnits(Units):
-    """Units with as many positions at each offset: how many there are makes no difference to what is kept."""
+    """Units with equally many positions at each offset: their distribution does not change what autograd keeps."""
 
     def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
         n = offset.numel()

@@ -81,7 +81,7 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _write(note: Path, known: dict[str, Any], must: bool = False) -> None:
-    """Writes a note, whole or not at all; where nothing can be written, files are only read more often."""
+    """Writes a note atomically; where nothing can be written, files are only read more often."""
     part = ""
     try:
         note.parent.mkdir(parents=True, exist_ok=True)

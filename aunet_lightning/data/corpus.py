@@ -66,7 +66,7 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
                 f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
             )
         paths = _matches(str(wanted["path"]), what)
-        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML that is no list of paths
+        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML, but not a list
             raise ValueError(
                 f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
                 "(YAML reads no as false)"
@@ -93,7 +93,7 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
 
 
 def _matches(pattern: str, what: str) -> list[Path]:
-    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob says so."""
+    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob names them."""
     path = user_path(pattern, what)
     try:
         if path.is_file():
@@ -112,7 +112,7 @@ def _matches(pattern: str, what: str) -> list[Path]:
 
 
 def prepare(source: Source, cache: Path) -> Path:
-    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears whole.
+    """Writes the flat form of `source` unless it is there, and returns its folder. A folder appears complete.
 
     Raises ValueError where the file cannot be read, or the cache not be written.
     """
@@ -134,7 +134,7 @@ def prepare(source: Source, cache: Path) -> Path:
         _write(source, part)
         seal(part, *FILES)
         if stamp(source.path) != before:
-            raise ValueError(f"{source.path} has changed while it was read: begin again once it is whole")
+            raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
         try:
             os.replace(part, folder)
         except OSError:
@@ -183,7 +183,7 @@ class Corpus:
     """All documents of some prepared sources, by number.
 
     `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `hashes` uint64 [n] of the texts,
-    `digests` of what each file holds. `paths` are the files, for what is said of them.
+    `digests` of each file's contents. `paths` are the files, for messages.
     """
 
     def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = ()) -> None:
@@ -229,7 +229,7 @@ class Corpus:
         return places
 
     def digest(self, documents: np.ndarray) -> str:
-        """Returns a digest of what some documents are, in their order: of their texts and languages, not of names."""
+        """Returns a digest of some documents in their order: of texts and languages, not of names."""
         whole = hashlib.sha256("\n".join(self.digests).encode())
         whole.update(documents.astype(np.int64).tobytes())
         return whole.hexdigest()

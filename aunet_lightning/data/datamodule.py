@@ -21,9 +21,9 @@ from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
-from splitters.laws.check import check_foreign
-from splitters.learned.teachers import Teacher, check_form
+from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
+from splitters.teachers import Teacher
 
 LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
@@ -92,7 +92,7 @@ class ByteDataModule(LightningDataModule):
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
-        self.keeps_whole = False  # whether rows of held-out text are packed so that no neighbour moves a document
+        self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None

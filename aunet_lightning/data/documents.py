@@ -33,7 +33,7 @@ class Document(NamedTuple):
 
 @dataclass
 class Report:
-    """What was read and what was not, and why."""
+    """Counts of what was read and what was skipped, with reasons."""
 
     documents: int = 0
     bytes: int = 0
@@ -49,7 +49,7 @@ class Report:
             examples.append(place)
 
     def add(self, other: "Report", path: str = "") -> None:
-        """Adds what another file gave; `path` stands before its places."""
+        """Adds the counts of another file; `path` prefixes its places."""
         self.documents += other.documents
         self.bytes += other.bytes
         self.unnamed += other.unnamed
@@ -61,7 +61,7 @@ class Report:
             self.keys[key] = self.keys.get(key, 0) + count
 
     def warning(self) -> str | None:
-        """Returns one sentence on what was skipped, or None."""
+        """Returns one sentence about skipped lines, or None."""
         if not self.skipped:
             return None
         reasons = "; ".join(
@@ -83,7 +83,7 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yields the documents of one file, and counts in `report` what it read and what it skipped.
 
-    `language` serves lines without a `language_key`; `name` (null: the path) stands before line numbers in places.
+    `language` is that of lines without a `language_key`; `name` (None: the path) prefixes line numbers in places.
     Raises ValueError for a file that cannot be decompressed to its end, or is UTF-16 or UTF-32.
     """
     shown = str(path) if name is None else name
@@ -97,7 +97,7 @@ def read_documents(
                     yield document
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise ValueError(
-            f"{path} cannot be read to its end ({error}): is it whole, and of the kind its name says?"
+            f"{path} cannot be read to its end ({error}): is it complete, and of the format its name says?"
         ) from error
 
 
@@ -147,13 +147,13 @@ def _is_unicode(text: str) -> bool:
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """Yields the lines of a file, decompressed as its first bytes say, whatever its name does."""
+    """Yields the lines of a file, decompressed by its first bytes, whatever its name."""
     head = file.read(8)
     file.seek(0)
-    said = path.suffix.lower()
+    suffix = path.suffix.lower()
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
-    if kind is None and said in COMPRESSED and head:
-        raise EOFError(f"it does not begin as {said} files do")
+    if kind is None and suffix in COMPRESSED and head:
+        raise EOFError(f"it does not begin as {suffix} files do")
     plain: Any = file
     if kind == ".zst":
         plain = _split_lines(_zst_chunks(file))
@@ -168,7 +168,7 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _zst_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yields decompressed chunks. (zstandard's own reader ends a file cut short as if it were whole.)"""
+    """Yields decompressed chunks. (zstandard's own reader ends a truncated file as if it were complete.)"""
     decompressor, unfinished = zstandard.ZstdDecompressor(max_window_size=WINDOW), False
     frame = decompressor.decompressobj()
     while chunk := file.read(1 << 20):
@@ -184,8 +184,8 @@ def _zst_chunks(file: IO[bytes]) -> Iterator[bytes]:
 def _split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
     if rest:
         yield rest
 
@@ -197,7 +197,7 @@ def stem(path: Path) -> str:
 
 
 def bare_name(path: Path) -> str:
-    """Returns the file's name without what says its form: `en.2024` of en.2024.jsonl.gz."""
+    """Returns the file's name without the suffixes of its format: `en.2024` of en.2024.jsonl.gz."""
     name = path.name
     while Path(name).suffix.lower() in (*COMPRESSED, ".jsonl", ".json", ".ndjson", ".txt"):
         name = name[: -len(Path(name).suffix)]

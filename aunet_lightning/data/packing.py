@@ -3,11 +3,11 @@
 An epoch's documents, in an order drawn from (seed, epoch), make one stream: BOS bytes EOS BOS bytes EOS …
 Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted
 exactly once. Batches read the stream in parallel lanes, so that the rows of one batch come from
-different documents, and a lane's next row goes on where its last one stopped.
+different documents, and a lane's next row continues where its last one stopped.
 
-Where documents are kept `whole`, each begins in a row that has room for all of it, or else at the beginning of one:
-what of a document a row holds does not depend on its neighbours, and so, where documents do not see each other, nor
-does its score.
+With `whole`, each document begins in a row that has room for all of it, or else at the beginning of one. So the part
+of a document in a row does not depend on its neighbours, and where documents do not see each other, nor does its
+score.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ from aunet_lightning.data.token_ids import ids_of
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import Splitter
-from splitters.learned.teachers import Teacher
+from splitters.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS
@@ -94,12 +94,12 @@ class PackedBatches(Dataset[Batch]):
         epoch, k = index
         lanes = range(self.rank, self.batch_rows, self.world)
         rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
-        made = [self.row(epoch, r) for r in rows] or [_nothing()]  # every rank has a row, if only of padding
+        made = [self.row(epoch, r) for r in rows] or [_nothing()]  # every rank needs a row, if only of padding
         width = max(len(row["ids"]) for row in made)
         return {key: torch.from_numpy(_padded([row[key] for row in made], width, key)) for key in made[0]}
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the epoch's documents in order, and where in the stream each one's BOS stands."""
+        """Returns the epoch's documents in order, and the place of each one's BOS in the stream."""
         if self._epoch is None or self._epoch[0] != epoch:
             documents = self.documents
             if self.seed is not None:
@@ -142,13 +142,13 @@ class PackedBatches(Dataset[Batch]):
         }
 
     def _ids(self, document: int, since: int, until: int) -> np.ndarray:
-        """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is touched."""
+        """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is read."""
         ids = self.ids.ids(document)
         bos, eos = [BOS] * (since == 0), [EOS] * (until == len(ids) + AROUND)
         return np.concatenate([bos, ids[max(since - 1, 0) : until - 1], eos]).astype(np.int32)
 
     def _boundaries(self, document: int) -> tuple[np.ndarray, np.ndarray]:
-        """Levels and marks of a whole document, BOS and EOS among them."""
+        """Returns levels and marks of a complete document, with BOS and EOS."""
         if document not in self._split:
             ids = self.ids.ids(document)
             marks = np.zeros(len(ids) + AROUND, np.int16)

@@ -1,4 +1,4 @@
-"""How many positions each stage has on the training text: what a configuration costs, before it is trained."""
+"""Positions of each stage on the training text, from which a run's cost is computed before it trains."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from aunet_lightning.reader.levels import at_start
 from aunet_lightning.reader.reader import ByteReader
 from splitters.registry import Spec
 
-ROWS = 256  # that are looked at, at most
-DEFAULT_LENGTH = 6.0  # bytes per unit of a learned splitter that is told no rate and has no teacher
+ROWS = 256  # sampled, at most
+DEFAULT_LENGTH = 6.0  # bytes per unit of a learned splitter without a target rate or a teacher
 
 
 class RowShape(NamedTuple):
@@ -28,7 +28,7 @@ class RowShape(NamedTuple):
 def mean_row(data: ByteDataModule) -> RowShape:
     """Returns the mean row of the training text (a sample of it, the same each time), split by the run's rules.
 
-    A learned splitter stands in as units of equal length: that which it is told, or its teacher's.
+    A learned splitter is replaced by units of equal length: its target, or its teacher's mean.
     """
     depth = data.reader.stack.depth
     known = ByteReader([_known(s, data) for s in range(depth)]) if depth else data.reader

@@ -63,7 +63,7 @@ class TokenIds:
 
 
 def prepare_tokens(folder: Path, tokenizer: Tokenizer) -> Path:
-    """Writes the tokens of a prepared source beside its text unless they are there, whole; returns the folder.
+    """Writes the tokens of a prepared source beside its text unless they are there and intact; returns the folder.
 
     Raises ValueError where the vocabulary loses text, naming the document and the place.
     """
@@ -118,10 +118,10 @@ def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path)
 
 
 def _warn_damaged(path: Path) -> None:
-    rank_zero_warn(f"{path} is not what was written (damaged, or cut short): it is made again")
+    rank_zero_warn(f"{path} is damaged or truncated: it is made again")
 
 
 def _move(part: Path, folder: Path, last: str) -> None:
-    """Moves all files, seals among them, into a folder; who finds the last finds them all."""
+    """Moves all files, with their seals, into a folder; whoever finds the last finds them all."""
     for path in sorted(part.iterdir(), key=lambda path: path.name == last):
         os.replace(path, folder / path.name)

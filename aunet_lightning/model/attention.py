@@ -1,4 +1,4 @@
-"""Causal attention through PyTorch's kernels: whole rows, exact windows in blocks, or over a cache.
+"""Causal attention through PyTorch's kernels: full rows, exact windows in blocks, or over a cache.
 
 A window of W sees W positions, the current one included. In blocks of at least W positions each
 block sees itself and the one before it, so cost grows with the window and not with the row's square.
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MIN_BLOCK = 32  # smaller blocks cost more in bookkeeping than they save
+MIN_BLOCK = 32  # smaller blocks cost more in overhead than they save
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def over_cache(
     key_documents: Tensor | None,
     window: int | None,
 ) -> AttentionMask:
-    """Mask of cached and new keys, wherever they stand."""
+    """Mask of cached and new keys, in any order."""
     return AttentionMask(_sees(query, key, query_documents, key_documents, window)[:, None])
 
 

@@ -89,7 +89,7 @@ class AUNet(nn.Module):
     def _stage(self, s: int, stack: Stack) -> Stage:
         if s == self.config.depth:
             return Stage(s, self.config, self.trunk, None, None)
-        above = stack.rules[s] if stack.n_below < s < stack.depth else None
+        above = stack.rules[s] if stack.n_byte_rules < s < stack.depth else None
         rule = above if isinstance(above, Splitter) else None
         pooling, upsampling = cast(Pooling, self.poolings[s]), cast(Upsampling, self.upsamplings[s])
         transition = Transition(s, self.config, pooling, upsampling, self.predictors, rule)
@@ -138,7 +138,7 @@ class AUNet(nn.Module):
         """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
         depth = self.config.depth
         steppers = state.steppers if state is not None else ()
-        if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_below == 0)):
+        if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_byte_rules == 0)):
             levels = torch.zeros_like(ids)
         elif levels is None and state is not None:
             levels, steppers = state.step_levels(ids)

@@ -1,4 +1,4 @@
-"""What an AU-Net is made of, checked when it is said."""
+"""Options of an AU-Net, checked on construction."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -25,10 +25,10 @@ class StageConfig:
     conv: int | None = None
     """width of a causal depthwise convolution at the beginning of each of its blocks; null: none"""
     skip: bool = True
-    """whether the encoder's output is added to what comes back from the stage above"""
+    """whether the encoder's output is added to the upsampled output of the stage above"""
     max_units: int | None = None
-    """a cap on this stage's units per row, or per document where documents are masked (so that none depends on
-    those before it); boundaries past it are dropped, counted and logged"""
+    """a cap on this stage's units per row, or per document where documents are masked (so that a document does not
+    depend on those before it); boundaries past it are dropped, counted and logged"""
 
     def __post_init__(self) -> None:
         width, count = Range(least=1, most=2**17), Range(least=1, most=2**31 - 1)
@@ -55,7 +55,7 @@ class AUNetConfig:
     offsets: Offsets = "clamp"
     """offsets past the last: clamp shares it; modulo wraps as the published weights expect"""
     document_masking: bool = True
-    """whether each document sees only itself, whatever else is packed into its row"""
+    """whether a document attends only to itself, whatever else is packed into its row"""
     rope_theta: float = 500_000.0
     """base of the rotary position embedding"""
     norm_eps: float = 1e-5
@@ -67,10 +67,10 @@ class AUNetConfig:
     round_units_to: int = 16
     """units per row are padded to the batch's longest row, rounded up to this, so that shapes recur"""
     vocabulary: int = VOCABULARY
-    """ids that are read and predicted: bytes, BOS and EOS; of a BPE baseline, its tokens too"""
+    """number of ids read and predicted: bytes, BOS and EOS, and the tokens of a BPE baseline"""
 
     def __post_init__(self) -> None:
-        # A mapping per stage is welcome: tests, notebooks and checkpoints hold plain data.
+        # Tests, notebooks and checkpoints give plain mappings.
         self.stages = [StageConfig(**stage) if isinstance(stage, dict) else stage for stage in self.stages]
         if not self.stages:
             raise ValueError("stages is empty: give at least one stage, for example {dim: 64, layers: 2}")

@@ -90,7 +90,7 @@ class RuleAbove(Decider):
 
 
 def select_in_rows(rule: Splitter, ids: Tensor, units: Tensor) -> Tensor:
-    """Lets a rule select among units, bool [B, L] on the bytes of whole rows; each BOS begins a document."""
+    """Lets a rule select among units, bool [B, L] on the bytes of rows; each BOS begins a document."""
     selected = np.zeros(ids.shape, bool)
     for row, (bytes_of_row, has_unit) in enumerate(zip(ids.cpu().numpy(), units.cpu().numpy(), strict=True)):
         edges = np.flatnonzero(bytes_of_row == BOS)

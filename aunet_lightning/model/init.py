@@ -1,7 +1,7 @@
-"""Weights as they begin: a function of the seed and of their place alone, however they are sharded.
+"""Weight initialisation: a function of the seed and of a weight's place alone, however it is sharded.
 
-A parameter is drawn in pieces of whole rows, each with a generator of its own, and a device that holds some
-rows draws the pieces that they lie in.
+A parameter is drawn in pieces of several rows, each with its own generator; a device that holds some rows draws
+the pieces that contain them.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ PIECE = 1 << 20  # numbers, about
 
 
 def seed_of(name: str) -> int:
-    """Returns a seed that the name stands for."""
+    """Returns the seed of a name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @torch.no_grad()
 def draw(parameter: Tensor, std: float, scale: float, name: str) -> None:
-    """Fills a parameter, whole or sharded by rows, with normals of deviation `std`, cut at three, times `scale`."""
+    """Fills a parameter, sharded by rows or not, with normals of deviation `std`, cut at three, times `scale`."""
     local, first = _held(parameter)
     n_rows, shape = parameter.shape[0], parameter.shape[1:]
     rows = max(PIECE // max(shape.numel(), 1), 1)
@@ -35,17 +35,17 @@ def draw(parameter: Tensor, std: float, scale: float, name: str) -> None:
 
 @torch.no_grad()
 def ones(parameter: Tensor) -> None:
-    """Fills a parameter, whole or sharded, with ones."""
+    """Fills a parameter, sharded or not, with ones."""
     _held(parameter)[0].fill_(1.0)
 
 
 def _held(parameter: Tensor) -> tuple[Tensor, int]:
-    """Returns the rows of a parameter that are here, and which is the first."""
+    """Returns this device's rows of a parameter, and the index of the first."""
     if not isinstance(parameter, DTensor):
         return parameter, 0
     mesh, cut = parameter.device_mesh, [i for i, placed in enumerate(parameter.placements) if placed.is_shard(0)]
     local, first = parameter.to_local(), 0
-    for i in cut:  # one of the mesh's dimensions, as torch.chunk cuts
+    for i in cut:  # dimensions of the mesh, cut as by torch.chunk
         n, size = len(parameter), -(-len(parameter) // mesh.size(i))
         first = min(mesh.get_local_rank(i) * size, n)
         assert len(local) == min(size, n - first), (len(local), n, mesh)

@@ -33,7 +33,7 @@ class Rotation:
 
     @classmethod
     def at(cls, positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotation:
-        """For positions [B|1, N]. Computed from integers at each call: there is no buffer to initialise.
+        """For positions [B|1, N]. Computed from integers at each call, so no buffer needs initialising.
 
         In float64, since a float32 angle far into a stream is off by hundredths.
         """
@@ -50,10 +50,10 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What a causal convolution of width W sees: the W - 1 positions before a call, and those of it."""
+    """The positions that a causal convolution of width W sees: the W - 1 before a call, and those of the call."""
 
-    last: Tensor  # [B, W-1] where among all these each row's last W - 1 stand
-    same: Tensor | None  # bool [B, N, W-1] whether the neighbour 1 … W-1 back is of the same document; None: always
+    last: Tensor  # [B, W-1] index of each row's last W - 1 among all these
+    same: Tensor | None  # bool [B, N, W-1] whether the neighbour 1 … W-1 back is in the same document; None: always
 
     @classmethod
     def of(cls, width: int, valid: Tensor, documents: Tensor | None, past_documents: Tensor | None) -> Neighbours:
@@ -123,7 +123,7 @@ class CausalConv(nn.Module):
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, dim))  # row j is for the position j back
+        self.weight = nn.Parameter(torch.empty(width, dim))  # row j applies to the position j back
 
     def forward(self, x: Tensor, neighbours: Neighbours, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, N, D] after past [B, W-1, D] → [B, N, D], and each row's last W - 1 positions."""
@@ -140,7 +140,7 @@ class CausalConv(nn.Module):
 class Block(nn.Module):
     """x + convolution (where there is one), x + attention, then x + feed-forward, each on the normed vector."""
 
-    recompute = False  # whether the backward computes it again, so that nothing of it but x is kept until then
+    recompute = False  # activation checkpointing: keep only x for the backward
 
     def __init__(
         self,

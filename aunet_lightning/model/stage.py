@@ -32,13 +32,13 @@ class Contracted(NamedTuple):
     h: Tensor  # [B, N, D] encoder output
     layers: list[KVCache]  # of the encoder's blocks
     cut: Cut
-    above: tuple[Tensor, Stream]  # pooled vectors [B, U, coarser D], and where they stand
+    above: tuple[Tensor, Stream]  # pooled vectors [B, U, coarser D], and their positions
 
 
 class Stage:
     """A view of modules that the network owns, so that parameters keep their names.
 
-    In the deepest stage `encoder` is the trunk, and there is no decoder and no transition.
+    In the deepest stage `encoder` is the trunk; it has no decoder and no transition.
     """
 
     def __init__(

@@ -108,7 +108,7 @@ class State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
 
         def stage(s: int) -> StageState:
-            rule = stack.rules[s] if stack is not None and stack.n_below <= s < stack.depth else None
+            rule = stack.rules[s] if stack is not None and stack.n_byte_rules <= s < stack.depth else None
             steppers = tuple(rule.unit_stepper() for _ in range(batch)) if isinstance(rule, Splitter) else ()
             return StageState(StageCache.empty(batch, device), OpenUnit(None, zeros, zeros), steppers)
 

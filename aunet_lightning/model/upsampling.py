@@ -18,7 +18,7 @@ from aunet_lightning.model.units import Units, take
 
 
 class Upsampling(nn.Module, ABC):
-    """Spreads each unit's vector u = RMSNorm(y) over the unit. Subclasses say what offset p adds."""
+    """Spreads each unit's vector u = RMSNorm(y) over the unit. Subclasses define what offset p adds."""
 
     def __init__(self, dim: int, coarser_dim: int, config: AUNetConfig) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class MultiLinear(Upsampling):
 
 
 class Repeat(Upsampling):
-    """W_up·(u + e_p): the unit's vector everywhere, told apart by a learned embedding per offset."""
+    """W_up·(u + e_p): the unit's vector everywhere, with a learned embedding per offset."""
 
     def __init__(self, dim: int, coarser_dim: int, config: AUNetConfig) -> None:
         super().__init__(dim, coarser_dim, config)

@@ -1,1 +1,1 @@
-"""How text becomes ids and levels, and ids become text."""
+"""Readers: from text to ids and levels, and from ids to text."""

@@ -23,7 +23,7 @@ def train_bpe(texts: Iterable[bytes], size: int) -> str:
     """Trains a byte-level BPE of `size` entries, the 256 bytes among them, and returns it as a tokenizers JSON.
 
     Runs of letters, of blanks and of punctuation are learned from in stretches of `LONGEST_RUN` characters, so that
-    time grows with the text and not with the square of its longest run. What is returned reads runs whole. Raises
+    time grows with the text and not with the square of its longest run. The result reads complete runs. Raises
     ValueError for a size that is not from 257 to 2**20.
     """
     check_size(size, "the size of a vocabulary")

@@ -47,7 +47,7 @@ class Reader(ABC):
         return b"".join(self.bytes_of[int(i)] for i in ids)
 
     def document_levels(self, ids: np.ndarray) -> np.ndarray:
-        """Returns uint8 [len + 2]: the levels that bytes tell of a document's ids with BOS and EOS around."""
+        """Returns uint8 [len + 2]: the levels of a document's ids with BOS and EOS, as far as bytes determine them."""
         return of_document(self.stack.levels(ids.astype(np.uint8).tobytes()), self.stack.depth)
 
     # As `Levels`, so that pictures show any reader's units.
@@ -55,7 +55,7 @@ class Reader(ABC):
     @property
     @abstractmethod
     def depth(self) -> int:
-        """The highest level that text alone tells."""
+        """The highest level that text alone determines."""
 
     @abstractmethod
     def levels(self, data: bytes) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Text as tokens of a BPE vocabulary, for the baseline that reads them in place of bytes.
+"""BPE vocabularies as ids, for the baseline that reads tokens in place of bytes.
 
-Byte ids stay what they are: a token of one byte has that byte's id, BOS and EOS theirs, and tokens of several
-bytes follow from 258. A token predicts all of its bytes at once, so bits of tokens ÷ bytes of text are the bits per
-byte of the same text.
+Byte ids keep their meaning: a token of one byte has that byte's id, and tokens of several bytes follow from 258. A
+token predicts all of its bytes at once, so bits of tokens ÷ bytes of text are bits per byte of the same text.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to
 AT_ONCE = 1000  # documents
 FORMAT = 1  # of cached tokens: changes when the same vocabulary encodes otherwise
 LONGEST = 2**15 - 1  # bytes of an entry
-SHOWN = 20  # characters of lost text
+SHOWN = 20  # characters of lost text in a message
 SILENT = ("type", "cache_capacity", "fuse_unk")  # keys of a model that change no id
 
 
@@ -45,8 +44,8 @@ def check_tokenizer(spec: TokenizerSpec | None) -> None:
 class Tokenizer:
     """A byte-complete BPE as ids of ours. Raises ValueError where the JSON is not such a tokenizer.
 
-    Text is text: what the JSON says beyond its vocabulary is off (`splitters.tokenizer_json.plain`). `fields` is the
-    tokenizers JSON as it was given; `name` is how errors call it; `digest` is of all that its ids depend on.
+    Everything in the JSON beyond its vocabulary is switched off (`splitters.tokenizer_json.plain`). `fields` is the
+    tokenizers JSON as given; `name` is its name in errors; `digest` covers everything its ids depend on.
     """
 
     def __init__(self, fields: str, name: str = "the trained vocabulary") -> None:
@@ -127,7 +126,7 @@ def _made(fields: str, name: str) -> Tokenizer:
 
 
 def _digest(parsed: dict[str, Any], tokens: list[bytes]) -> str:
-    """Returns a digest of what ids depend on, however the JSON writes it."""
+    """Returns a digest of everything that ids depend on, however the JSON writes it."""
     model = {key: value for key, value in parsed["model"].items() if value and key not in SILENT}
     model["vocab"] = [entry for entry in model["vocab"] if not entry.startswith(HIDDEN)]  # in the order of ids
     model["merges"] = list(merges_of(model))
@@ -137,19 +136,19 @@ def _digest(parsed: dict[str, Any], tokens: list[bytes]) -> str:
 
 
 def _stated(value: Any) -> Any:
-    """Returns a JSON value without keys that say nothing of ids."""
+    """Returns a JSON value without keys that do not affect ids."""
     if isinstance(value, dict):
         return {key: _stated(each) for key, each in value.items() if each is not None and key != "trim_offsets"}
     return [_stated(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _difference(text: bytes, back: bytes) -> str:
-    """Returns the place and the text of the first difference in words."""
+    """Describes the first difference, with its place and text."""
     shorter = min(len(text), len(back))
     one, other = (np.frombuffer(data[:shorter], np.uint8) for data in (text, back))
     at = int(np.append(np.flatnonzero(one != other), shorter)[0])
     first = at
-    while first and first < len(text) and text[first] & 0xC0 == 0x80:  # a character is shown whole
+    while first and first < len(text) and text[first] & 0xC0 == 0x80:  # show complete characters
         first -= 1
     was, is_ = (data[first : first + 4 * SHOWN].decode("utf-8", "replace")[:SHOWN] for data in (text, back))
     return f"at byte {at}, {was!r} comes back as {is_!r}"

@@ -1,1 +1,1 @@
-"""How a model learns: loss, metrics, optimizer and what a run shows."""
+"""Training: loss, metrics, optimizer, checkpoints and reports of a run."""

@@ -1,12 +1,11 @@
 """Pictures of learned boundaries as training proceeds."""
 
 import json
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from aunet_lightning.reader.levels import Levels
+from aunet_lightning.reader.levels import FixedLevels, Levels
 from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reports.pictures import as_html, one_per_script
 from aunet_lightning.training.access import data_of, log_text, loggers_of
@@ -51,22 +50,12 @@ class BoundaryPictures(Callback):
         units = ModelUnits(net, data.reader)
         self.drawn[step] = {text.decode(): units.levels(text).tolist() for _, text in texts}
         pl_module.train()
-        here = {f"step {step}": Drawn(units.depth, self.drawn[step])}
+        here = {f"step {step}": FixedLevels(units.depth, self.drawn[step])}
         steps = sorted(self.drawn)
         if len(steps) > self.MOST:  # the first, the last, and others spaced evenly between
             steps = [steps[round(i * (len(steps) - 1) / (self.MOST - 1))] for i in range(self.MOST)]
-        all_ = {f"step {at}": Drawn(units.depth, self.drawn[at]) for at in steps}
+        all_ = {f"step {at}": FixedLevels(units.depth, self.drawn[at]) for at in steps}
         reference: dict[str, Levels] = {DEFAULT: Stack([DEFAULT])}
         log_text(trainer, as_html(texts, reference | here), f"boundaries/step-{step:06}.html")
         log_text(trainer, as_html(texts, reference | all_), "boundaries.html")
         log_text(trainer, json.dumps(self.drawn, ensure_ascii=False), "boundaries.json")
-
-
-class Drawn(NamedTuple):
-    """Levels of some texts, recorded."""
-
-    depth: int
-    by_text: dict[str, list[int]]
-
-    def levels(self, data: bytes) -> np.ndarray:
-        return np.array(self.by_text[data.decode()], np.uint8)

@@ -13,7 +13,8 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError, describe
 from aunet_lightning.training.budget import Spent
-from aunet_lightning.training.module import AUNetModule, batches_per_epoch, steps_of
+from aunet_lightning.training.length import batches_per_epoch, steps_of
+from aunet_lightning.training.module import AUNetModule
 
 GB = 1e9
 

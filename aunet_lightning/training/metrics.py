@@ -1,4 +1,4 @@
-"""Bits per byte and units, as torchmetrics metrics: sums that add up over batches and devices."""
+"""Metrics of bits per byte and of units (torchmetrics): sums over batches and devices."""
 
 import math
 from collections.abc import Collection, Sequence

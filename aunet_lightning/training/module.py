@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from aunet_lightning.checkpoints.optimizer_state import by_name, parameter_names
 from aunet_lightning.costs import Cost
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import Batch
+from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.lightning_private import device_mesh, has_trainer
@@ -29,6 +30,7 @@ from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
+from aunet_lightning.training.length import steps_of
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, adamw
 from aunet_lightning.training.steps import Step, Votes, not_finite
@@ -43,12 +45,12 @@ class AUNetModule(LightningModule):
 
     Args:
         net: the network
-        optimizer: how its weights move
+        optimizer: settings of the optimizer
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
-        budget: what the run may spend: it ends there, and so does the learning rate's cosine (trainer.max_steps, where
-            it is set as well, ends the run at the latest)
+        budget: what the run may spend; the run and its learning-rate schedule end there (or at trainer.max_steps if
+            that comes first)
         compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
-        parallel: what is traded for memory on one device, and how the network is cut among many (fsdp2)
+        parallel: memory traded for time on one device, and sharding over many (fsdp2)
     """
 
     net: AUNet
@@ -66,7 +68,7 @@ class AUNetModule(LightningModule):
         # Checkpoints hold plain data, so that they load with weights_only and without this class.
         self.config = AUNetConfig(**net) if isinstance(net, dict) else net
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
-        self.optimizer_config.of_stages(len(self.config.stages))  # said now, and not once the data is read
+        self.optimizer_config.of_stages(len(self.config.stages))  # fails here, before any data is read
         self.splitters = splitters
         self.budget = BudgetConfig(**budget) if isinstance(budget, dict) else budget
         self.parallel = ParallelConfig(**parallel) if isinstance(parallel, dict) else parallel
@@ -83,13 +85,13 @@ class AUNetModule(LightningModule):
         self.votes = Votes()
         self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
         self.failure: str | None = None  # why the run stops before its end
-        self.steps_trained = 0  # of the checkpoint that was loaded
-        self.continues = False  # whether training is that of the checkpoint; an export has weights alone
+        self.steps_trained = 0  # by the loaded checkpoint
+        self.continues = False  # whether training resumes from the checkpoint; an export has weights alone
         self.metrics: dict[str, BitsPerByte] = {}
         self.units: dict[str, UnitMetric] = {}
 
     def setup(self, stage: str) -> None:
-        """Lets held-out documents be packed so that none depends on its neighbours, unless all see those anyway."""
+        """Packs held-out documents so that none depends on its neighbours, unless documents see each other anyway."""
         data_of(self.trainer).keeps_whole = self.config.document_masking
 
     @property
@@ -150,14 +152,14 @@ class AUNetModule(LightningModule):
         learned = self.learning.loss(decided, total.splitters, float(total.bytes))
         for name, value in self.learning.logged.items():
             self.log(f"train/{name}", value)
-        # Gradients are averaged over devices, so that this sums to the mean over all targets: of this batch as they
-        # are, of a step of several by `step.scale`, which is known once all are read.
+        # Gradients are averaged over devices, so this adds up to the mean over all targets of the batch; for a step of
+        # several batches `step.scale` corrects it once all are read.
         share = self.trainer.world_size / self.step.first
         return nats.sum() * share + learned * (share * max(float(total.targets), 1))
 
     def on_after_backward(self) -> None:
         if self.step.finite:
-            self.learning.adjust()  # here and not at the batch's end, where the checkpoint is already written
+            self.learning.adjust()  # not at the batch's end, where the checkpoint is already written
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         now = time.perf_counter()
@@ -166,25 +168,23 @@ class AUNetModule(LightningModule):
             self._stop_when_spent()
 
     def on_validation_end(self) -> None:
-        self._since = 0.0  # begins with the next batch
+        self._since = 0.0  # restarts with the next batch
 
     def _stop_when_spent(self) -> None:
         if (self.budget.progress(self.spent) or 0.0) >= 1:
             self.trainer.should_stop = True
 
     def _log_spent(self) -> None:
-        """Logs what was spent beside what was reached, so that either can be a plot's axis."""
+        """Logs what was spent, so that it can be the axis of a plot."""
         self.log("bytes_seen", self.spent.bytes)
         self.log("flops", self.spent.flops)
         self.log("perf/training_seconds", self.spent.seconds)
 
     def _gather(self, local: Tensor) -> Tensor:
-        """Returns what all devices have, one after the other; they may have different lengths."""
+        """Joins the tensors of all devices, whose lengths may differ."""
         if self.trainer.world_size == 1:
             return local
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, local.cpu())
-        return torch.cat(parts).to(local.device)
+        return torch.cat(gather_objects(local.cpu())).to(local.device)
 
     def _reduce(self, local: Tensor) -> Tensor:
         """Returns the sum over all devices."""
@@ -193,7 +193,7 @@ class AUNetModule(LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(local, reduce_op="sum"))
 
     def _reseed(self, batch_index: int) -> None:
-        """What is drawn in a batch is a function of the seed, of where training stands and of the device."""
+        """Makes random draws in a batch a function of the seed, the batch's place in training, and the device."""
         data = data_of(self.trainer)
         at = f"{getattr(data, 'seed', 0)}/{self.trainer.current_epoch}/{batch_index}/{self.trainer.global_rank}"
         torch.manual_seed(seed_of(at))
@@ -226,7 +226,7 @@ class AUNetModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the trainer says, and logs the norm before; skips a step that is not finite."""
+        """Clips as the trainer asks, logs the norm before clipping, and skips a step that is not finite."""
         parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
@@ -243,7 +243,7 @@ class AUNetModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _check_finite(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
-        """Leaves out a step whose loss or gradient is not finite: no parameter and no moment changes."""
+        """Skips a step whose loss or gradient is not finite: no parameter and no moment changes."""
         if self.step.finite and math.isfinite(norm):
             self.skipped_in_a_row = 0
             return
@@ -289,7 +289,7 @@ class AUNetModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = adamw(self.net, self.optimizer_config)
-        self.total_steps()  # says now if it is not known
+        self.total_steps()  # fails here if it is unknown
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimizer_config.lr_factor(step, self.total_steps(step))
         )
@@ -308,7 +308,7 @@ class AUNetModule(LightningModule):
             spent=asdict(self.spent),
             skipped=self.skipped,
         ).as_dict()
-        if device_mesh(self) is None:  # that strategy has names by itself
+        if device_mesh(self) is None:  # FSDP2 saves by name anyway
             states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
             checkpoint["optimizer_states"] = [
                 by_name(state, parameter_names(self.net, optimizer))
@@ -339,13 +339,13 @@ class AUNetModule(LightningModule):
         contents.check_continued(asdict(self.optimizer_config), data.packing)
 
     def total_steps(self, step: int = 0) -> float:
-        """The steps of the whole run; under a budget, as many as it buys at the price of those so far."""
+        """Returns the steps of the whole run; under a budget, as many as it buys at the price of those so far."""
         steps = steps_of(self.trainer, data_of(self.trainer))
         progress = self.budget.progress(self.spent)
         if progress is not None:
             return min(step / progress if progress > 0 else math.inf, steps)
         if steps == math.inf:
-            raise ValueError("trainer: set max_steps or max_epochs, so that the learning rate knows where it ends")
+            raise ValueError("trainer: set max_steps or max_epochs, so that the learning rate schedule knows its end")
         return steps
 
     def _start(self, part: str) -> None:
@@ -378,25 +378,6 @@ class AUNetModule(LightningModule):
         for s, dropped in enumerate(units.dropped.tolist()):
             if dropped:
                 self.log(f"{part}/dropped_stage{s + 2}", dropped)
-
-
-def batches_per_epoch(trainer: Trainer, data: ByteDataModule) -> int:
-    """Returns the training batches of an epoch, as `limit_train_batches` (or overfit_batches) leaves them."""
-    batches, limit = len(data.batches("train")), trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-
-
-def steps_of(trainer: Trainer, data: ByteDataModule) -> float:
-    """Returns after how many steps the trainer ends a run; inf where it does not.
-
-    (`trainer.estimated_stepping_batches` would load data, and lose its place.)
-    """
-    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
-    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-        # An epoch's last batch steps, also where fewer are left than are to be accumulated.
-        of_epoch = -(-batches_per_epoch(trainer, data) // trainer.accumulate_grad_batches)
-        steps = min(steps, trainer.max_epochs * of_epoch)
-    return max(steps, 1)
 
 
 def positions(batch: Batch, output: Output) -> Tensor:

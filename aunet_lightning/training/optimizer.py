@@ -12,7 +12,7 @@ from aunet_lightning.numbers import Range, check_fields
 
 @dataclass
 class OptimizerConfig:
-    """How weights move."""
+    """Settings of the optimizer and its schedule."""
 
     lr: float = 2e-3
     """learning rate after warm-up"""
@@ -31,7 +31,7 @@ class OptimizerConfig:
     splitter_lr: float = 1.0
     """multiple of their stage's learning rate for learned splitters"""
     max_skipped: int = 10
-    """steps in a row whose loss or gradient is not finite that are skipped; at the next the run stops"""
+    """consecutive steps with a non-finite loss or gradient that are skipped; at the next one the run stops"""
 
     def __post_init__(self) -> None:
         if len(self.betas) != 2:

@@ -1,13 +1,13 @@
 """predictions.jsonl: bits of every test document, from `aunet predict`."""
 
 import json
-from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.training.access import data_of, say
 
 
@@ -28,9 +28,9 @@ class PredictionWriter(Callback):
             self._add(document, bits, n_bytes)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for other in _of_other_ranks(self.sums):
-            for document, (bits, n_bytes) in other.items():
-                self._add(document, bits, n_bytes)
+        of_ranks, self.sums = gather_objects(self.sums), {}
+        for document, (bits, n_bytes) in chain.from_iterable(sums.items() for sums in of_ranks):
+            self._add(document, bits, n_bytes)
         if not trainer.is_global_zero:
             return
         corpus = data_of(trainer).corpora["test"]
@@ -46,11 +46,3 @@ class PredictionWriter(Callback):
         sums = self.sums.setdefault(document, [0.0, 0])
         sums[0] += bits
         sums[1] += n_bytes
-
-
-def _of_other_ranks(sums: Mapping[int, list[float]]) -> list[Mapping[int, list[float]]]:
-    if not torch.distributed.is_initialized():
-        return []
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, sums)
-    return [one for rank, one in enumerate(found) if rank != torch.distributed.get_rank()]

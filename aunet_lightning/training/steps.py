@@ -4,12 +4,12 @@ import math
 import signal
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.packing import Batch
+from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.training.sums import StepSums
 
 MOST = 8  # documents that are named
@@ -84,10 +84,7 @@ def not_finite(step: Step, at: int, norm: float, corpus: Corpus) -> str:
     for documents in step.documents:
         found, n = documents[documents >= 0].unique(return_counts=True)
         counts.update(dict(zip(found.tolist(), n.tolist(), strict=True)))
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, counts)
-        counts = sum(parts, Counter())
+    counts = sum(gather_objects(counts), Counter())
     languages: Counter[str] = Counter()
     for document, n in counts.items():
         languages[corpus.language(document)] += n

@@ -30,7 +30,7 @@ ELSEWHERE = (
     "hypothesis", "jsonargparse", "lightning.pytorch.cli", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking",
     "numba", "regex", "safetensors.torch", "tokenizers", "torch.distributed.fsdp", "torchmetrics", "zstandard",
 )  # fmt: skip
-LONGEST = 120.0  # seconds of a fault's tests; one that hangs is noticed too
+LONGEST = 300.0  # seconds of a fault's tests; one that hangs is noticed too
 
 
 class Noted:
@@ -112,7 +112,10 @@ def start(tree: Path, tests: Sequence[str], fault: Fault | None = None) -> Runni
     os.chdir(tree)
     noted = Noted()
     stop = ["-x"] if fault is not None else []
-    pytest.main(["-q", *stop, "-o", "addopts=", "--hypothesis-seed=0", "--rootdir", str(tree), *tests], plugins=[noted])
+    pytest.main(
+        ["-q", "--disable-warnings", *stop, "-o", "addopts=", "--hypothesis-seed=0", "--rootdir", str(tree), *tests],
+        plugins=[noted],
+    )
     (tree / "result.json").write_text(json.dumps(vars(noted)), encoding="utf-8")
     os._exit(0)
 
