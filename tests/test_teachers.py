@@ -56,7 +56,7 @@ def marked(subject, text):
     return "".join(bars[index not in found].format(character) for index, character in enumerate(text))
 
 
-def test_every_teacher_is_in_these_tests_and_says_what_it_does():
+def test_every_teacher_is_tested_here_and_documented():
     assert set(SPECS) == set(TEACHERS.classes())
     for cls in TEACHERS.classes().values():
         assert cls.source
@@ -103,7 +103,7 @@ def test_the_locale_does_not_choose_the_dictionary(locale):
     assert places(teacher("words", locale=locale), text) == places(teacher("words"), text)
 
 
-def test_words_leave_stacked_consonants_whole():
+def test_words_leave_stacked_consonants_intact():
     text = "".join(f"{a}{joint}{b}" for joint in "\u1039\u17d2" for a in "\u1010\u1789\u1793" for b in "\u1010\u1794")
     starts = places(build("grapheme"), text)
     assert places(teacher("words"), text) <= starts
@@ -169,7 +169,7 @@ def test_regex_equals_the_rule_pattern_where_nothing_peeks(pattern, at):
         ("(?:" * 5000 + ")" * 5000, "nested too deep"),
     ],
 )
-def test_what_is_no_expression_is_named(patterns, words):
+def test_an_invalid_expression_is_named(patterns, words):
     with pytest.raises(ValueError, match=words):
         teacher("regex", patterns=patterns)
 
@@ -287,7 +287,7 @@ def test_an_unknown_token_stays_where_it_is_special(tmp_path, model, unknown):
         ),
     ],
 )
-def test_what_is_no_tokenizer_is_named(tmp_path, content, words):
+def test_an_invalid_tokenizer_is_named(tmp_path, content, words):
     path = tmp_path / "wrong.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=words) as error:
@@ -319,7 +319,7 @@ def test_any_bytes_have_boundaries_of_the_right_form(name, at):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_bytes_of_no_character_leave_the_others_where_they_are(name):
+def test_invalid_bytes_do_not_move_other_boundaries(name):
     data = b"\xe4\xb8 ab\xff \x80cd \xf0\x9f"
     text = data.decode("utf-8", "surrogateescape")
     as_text = "".join("\ufffd" if c >= "\udc80" else c for c in text)
@@ -351,7 +351,7 @@ def test_a_teacher_looks_ahead(name, at, begin, text):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_teacher_is_no_splitter(name):
+def test_a_teacher_is_not_a_splitter(name):
     assert name not in available()
     with pytest.raises(ValueError, match="unknown splitter"):
         build(name)
@@ -387,7 +387,7 @@ def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
         register("half")(Unfinished)
 
 
-def test_ones_own_teacher():
+def test_your_own_teacher():
     own = resolve_teacher("tests.test_teachers:Halves")
     assert own.split(b"abcd").tolist() == [False, False, True, False]
     assert resolve_teacher(own) is own
