@@ -299,7 +299,7 @@ class AUNetModule(LightningModule):
             net=self.config,
             splitters=self.reader.rules,
             fingerprint=self.reader.stack.fingerprint(),
-            tokenizer=self.reader.tokenizer.fields if self.reader.tokenizer is not None else None,
+            tokenizer=self.reader.tokenizer_json,
             documents=data.digests,
             packing=data.packing,
             spent=asdict(self.spent),
