@@ -155,6 +155,11 @@ def test_units_equal_plain_counting(rules):
         if "teacher_f1" in got:
             assert s == 1
             assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
+    for s in range(2):  # over all languages: what is of none, EOS and padding, is not counted
+        total = sum((n for (of, _), n in plain.items() if of == s), Counter())
+        assert found[f"stage{s + 2}"]["bytes_per_unit"] == pytest.approx(total["bytes"] / total["units"])
+        assert found[f"stage{s + 2}"]["past_last_offset"] == pytest.approx(total["past"] / total["positions"])
+        assert found[f"stage{s + 2}"]["boundary_share"] == pytest.approx(total["found"] / max(total["open"], 1))
     assert (found["stage2"]["agreement_script_aware"] == 1) == (rules[0] == DEFAULT)
     assert ("teacher_f1" in found["stage3"]) == (1 in stack.learned)
     assert ("mean_p" in found["stage2"]) == (0 in stack.learned)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from aunet_lightning.reader.bpe import train_bpe
-from aunet_lightning.reader.tokens import Tokenizer, vocabulary_size
+from aunet_lightning.reader.reader import vocabulary_size
+from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
 from splitters.learned.teachers import resolve_teacher
