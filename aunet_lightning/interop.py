@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from aunet_lightning.model.aunet import AUNet
-from aunet_lightning.model.config import AUNetConfig, StageConfig, Upsampling
+from aunet_lightning.model.config import AUNetConfig, StageConfig
 
 _BLOCK = {
     "attention.wq": "attention.query",
@@ -125,7 +125,7 @@ def _config(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> AUNetCo
     )
 
 
-def _upsampling(weights: Mapping[str, Tensor]) -> Upsampling:
+def _upsampling(weights: Mapping[str, Tensor]) -> str:
     if any(".indexed_linear." in name for name in weights):
         return "multi_linear"
     return "repeat" if any(".pos_encoding." in name for name in weights) else "insert"

@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from aunet_lightning.costs import Cost, memory
 from aunet_lightning.distributed.sharding import ParallelConfig, build
 from aunet_lightning.planning import shape
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 
 RULES = [{"name": "fixed", "n": 5}, {"name": "every", "n": 2}]
 ROW, RATES = 1024, [5.0, 10.0]
@@ -42,7 +42,7 @@ def work(rank, world, port, width, layers, rows, recompute, results):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         parallel = ParallelConfig(activation_checkpointing=recompute)
         net = build(shape(3, width, layers), RULES, 0, parallel, mesh)
-        optimizer = adamw(net, OptimizerConfig())
+        optimizer = build_optimizer(net, OptimizerConfig())
         for _ in range(2):
             logits = net(ids, levels).logits
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())

@@ -1,6 +1,6 @@
-"""Rules that decide, byte by byte, where a new unit begins to be worth pooling.
+"""Rules that decide, byte by byte, where one unit ends and the next begins.
 
-This package knows bytes and nothing of models: importing it loads numpy and regex only.
+The package depends on bytes only, not on models: importing it loads numpy and regex, and no torch.
 """
 
 from splitters.contract import LawError, LearnedSplitter, Splitter, Stepper, UnitStepper

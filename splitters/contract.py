@@ -1,7 +1,8 @@
-"""The contract of a splitter: one method for a whole text, one for a text that arrives byte by byte.
+"""The contracts of splitters and teachers.
 
-A boundary at byte `t` is decided from bytes `<= t`. The two methods must agree on every text,
-valid UTF-8 or not; `splitters.check` tests that, and refuses a rule that peeks.
+A splitter has one method for a complete text and one for a text that arrives byte by byte. A boundary at byte `t` is
+decided from bytes `<= t`. The two methods must agree on every text, valid UTF-8 or not; `splitters.check` tests this
+and refuses a rule that looks ahead.
 """
 
 import math
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Stepper(ABC):
-    """A splitter in the middle of one text. It must survive `copy.deepcopy`."""
+    """The state of a splitter within one text. It must survive `copy.deepcopy`."""
 
     @abstractmethod
     def push(self, byte: int) -> bool:
@@ -25,7 +26,7 @@ class Stepper(ABC):
 
 
 class UnitStepper(ABC):
-    """A splitter above the first transition, in the middle of one text. It must survive `copy.deepcopy`."""
+    """The state of a splitter above the first transition, within one text. It must survive `copy.deepcopy`."""
 
     @abstractmethod
     def push(self, byte: int, unit: bool) -> bool:
@@ -35,37 +36,39 @@ class UnitStepper(ABC):
 class Splitter(ABC):
     """Places boundaries on bytes: the rule between stage 1 and stage 2.
 
-    It serves higher transitions too: there `select` picks among the boundaries of the stage below. A
-    rule that groups units overrides `select` and `unit_stepper`; any other one is deferred, that is,
-    a boundary on a byte where the stage below has none waits for the next one that has, so that
-    nothing is dropped and levels nest.
+    It serves higher transitions too: there `select` picks among the boundaries of the stage below. A rule that groups
+    units overrides `select` and `unit_stepper`. The others inherit deferring: a boundary on a byte where the stage
+    below has none waits for that stage's next boundary, so that nothing is dropped and levels nest.
     """
 
     source: ClassVar[str] = ""  # where the rule comes from, for `aunet splitters`
-    kind: str = "rule"  # or "model": made from a trained model, and so not by its name alone
-    groups_units = False  # whether it means the units of a stage below, and so nothing inside a combinator
+    kind: str = "rule"  # or "model": made from a trained model, so its name alone does not build it
+    groups_units = False  # whether it groups the units of the stage below, which a combinator does not have
+    looks_ahead: ClassVar[bool] = False
 
     def parts(self) -> "list[Splitter]":
-        """Returns the splitters that this one is made of."""
+        """Returns the splitters that this one combines."""
         held = [part for value in vars(self).values() for part in (value if isinstance(value, list) else [value])]
         return [part for part in held if isinstance(part, Splitter)]
 
     def identity(self) -> bytes:
-        """Returns what the boundaries depend on besides code and options: the contents of files, for a fingerprint."""
+        """Returns what boundaries depend on besides code and options (contents of files), for a fingerprint."""
         return b"".join(part.identity() for part in self.parts())
 
     def needs_model(self) -> bool:
-        """Returns whether it, or a part of it, is made from a trained model."""
+        """Returns whether it or one of its parts is made from a trained model."""
         return self.kind == "model" or any(part.needs_model() for part in self.parts())
 
     def prepare(self, folder: Path, texts: Sequence[np.ndarray]) -> None:
-        """Before training: works out what `split` will need of these documents (uint8 each), and may keep it in
-        `folder`, which is theirs alone and stays."""
+        """Computes, before training, what `split` will need of these documents (uint8 each).
+
+        It may be kept in `folder`, which belongs to these documents alone and outlives the run.
+        """
         for part in self.parts():
             part.prepare(folder, texts)
 
     def __deepcopy__(self, memo: dict) -> "Splitter":
-        return self  # what is remembered between bytes is in steppers, so copies of a stepper share the rule
+        return self  # state between bytes lives in steppers, so copies of a stepper share the rule
 
     @abstractmethod
     def split(self, data: bytes) -> np.ndarray:
@@ -73,7 +76,7 @@ class Splitter(ABC):
 
     @abstractmethod
     def stepper(self) -> Stepper:
-        """Returns a fresh stepper, at the beginning of a text."""
+        """Returns a new stepper, at the beginning of a text."""
 
     def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
         """Returns a bool array [len(data)], True only where `units` (bool, [len(data)]) is."""
@@ -85,9 +88,10 @@ class Splitter(ABC):
 
 
 class Teacher(ABC):
-    """Places boundaries on the bytes of a whole text, which a student learns to place without looking ahead."""
+    """Places boundaries on the bytes of a complete text. A student learns to place them without looking ahead."""
 
     source: ClassVar[str] = ""  # where it comes from
+    looks_ahead: ClassVar[bool] = True
 
     @abstractmethod
     def split(self, data: bytes) -> np.ndarray:
@@ -97,18 +101,18 @@ class Teacher(ABC):
 class LearnedSplitter(ABC):
     """Places boundaries by a small network on the hidden states of the stage below.
 
-    It stands between two stages of a model and has no `split`: without the model there are no hidden
-    states (`aunet split --ckpt_path` shows what it does in a trained one).
+    It works between two stages of a model and has no `split`: without the model there are no hidden states.
+    `aunet split --ckpt_path` shows its boundaries in a trained model.
     """
 
     source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`
     kind: ClassVar[str] = "learned"
-    bytes_per_unit: float | None = None  # the mean length that it aims at, where it is told one
+    bytes_per_unit: float | None = None  # the mean length it aims at, if it has a target
     teacher_steps = 0  # training steps in which the model pools at the teacher's boundaries
 
     @property
     def teacher(self) -> Splitter | Teacher | None:
-        """The splitter or teacher whose boundaries it is trained to predict, if there is one."""
+        """The splitter or teacher whose boundaries it learns to predict, if there is one."""
         return None
 
     @abstractmethod
@@ -117,7 +121,7 @@ class LearnedSplitter(ABC):
 
 
 class LawError(ValueError):
-    """A splitter breaks a law. `law`, `text` (the shortest found) and `byte` (the offset) say how."""
+    """A splitter breaks a law. Attributes: `law`, `text` (the shortest counter-example found), `byte` (its offset)."""
 
     def __init__(self, name: str, law: str, text: bytes, byte: int, how: str) -> None:
         self.law, self.text, self.byte = law, text, byte
@@ -126,7 +130,7 @@ class LawError(ValueError):
 
 
 def defer(fires: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Returns bool [len(units)]: True at each unit with a firing since the unit before it, itself included."""
+    """Returns bool [len(units)]: True at each unit with a firing after the previous unit, up to this one."""
     selected = np.zeros(len(units), dtype=bool)
     ends = np.flatnonzero(units)
     fired = np.concatenate([[0], np.cumsum(fires)[ends]])
@@ -136,11 +140,11 @@ def defer(fires: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 class _DeferringStepper(UnitStepper):
     def __init__(self, stepper: Stepper) -> None:
-        self.below = stepper
+        self.stepper = stepper
         self.pending = False
 
     def push(self, byte: int, unit: bool) -> bool:
-        self.pending |= self.below.push(byte)
+        self.pending |= self.stepper.push(byte)
         fires, self.pending = self.pending and unit, self.pending and not unit
         return fires
 
@@ -180,5 +184,5 @@ def one_of(rule: str, option: str, value: str, choices: tuple[str, ...]) -> str:
 
 
 def push_all(stepper: Stepper, data: Iterable[int]) -> np.ndarray:
-    """Steps through `data` and returns what each push gave, uint8 [len(data)]."""
+    """Steps through `data` and returns the result of each push, uint8 [len(data)]."""
     return np.array([stepper.push(byte) for byte in data], dtype=np.uint8)

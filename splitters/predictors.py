@@ -1,4 +1,4 @@
-"""`splitters.predictors.Predictor`, the base class of a learned splitter's network (it loads torch)."""
+"""Import path of `Predictor`, the base class of a learned splitter's network. Loads torch."""
 
 from splitters.learned.predictor import Predictor
 

@@ -1,7 +1,7 @@
-"""Names for splitters: the built-in ones, those of installed plug-ins, and `module:Class` for one's own.
+"""Names of splitters and teachers: built in, from installed plug-ins, registered, or `module:Class` for your own.
 
-Built-in modules load when they are asked for by name. Plug-ins announce themselves in the
-entry-point group `aunet.splitters`, or call `register` before they are used.
+Built-in modules load when they are asked for by name. Plug-ins are announced in the entry-point groups
+`aunet.splitters` and `aunet.teachers`, or call `register` before they are used.
 """
 
 import difflib
@@ -10,11 +10,11 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from splitters.contract import LearnedSplitter, Splitter
+from splitters.contract import LearnedSplitter, Splitter, Teacher
 
-BUILT_IN = {  # by room
+BUILT_IN = {  # splitters, by room
     "rules": (
         "aunet_word", "cjk_character", "fixed", "grapheme", "pattern", "script_aware", "sentence_end", "spacelike",
         "syllable", "trie", "utf8_character", "whitespace",
@@ -22,169 +22,227 @@ BUILT_IN = {  # by room
     "combinators": ("cap", "every", "reset_at", "union"),
     "learned": ("distilled", "router"),
 }  # fmt: skip
+BUILT_IN_TEACHERS = {"teachers": ("regex", "tokenizer", "words", "zero_width_space")}
 DEFAULT = "script_aware"  # for text in any script
-ENTRY_POINT_GROUP = "aunet.splitters"
 
 AnySplitter = Splitter | LearnedSplitter
-Class = TypeVar("Class", bound=type[AnySplitter])
+Spec = str | Mapping[str, Any] | AnySplitter  # a name, `{name: …, option: …}`, or an object
+Class = TypeVar("Class", bound=type[AnySplitter | Teacher])
 Made = TypeVar("Made")
-_classes: dict[str, type[AnySplitter]] = {}
-_loaded: set[EntryPoint] = set()
+_METHODS: dict[type, dict[str, int]] = {  # of each base class: its methods, and how many arguments each takes
+    Splitter: {"split": 1, "stepper": 0, "select": 2, "unit_stepper": 0},
+    LearnedSplitter: {"predictor": 1},
+    Teacher: {"split": 1},
+}
+
+
+class Registry(Generic[Made]):
+    """The classes of one kind of plug-in, by name.
+
+    Args:
+        kind: the word for it in messages and in its entry-point group
+        bases: import paths of the classes that it may inherit from
+        built_in: names by room; each is registered by the module `splitters.<room>.<name>`
+        beside: a registry whose classes may be named here as well
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        bases: Mapping[str, type],
+        built_in: Mapping[str, tuple[str, ...]],
+        beside: "Registry | None" = None,
+    ) -> None:
+        self.kind, self.bases, self.built_in, self.beside = kind, bases, built_in, beside
+        self.group = f"aunet.{kind}s"
+        self.registered: dict[str, type[Made]] = {}
+        self.loaded: set[EntryPoint] = set()
+
+    def add(self, name: str, cls: Any) -> None:
+        """Names a class. Raises TypeError (it breaks the contract) or ValueError (the name is taken)."""
+        self._check_contract(name, cls, self.bases)
+        taken = self.registered.get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"{self.kind} {name!r} is already {taken.__module__}.{taken.__qualname__}: choose another name"
+            )
+        self.registered[name] = cls
+
+    def classes(self) -> dict[str, type[Made]]:
+        """Returns all classes by name. Raises ValueError for a plug-in that cannot be registered."""
+        for room, names in self.built_in.items():
+            for name in names:
+                importlib.import_module(f"splitters.{room}.{name}")
+        for point in entry_points(group=self.group):
+            if point not in self.loaded:
+                self._load_plug_in(point)
+                self.loaded.add(point)
+        return self.registered
+
+    def class_of(self, name: str) -> type[Made]:
+        """Returns a class by name or `module:Class`. Raises ValueError for an unknown name, listing the known ones."""
+        found = self._import_class(name) if ":" in name else self.classes().get(name)
+        if found is None and self.beside is not None:
+            found = self.beside.classes().get(name)
+        if found is None:
+            raise ValueError(self._unknown(name))
+        return found
+
+    def build(self, name: str, options: Mapping[str, Any]) -> Made:
+        """Returns the class of `name` with its options. Raises ValueError for an unknown name or wrong options."""
+        cls = self.class_of(name)
+        try:
+            inspect.signature(cls).bind(**options)
+        except TypeError as error:
+            raise ValueError(f"{self.kind} {name!r}: {error}; its options are {_options(cls)}") from None
+        try:
+            return cls(**options)
+        except ValueError:
+            raise
+        except Exception as error:  # a plug-in can raise anything
+            raise ValueError(f"{self.kind} {name!r} cannot be built: {type(error).__name__}: {error}") from error
+
+    def _check_contract(self, name: str, cls: Any, bases: Mapping[str, type]) -> None:
+        base = next((base for base in bases.values() if inspect.isclass(cls) and issubclass(cls, base)), None)
+        if base is None:
+            raise TypeError(f"{self.kind} {name!r}: {cls!r} must be a class that inherits from {' or '.join(bases)}")
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            raise TypeError(f"{self.kind} {name!r}: {cls.__name__} lacks {', '.join(missing)}")
+        for method, n_arguments in _METHODS[base].items():
+            try:
+                inspect.signature(getattr(cls, method)).bind(*[None] * (n_arguments + 1))
+            except TypeError as error:
+                found = f"{method}{inspect.signature(getattr(cls, method))}"
+                wanted = f"{method}{inspect.signature(getattr(base, method))}"
+                raise TypeError(f"{self.kind} {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
+
+    def _unknown(self, name: str) -> str:
+        beside = self.beside.registered if self.beside else {}
+        near = difflib.get_close_matches(name, [*self.registered, *beside], n=1)
+        more = f", every {self.beside.kind} (aunet {self.beside.kind}s lists them)" if self.beside else ""
+        return (
+            f"unknown {self.kind} {name!r}: known are {', '.join(sorted(self.registered))}{more}, "
+            f"or module:Class for your own.{f' Did you mean {near[0]!r}?' if near else ''}"
+        )
+
+    def _load_plug_in(self, point: EntryPoint) -> None:
+        package = point.dist.name if point.dist else "an unnamed package"
+        try:
+            self.add(point.name, point.load())
+        except Exception as error:  # the package's module can raise anything
+            raise ValueError(
+                f"the {self.kind} {point.name!r} of package {package!r} ({point.value}) cannot be registered: "
+                f"{type(error).__name__}: {error}. Repair the package, or remove it: pip uninstall {package}"
+            ) from error
+
+    def _import_class(self, path: str) -> type[Made]:
+        module, _, attribute = path.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # the user's module can raise anything
+            raise ValueError(f"{self.kind} {path!r} cannot be imported: {type(error).__name__}: {error}") from error
+        try:
+            self._check_contract(path, cls, {**self.bases, **(self.beside.bases if self.beside else {})})
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return cls
+
+
+_SPLITTER_BASES = {"splitters.Splitter": Splitter, "splitters.LearnedSplitter": LearnedSplitter}
+SPLITTERS: Registry[AnySplitter] = Registry("splitter", _SPLITTER_BASES, BUILT_IN)
+TEACHERS: Registry[AnySplitter | Teacher] = Registry(
+    "teacher", {"splitters.teachers.Teacher": Teacher}, BUILT_IN_TEACHERS, beside=SPLITTERS
+)
 
 
 def register(name: str) -> Callable[[Class], Class]:
-    """Gives a `Splitter` or `LearnedSplitter` class its name; a class that breaks the contract fails here.
+    """Names a class of `Splitter`, `LearnedSplitter` or `Teacher`; one that breaks the contract fails here.
 
-    Raises TypeError (no such class, abstract methods left, a wrong signature) or ValueError (name taken).
+    Raises TypeError (another base class, abstract methods left, a wrong signature) or ValueError (name taken).
     """
 
     def decorate(cls: Class) -> Class:
-        _check_contract(name, cls)
-        taken = _classes.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(
-                f"splitter {name!r} is already {taken.__module__}.{taken.__qualname__}: choose another name"
-            )
-        _classes[name] = cls
+        registry = TEACHERS if inspect.isclass(cls) and issubclass(cls, Teacher) else SPLITTERS
+        registry.add(name, cls)
         return cls
 
     return decorate
 
 
-def _check_contract(name: str, cls: Any) -> None:
-    if not (inspect.isclass(cls) and issubclass(cls, AnySplitter)):
-        raise TypeError(
-            f"splitter {name!r}: {cls!r} must be a class that inherits from splitters.Splitter or LearnedSplitter"
-        )
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise TypeError(f"splitter {name!r}: {cls.__name__} lacks {', '.join(missing)}")
-    base = Splitter if issubclass(cls, Splitter) else LearnedSplitter
-    for method, arguments in _METHODS[base].items():
-        try:
-            inspect.signature(getattr(cls, method)).bind(*[None] * (arguments + 1))
-        except TypeError as error:
-            found = f"{method}{inspect.signature(getattr(cls, method))}"
-            wanted = f"{method}{inspect.signature(getattr(base, method))}"
-            raise TypeError(f"splitter {name!r}: {cls.__name__}.{found} must be {wanted} ({error})") from None
-
-
-_METHODS: dict[type, dict[str, int]] = {  # and how many arguments each takes
-    Splitter: {"split": 1, "stepper": 0, "select": 2, "unit_stepper": 0},
-    LearnedSplitter: {"predictor": 1},
-}
-
-
 def available(kind: str | None = None) -> list[str]:
-    """Returns the sorted names of all splitters: built-in, plug-in and registered.
+    """Returns the sorted names of all splitters: built in, from plug-ins, and registered.
 
-    kind: only these: `rule` (reads bytes), `model` (reads bytes, by means of another model), `learned` (reads
-    hidden states, inside the model).
+    kind: only `rule` (reads bytes), `model` (reads bytes, by means of another model) or `learned` (reads hidden
+    states, inside the model).
     """
-    return sorted(name for name, cls in _all_classes().items() if kind in (None, cls.kind))
+    return sorted(name for name, cls in SPLITTERS.classes().items() if kind in (None, cls.kind))
 
 
 def class_of(name: str) -> type[AnySplitter]:
-    """Returns the class of a name, or of `module:Class`. Raises ValueError for an unknown one, listing the known."""
-    cls = _import_class(name) if ":" in name else _all_classes().get(name)
-    if cls is None:
-        near = difflib.get_close_matches(name, _classes, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown splitter {name!r}: known are {', '.join(sorted(_classes))}, or module:Class for your own.{hint}"
-        )
-    return cls
+    """Returns the class of a splitter, as `Registry.class_of` does."""
+    return SPLITTERS.class_of(name)
 
 
 def build(name: str, **options: Any) -> AnySplitter:
     """Builds the splitter `name`, or the class `module:Class`, with its options.
 
-    Raises ValueError for an unknown name (listing the known ones) or options the rule does not take.
+    Raises ValueError for an unknown name (listing the known ones) and for options that it does not take.
     """
-    return construct("splitter", name, class_of(name), options)
-
-
-def construct(kind: str, name: str, cls: type[Made], options: Mapping[str, Any]) -> Made:
-    """Returns cls(**options). Raises ValueError for options that it does not take, and for whatever it raises."""
-    try:
-        inspect.signature(cls).bind(**options)
-    except TypeError as error:
-        raise ValueError(f"{kind} {name!r}: {error}; its options are {_options(cls)}") from None
-    try:
-        return cls(**options)
-    except ValueError:
-        raise
-    except Exception as error:  # a plug-in can raise anything
-        raise ValueError(f"{kind} {name!r} cannot be built: {type(error).__name__}: {error}") from error
-
-
-def _options(cls: type) -> str:
-    """Returns the signature in words that YAML has too."""
-    text = str(inspect.signature(cls)).removesuffix(" -> None")
-    return re.sub(r"(?:\w+\.)?Literal\[([^]]*)\]", lambda found: found[1].replace(", ", " | "), text)
-
-
-Spec = str | Mapping[str, Any] | AnySplitter  # a name, `{name: …, option: …}`, or an object
+    return SPLITTERS.build(name, options)
 
 
 def resolve(spec: Spec) -> AnySplitter:
-    """Builds a splitter from what stands in a YAML file: a name, or `{name: …, option: …}`.
+    """Builds a splitter from its form in YAML: a name, or `{name: …, option: …}`.
 
     Objects pass through. Raises ValueError as `build` does.
     """
-    if isinstance(spec, str):
-        return build(spec)
-    if isinstance(spec, Mapping):
-        if not isinstance(spec.get("name"), str):
-            raise ValueError(f"splitter {dict(spec)!r} has no name: write {{name: fixed, n: 4}}")
-        return build(**{str(key): value for key, value in spec.items()})
-    if isinstance(spec, AnySplitter):
-        return spec
-    raise ValueError(f"splitter {spec!r}: expected a name, a mapping with a name, or a splitter object")
+    return spec if isinstance(spec, AnySplitter) else SPLITTERS.build(*_name_and_options("splitter", spec))
 
 
-def resolve_part(combinator: str, spec: Spec) -> Splitter:
-    """Builds a rule for a combinator. Raises ValueError as `build` does, and for one that groups units or learns."""
+def resolve_part(owner: str, spec: Spec) -> Splitter:
+    """Builds a rule inside `owner`. Raises ValueError as `build` does, and for one that groups units or is learned."""
     part = resolve(spec)
     if isinstance(part, LearnedSplitter):
         raise ValueError(
-            f"{combinator}: {spec!r} reads the hidden states of a stage, so it stands alone between two stages: "
+            f"{owner}: {spec!r} reads the hidden states of a stage, so it stands alone between two stages: "
             "name it as splitter or in upper_splitters"
         )
     if part.groups_units:
         raise ValueError(
-            f"{combinator}: {spec!r} groups the units of a stage below, and here is none: name what it groups, "
+            f"{owner}: {spec!r} groups the units of a stage below, and there is none here: name what it groups, "
             "for example {name: every, n: 2, of: whitespace}"
         )
     return part
 
 
-def _all_classes() -> dict[str, type[AnySplitter]]:
-    for room, names in BUILT_IN.items():
-        for name in names:
-            importlib.import_module(f"splitters.{room}.{name}")
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point not in _loaded:
-            _load_plug_in(point)
-            _loaded.add(point)
-    return _classes
+def resolve_teacher(spec: Spec | Teacher) -> Splitter | Teacher:
+    """Builds a teacher from its form in YAML: a name, or `{name: …, option: …}`, of a teacher or of a splitter.
+
+    Objects pass through. Raises ValueError for an unknown name (listing the teachers), for options that it does not
+    take, and for a splitter that groups units or is learned.
+    """
+    if isinstance(spec, Teacher):
+        return spec
+    if not isinstance(spec, AnySplitter):
+        name, options = _name_and_options("teacher", spec)
+        if issubclass(TEACHERS.class_of(name), Teacher):
+            return TEACHERS.build(name, options)  # type: ignore[return-value]
+    return resolve_part("distilled", spec)
 
 
-def _load_plug_in(point: EntryPoint) -> None:
-    package = point.dist.name if point.dist else "an unnamed package"
-    try:
-        register(point.name)(point.load())
-    except Exception as error:  # the package's module can raise anything
-        raise ValueError(
-            f"the splitter {point.name!r} of package {package!r} ({point.value}) cannot be registered: "
-            f"{type(error).__name__}: {error}. Repair the package, or remove it: pip uninstall {package}"
-        ) from error
+def _name_and_options(kind: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{kind} {spec!r}: expected a name, a mapping with a name, or a {kind} object")
+    options = {str(key): value for key, value in spec.items()}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} {dict(spec)!r} has no name: write {{name: fixed, n: 4}}")
+    return name, options
 
 
-def _import_class(path: str) -> type[AnySplitter]:
-    module, _, attribute = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-        _check_contract(path, cls)
-    except Exception as error:  # the user's module can raise anything
-        raise ValueError(f"splitter {path!r} cannot be imported: {type(error).__name__}: {error}") from error
-    return cls
+def _options(cls: type) -> str:
+    """Returns the signature as YAML writes it."""
+    text = str(inspect.signature(cls)).removesuffix(" -> None")
+    return re.sub(r"(?:\w+\.)?Literal\[([^]]*)\]", lambda found: found[1].replace(", ", " | "), text)

@@ -270,7 +270,7 @@ def test_what_is_not_a_number_is_never_best(here, monkeypatch):
 
     def compute(self):
         calls.append(1)
-        return usual(self) * (float("nan") if len(calls) == 1 else 1)
+        return {name: value * (float("nan") if len(calls) == 1 else 1) for name, value in usual(self).items()}
 
     monkeypatch.setattr(BitsPerByte, "compute", compute)
     assert fit("--run.folder", "x", "--trainer.val_check_interval", 2) == 0
@@ -489,7 +489,7 @@ def test_a_stop_inside_a_validation_moves_no_step(here, monkeypatch):
 
 
 def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys):
-    from aunet_lightning.training import run_report
+    from aunet_lightning.reports import run_report
 
     def generate(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -580,7 +580,7 @@ def test_a_documents_score_depends_on_its_neighbours_only_where_that_is_said(her
 
 
 def test_a_fault_of_ours_says_where_to_report_it(here, monkeypatch, capsys):
-    monkeypatch.setattr("aunet_lightning.training.assembly.expect", None)
+    monkeypatch.setattr("aunet_lightning.assembly.expect", None)
     assert fit("--run.folder", "x") == 1
     told = capsys.readouterr().err
     assert "Traceback" in told

@@ -24,8 +24,9 @@ from aunet_lightning.training.calibration import Taught, calibrate
 from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
+from splitters.laws.check import check_form
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
-from splitters.learned.teachers import Teacher, check_form
+from splitters.teachers import Teacher
 from tests.helpers import MIXED, MIXED_CHUNKS, UPPER, stepped_levels, tiny
 from tests.plain_aunet import plain_logits
 
@@ -221,7 +222,7 @@ def test_equals_the_plain_form(rules, upsampling, masked):
     ids, levels = data(stack)
     output = model(ids, levels)
     for row in range(len(ids)):
-        given_levels = output.levels if stack.n_below == 0 else levels  # rules above a learned splitter
+        given_levels = output.levels if stack.n_byte_rules == 0 else levels  # rules above a learned splitter
         expected = plain_logits(model, ids[row].tolist(), given_levels[row].tolist())
         torch.testing.assert_close(output.logits[row], expected, atol=2e-5, rtol=1e-4)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from aunet_lightning import AUNet
 from aunet_lightning.data.packing import REFERENCE
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
 from tests.helpers import MIXED, UPPER, stepped_levels, tiny, tiny_model
@@ -25,6 +25,11 @@ def draw(seed, shape=(3, 20)):
     targets[torch.rand(shape, generator=g) < 0.3] = IGNORE
     targets[0, :3] = torch.tensor([BOS, EOS, 65])
     return torch.rand(shape, generator=g) * 5, targets, torch.randint(0, 2, shape, generator=g)  # no zh
+
+
+def scored(nats, targets, languages):
+    """The batch of these targets, as PackedBatches makes it, and its nats."""
+    return {"targets": targets, "languages": languages, "sizes": ((targets >= 0) & (targets < 256)).short()}, nats
 
 
 def plain(batches):
@@ -43,28 +48,26 @@ def plain(batches):
 def test_equals_the_plain_sum():
     metric, batches = BitsPerByte(LANGUAGES), [draw(seed) for seed in range(4)]
     for batch in batches:
-        metric.update(*batch)
-    values = metric.compute()
+        metric.update(*scored(*batch))
     expected = plain(batches)
-    assert values[0].item() == pytest.approx(expected.pop("all"), rel=1e-9)
-    assert metric.by_language(values) == pytest.approx(expected, rel=1e-9)
-    assert "zh" not in metric.by_language(values)
+    assert metric.compute()["bpb"] == pytest.approx(expected.pop("all"), rel=1e-9)
+    assert metric.by_language() == pytest.approx(expected, rel=1e-9)
+    assert metric.compute().keys() == {"bpb", "bpb_en", "bpb_th"}
 
 
 def test_bos_eos_and_padding_do_not_count():
     metric = BitsPerByte(["en"])
-    metric.update(
-        torch.tensor([[1.0, 99.0, 99.0, 99.0]]), torch.tensor([[65, BOS, EOS, IGNORE]]), torch.tensor([[0, 0, 0, -1]])
-    )
-    assert metric.compute()[0].item() == pytest.approx(1 / math.log(2))
+    nats, targets = torch.tensor([[1.0, 99.0, 99.0, 99.0]]), torch.tensor([[65, BOS, EOS, IGNORE]])
+    metric.update(*scored(nats, targets, torch.tensor([[0, 0, 0, 0]])))
+    assert metric.compute()["bpb"] == pytest.approx(1 / math.log(2))
 
 
 def _rank(rank, world, path, results):
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
     metric = BitsPerByte(LANGUAGES)
     for seed in range(rank, 5, world):  # ranks have different numbers of batches, and of bytes
-        metric.update(*draw(seed, (3, 20 + rank)))
-    results[rank] = metric.compute().tolist()
+        metric.update(*scored(*draw(seed, (3, 20 + rank))))
+    results[rank] = metric.compute()
     torch.distributed.destroy_process_group()
 
 
@@ -76,8 +79,8 @@ def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
         found = dict(results)
     expected = plain([draw(seed, (3, 20 + rank)) for rank in range(2) for seed in range(rank, 5, 2)])
     for rank in range(2):
-        assert found[rank][0] == pytest.approx(expected["all"], rel=1e-9)
-        assert found[rank][2] == pytest.approx(expected["th"], rel=1e-9)
+        assert found[rank]["bpb"] == pytest.approx(expected["all"], rel=1e-9)
+        assert found[rank]["bpb_th"] == pytest.approx(expected["th"], rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +110,13 @@ def test_units_equal_plain_counting(rules):
                     marks[r, start + 1 : end] |= torch.from_numpy(rule.split(text)).long() << bit
         targets = torch.where(languages >= 0, F.pad(ids[:, 1:], (0, 1), value=EOS), IGNORE)
         batches.append({"ids": ids, "languages": languages, "marks": marks, "targets": targets})
-    metric = UnitMetric(2, ["a", "b", "c"], max_offset)
+    metric = UnitMetric(["a", "b", "c"], 2, max_offset, {1} if stack.learned.keys() == {1} else set())
     plain = {(s, language): Counter() for s in range(2) for language in range(3)}
     for batch in batches:
         levels = torch.tensor([stepped_levels(stack, row) for row in batch["ids"].tolist()])
         with torch.no_grad():
             output = net(batch["ids"], levels)
-        metric.update(batch, output, {1} if stack.learned.keys() == {1} else set())
+        metric.update(batch, None, output)
         for s, r in itertools.product(range(2), range(2)):
             offset = length = 0
             pending = False
@@ -145,7 +148,9 @@ def test_units_equal_plain_counting(rules):
                 pending = False
     found = metric.compute()
     for (s, language), n in plain.items():
-        got = found[f"stage{s + 2}_{'abc'[language]}"]
+        begin, end = f"stage{s + 2}/", f"_{'abc'[language]}"
+        names = [name for name in found if name.startswith(begin) and name.endswith(end)]
+        got = {name[len(begin) : -len(end)]: found[name] for name in names}
         assert got["bytes_per_unit"] == pytest.approx(n["bytes"] / n["units"])
         assert got["longest_unit"] == n["longest"]
         assert got["past_last_offset"] == pytest.approx(n["past"] / n["positions"])
@@ -157,18 +162,18 @@ def test_units_equal_plain_counting(rules):
             assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
     for s in range(2):  # over all languages: what is of none, EOS and padding, is not counted
         total = sum((n for (of, _), n in plain.items() if of == s), Counter())
-        assert found[f"stage{s + 2}"]["bytes_per_unit"] == pytest.approx(total["bytes"] / total["units"])
-        assert found[f"stage{s + 2}"]["past_last_offset"] == pytest.approx(total["past"] / total["positions"])
-        assert found[f"stage{s + 2}"]["boundary_share"] == pytest.approx(total["found"] / max(total["open"], 1))
-    assert (found["stage2"]["agreement_script_aware"] == 1) == (rules[0] == DEFAULT)
-    assert ("teacher_f1" in found["stage3"]) == (1 in stack.learned)
-    assert ("mean_p" in found["stage2"]) == (0 in stack.learned)
-    assert found["stage2"]["longest_unit"] == max(n["longest"] for (s, _), n in plain.items() if s == 0)
+        assert found[f"bytes_per_unit_stage{s + 2}"] == pytest.approx(total["bytes"] / total["units"])
+        assert found[f"past_last_offset_stage{s + 2}"] == pytest.approx(total["past"] / total["positions"])
+        assert found[f"boundary_share_stage{s + 2}"] == pytest.approx(total["found"] / max(total["open"], 1))
+    assert (found["agreement_script_aware_stage2"] == 1) == (rules[0] == DEFAULT)
+    assert ("teacher_f1_stage3" in found) == (1 in stack.learned)
+    assert ("mean_p_stage2" in found) == (0 in stack.learned)
+    assert found["longest_unit_stage2"] == max(n["longest"] for (s, _), n in plain.items() if s == 0)
 
 
 def test_every_stage_has_its_learning_rate():
     model = AUNet(tiny(3), ["router", "distilled"])
-    optimizer = adamw(model, OptimizerConfig(lr=1.0, stage_lr=[1.0, 2.0, 4.0], splitter_lr=10.0))
+    optimizer = build_optimizer(model, OptimizerConfig(lr=1.0, stage_lr=[1.0, 2.0, 4.0], splitter_lr=10.0))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         stage = 2 if name.startswith("trunk") else int("1." in name.partition(".")[2][:2])
@@ -176,12 +181,12 @@ def test_every_stage_has_its_learning_rate():
         assert rates[id(parameter)] == expected, name
     assert len(rates) == len(list(model.parameters()))
     with pytest.raises(ValueError, match="stage_lr has 2 numbers, the model has 3"):
-        adamw(model, OptimizerConfig(stage_lr=[1.0, 2.0]))
+        build_optimizer(model, OptimizerConfig(stage_lr=[1.0, 2.0]))
 
 
 def test_weight_decay_is_on_matrices_only():
     model = tiny_model(tiny(3))
-    optimizer = adamw(model, OptimizerConfig(weight_decay=0.1))
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1))
     decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
     for name, parameter in model.named_parameters():
         assert (id(parameter) in decayed) == ("norm" not in name), name

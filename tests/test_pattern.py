@@ -133,8 +133,8 @@ def test_any_pattern_equals_regex_or_peeks(pattern, at):
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        (r"(a)\1", r"\\1 is no single character"),
-        (r"\012", r"\\0 is no single character"),
+        (r"(a)\1", r"\\1 is not a single character"),
+        (r"\012", r"\\0 is not a single character"),
         (r"(?<=ab)c", "look-behind that is not one character"),
         (r"(?<=\s)", "matches the empty text"),
         (r"a++b", "possessive"),

@@ -12,8 +12,9 @@ from splitters import registry
 
 @pytest.fixture
 def clean_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_classes", dict(registry._all_classes()))
-    monkeypatch.setattr(registry, "_loaded", set(registry._loaded))
+    for kind in (registry.SPLITTERS, registry.TEACHERS):
+        monkeypatch.setattr(kind, "registered", dict(kind.classes()))
+        monkeypatch.setattr(kind, "loaded", set(kind.loaded))
 
 
 class EveryVowel(splitters.Splitter):
@@ -109,7 +110,7 @@ def test_module_and_class_name_ones_own(clean_registry):
         ({"name": "trie", "vocabulary": "nowhere.json"}, ["there is no file 'nowhere.json'"]),
         ({"name": "trie", "vocabulary": "pyproject.toml"}, ["'pyproject.toml'", "aunet vocabulary"]),
         ({"name": "pattern", "patterns": []}, ["patterns is []", "regular expression"]),
-        ({"name": "pattern", "patterns": "[a"}, ["'[a'", "no regular expression"]),
+        ({"name": "pattern", "patterns": "[a"}, ["'[a'", "not a regular expression"]),
         ({"name": "pattern", "at": "middle"}, ["at is 'middle'", "'end' or 'start'"]),
         ({"n": 3}, ["no name"]),
         (3, ["3", "expected a name"]),

@@ -266,7 +266,7 @@ def test_a_wrong_pattern_is_named():
         def step(self, state, kind):
             return 0, False
 
-    with pytest.raises(ValueError, match=r"class 'odd'.*no regular expression"):
+    with pytest.raises(ValueError, match=r"class 'odd'.*not a regular expression"):
         Unclosed().split(b"a")
 
 

@@ -20,7 +20,7 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.training.definition import changes
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from splitters import Stack
 from tests.helpers import SETTINGS, place_store, points, tiny
 
@@ -195,7 +195,7 @@ def test_recomputed_blocks_have_the_same_gradients_and_keep_less():
 
 def test_an_optimizer_state_by_name_is_the_same_by_number():
     net = AUNet(tiny(3), Stack(["router", "every"]))
-    optimizer = adamw(net, OptimizerConfig())
+    optimizer = build_optimizer(net, OptimizerConfig())
     net(torch.randint(0, 256, (2, 64))).logits.sum().backward()
     optimizer.step()
     state = optimizer.state_dict()
@@ -204,7 +204,7 @@ def test_an_optimizer_state_by_name_is_the_same_by_number():
     for name, parameter in net.named_parameters():
         if f"net.{name}" in named["state"]:
             assert named["state"][f"net.{name}"]["exp_avg"].shape == parameter.shape
-    other = adamw(net, OptimizerConfig())
+    other = build_optimizer(net, OptimizerConfig())
     other.load_state_dict(named)
     assert str(other.state_dict()) == str(state)
     with pytest.raises(UserError, match="groups of parameters"):

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from aunet_lightning.reader.bpe import train_bpe
 from splitters import available, build
 from splitters.edge_texts import SCRIPTS, short_texts
-from splitters.learned.teachers import TEACHERS, Teacher, peeks, resolve_teacher
+from splitters.registry import TEACHERS, register, resolve_teacher
 from splitters.rules.trie import SHIPPED
+from splitters.teachers import Teacher
 from splitters.tokenizer_json import _from_letters
 from tests.helpers import MIXED
 
@@ -56,8 +57,8 @@ def marked(subject, text):
 
 
 def test_every_teacher_is_in_these_tests_and_says_what_it_does():
-    assert set(SPECS) == set(TEACHERS)
-    for cls in TEACHERS.values():
+    assert set(SPECS) == set(TEACHERS.classes())
+    for cls in TEACHERS.classes().values():
         assert cls.source
         assert cls.__doc__
 
@@ -160,8 +161,8 @@ def test_regex_equals_the_rule_pattern_where_nothing_peeks(pattern, at):
 @pytest.mark.parametrize(
     ("patterns", "words"),
     [
-        ("a(b", r"'a\(b' is no regular expression: missing \) at position 3"),
-        (["a", "[b"], r"'\[b' is no regular expression: .* at position 2"),
+        ("a(b", r"'a\(b' is not a regular expression: missing \) at position 3"),
+        (["a", "[b"], r"'\[b' is not a regular expression: .* at position 2"),
         ([], r"patterns is \[\]"),
         (3, "patterns is 3"),
         ("(?R)?a", "calls itself"),
@@ -346,7 +347,7 @@ def test_a_long_text(name, text):
 def test_a_teacher_looks_ahead(name, at, begin, text):
     subject = teacher(name, at=at)
     assert places(subject, begin) != {place for place in places(subject, text) if place < len(begin)}
-    assert peeks(subject)
+    assert subject.looks_ahead
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -370,9 +371,20 @@ class Unfinished(Teacher):
 def test_every_rule_can_teach():
     for spec in ("whitespace", {"name": "fixed", "n": 3}, build("fixed"), "splitters.rules.fixed:Fixed"):
         subject = resolve_teacher(spec)
-        assert not peeks(subject)
+        assert not subject.looks_ahead
         assert subject.split(b"ab cd").any()
     assert np.flatnonzero(resolve_teacher({"name": "fixed", "n": 3}).split(b"abcdef")).tolist() == [2, 5]
+
+
+def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
+    monkeypatch.setattr(TEACHERS, "registered", dict(TEACHERS.classes()))
+    register("halves")(Halves)
+    assert isinstance(resolve_teacher("halves"), Halves)
+    assert "halves" not in available()
+    with pytest.raises(ValueError, match=r"teacher 'words' is already splitters\.teachers\.words\.Words"):
+        register("words")(Halves)
+    with pytest.raises(TypeError, match="teacher 'half': Unfinished lacks split"):
+        register("half")(Unfinished)
 
 
 def test_ones_own_teacher():
@@ -405,7 +417,6 @@ def test_a_wrong_teacher_is_named(spec, words):
 
 
 def test_importing_the_teachers_loads_none_of_their_libraries():
-    code = (
-        "import sys, splitters.learned.teachers; print({'icu4py', 'tokenizers', 'torch', 'numba'} & set(sys.modules))"
-    )
+    heavy = "{'icu4py', 'tokenizers', 'torch', 'numba'}"
+    code = f"import sys, splitters.registry as r; r.TEACHERS.classes(); print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -11,7 +11,7 @@ from aunet_lightning.reader.reader import vocabulary_size
 from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
-from splitters.learned.teachers import resolve_teacher
+from splitters.registry import resolve_teacher
 from splitters.rules.trie import entries
 from tests.helpers import UDHR
 

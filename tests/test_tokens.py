@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule
 from aunet_lightning.cli.main import main
-from aunet_lightning.data.corpus import Corpus, expand, prepare
+from aunet_lightning.data.corpus import Corpus, prepare
+from aunet_lightning.data.sources import expand
 from aunet_lightning.data.token_ids import TokenIds, prepare_tokens, trained
 from aunet_lightning.generation import generate
 from aunet_lightning.reader.bpe import train_bpe
@@ -99,11 +100,16 @@ def test_bpb_is_all_bits_of_the_text_over_its_bytes(tmp_path, tokenizer):
     targets = torch.tensor([ids[1:]])
     sizes = torch.from_numpy(tokenizer.sizes)[targets]
     nats = F.cross_entropy(log_p, targets[0], reduction="none")[None]
-    metric = BitsPerByte(["x"])
-    metric.update(nats, targets, torch.zeros_like(targets), sizes)
-    metric.update(nats, torch.full_like(targets, IGNORE), torch.zeros_like(targets) - 1, torch.zeros_like(sizes))
-    assert metric.compute()[0].item() == pytest.approx(bits / len(text), rel=1e-6)
-    assert metric.bytes_per_token() == pytest.approx(len(text) / (len(ids) - 2))
+    metric, languages = BitsPerByte(["x"], of_tokens=True), torch.zeros_like(targets)
+    metric.update({"targets": targets, "languages": languages, "sizes": sizes}, nats)
+    padding = {
+        "targets": torch.full_like(targets, IGNORE),
+        "languages": languages - 1,
+        "sizes": torch.zeros_like(sizes),
+    }
+    metric.update(padding, nats)
+    assert metric.compute()["bpb"] == pytest.approx(bits / len(text), rel=1e-6)
+    assert metric.compute()["bytes_per_token"] == pytest.approx(len(text) / (len(ids) - 2))
 
 
 def test_the_same_text_trains_the_same_vocabulary_once(tmp_path):

@@ -15,7 +15,7 @@ from splitters.registry import Spec
 # Keys that an export keeps. Weights mean nothing without the first four.
 EXPORTED = ("hyper_parameters", "splitters", "boundaries", "tokenizer", "global_step", "pytorch-lightning_version")
 # Settings of the optimizer that its saved state brings along, so that others would be overruled in silence.
-IN_OPTIMIZER_STATE = ("lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
+IN_OPTIMIZER_STATE = ("name", "lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
 WEIGHTS_ALONE = "take its weights alone: aunet export CKPT --out w.safetensors, then --ckpt_path w.safetensors"
 
 
@@ -143,7 +143,8 @@ class Contents:
         """Raises UserError where training would continue with the checkpoint's settings, and others are given."""
         if not self.continues:
             return
-        pairs = {f"model.optimizer.{name}": (self.optimizer.get(name), optimizer[name]) for name in IN_OPTIMIZER_STATE}
+        there = {"name": "adamw"} | dict(self.optimizer)  # older ones do not record it
+        pairs = {f"model.optimizer.{name}": (there.get(name), optimizer[name]) for name in IN_OPTIMIZER_STATE}
         pairs |= {name: (self.packing.get(name, here), here) for name, here in packing.items()}
         if different := _differences(pairs):
             raise UserError(

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from aunet_lightning.study.sizing import Sized
 
 
-def compare(arguments: list[str]) -> int:
-    """Runs the rest of a study, and writes its report; returns 1 if a cell failed."""
+Main = Callable[[list[str]], int]  # runs a command of aunet; returns the exit code
+
+
+def compare(arguments: list[str], main: Main) -> int:
+    """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
     options = _parser().parse_args(arguments)
     from aunet_lightning.study.grid import cells, load
 
@@ -46,13 +49,13 @@ def compare(arguments: list[str]) -> int:
         print(f"aunet compare: {warning}", file=sys.stderr)
     _check_folders(sized)
     if not options.report:
-        _check_settings(sized)
+        _check_settings(sized, main)
     if options.dry_run:
         _show(study, sized)
         return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
-        return _run(study, sized, grid, command, run=not options.report)
+        return _run(study, sized, grid, command, None if options.report else main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,8 +96,7 @@ def _alone(study: Study) -> Iterator[None]:
         yield
 
 
-def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, run: bool) -> int:
-    from aunet_lightning.cli.main import main
+def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Main | None) -> int:
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
     from aunet_lightning.study.mlflow_study import begin, finish
@@ -106,7 +108,7 @@ def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, run: boo
     where = _apart(begin, study.tracking_uri, study.study, f"{study.match.by} {study.match.budget:g}")
     print(f"Live results in MLflow: {where}", flush=True)
     stopped = False
-    if run:
+    if main is not None:
         from tqdm import tqdm
 
         try:
@@ -151,10 +153,9 @@ def _check_folders(sized: Sequence[Sized]) -> None:
             )
 
 
-def _check_settings(sized: Sequence[Sized]) -> None:
+def _check_settings(sized: Sequence[Sized], main: Main) -> None:
     """Warns of settings that aunet fit will refuse, before hours are spent on other cells. Of cells that differ only in
     language or seed, one is checked."""
-    from aunet_lightning.cli.main import main
     from aunet_lightning.cli.settings import check
 
     checked = {(one.cell.splitter, one.cell.stages): one for one in reversed(sized)}

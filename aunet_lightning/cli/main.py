@@ -9,6 +9,7 @@ if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as ran
 import argparse
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.machinery import PathFinder
 from typing import Any
 
@@ -120,7 +121,7 @@ def _light(command: str, rest: list[str]) -> int:
         "splitters": split.splitters,
         "vocabulary": split.vocabulary,
         "entropy": entropy.find_threshold,
-        "compare": compare.compare,
+        "compare": partial(compare.compare, main=main),
         "plan": plan.plan,
     }
     if command not in light:

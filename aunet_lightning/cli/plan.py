@@ -149,8 +149,8 @@ def _rates(options: argparse.Namespace, stack: Stack, mix: Mix | None) -> list[f
         return list(given)
     if not stack.depth:
         return []
-    if stack.n_below < stack.depth:
-        name = type(stack.learned[stack.n_below]).__name__.lower()
+    if stack.n_byte_rules < stack.depth:
+        name = type(stack.learned[stack.n_byte_rules]).__name__.lower()
         raise ValueError(
             f"--bytes_per_unit is missing: {name} is learned, so it cannot be measured on text. Give the wanted rate"
         )

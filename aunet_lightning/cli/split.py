@@ -134,7 +134,7 @@ def _stacks(options: argparse.Namespace) -> dict[str, Levels]:
     named = options.splitter or ([] if options.ckpt_path else [DEFAULT])
     rules = {spec: Stack([rule_of("--splitter", spec), *upper]) for spec in named}
     for stack in rules.values():
-        if stack.n_below < stack.depth:
+        if stack.n_byte_rules < stack.depth:
             name = type(next(iter(stack.learned.values()))).__name__.lower()
             raise ValueError(f"{name} is learned with a model: name a trained one, --ckpt_path runs/…/best.ckpt")
         check_foreign(stack)

@@ -64,13 +64,14 @@ def _is_file(path: Path) -> bool:
 
 
 def _of_file(path: Path) -> Iterator[Text]:
-    from aunet_lightning.data.documents import COMPRESSED, Report, read_documents, stem
+    from aunet_lightning.data.documents import COMPRESSED, Report, stem
+    from aunet_lightning.data.sources import Source
 
     if not {".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes}:
         yield Text(stem(path), str(path), str(path), _plain(path))
         return
     report = Report()
-    for document in read_documents(path, "text", "lang", stem(path), report):
+    for document in Source(path, stem(path)).documents(report):
         yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
     if warning := report.warning():
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)

@@ -4,111 +4,22 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from array import array
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
-from aunet_lightning.data.contents import is_whole, known_digest, seal, stamp
-from aunet_lightning.data.documents import Report, read_documents, stem
-from aunet_lightning.paths import user_path
+from aunet_lightning.data.contents import is_whole, seal, stamp
+from aunet_lightning.data.documents import Report
+from aunet_lightning.data.sources import Source
 
-FORMAT = 2  # changes when the stored form does
 FILES = ("text.bin", "index.npz", "meta.json", "names.json")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A JSON-lines file, and how to read it."""
-
-    path: Path
-    language: str  # for lines that name none
-    text_key: str = "text"
-    language_key: str = "lang"
-    named: bool = False  # whether the language was given, and is not the file's name
-
-    def folder(self, cache: Path) -> Path:
-        """Where its flat form belongs: a name that changes with what the file holds.
-
-        Raises ValueError where the file cannot be read.
-        """
-        where = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:32]
-        try:
-            digest = known_digest(self.path, cache / "digests" / f"{where}.json")
-        except OSError as error:
-            raise ValueError(f"{self.path} cannot be read ({error.strerror})") from None
-        key = [FORMAT, digest, self.language, self.text_key, self.language_key]
-        name = re.sub(r"[^\w.-]", "_", stem(self.path))[:40]
-        return cache / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
-
-
-def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str) -> list[Source]:
-    """Returns the sources that paths, globs and `{path: …, lang: …}` entries name, in a fixed order, each file once.
-
-    Globs match no hidden files. Of entries that name one file, also by links, the one with a `lang` counts. Raises
-    ValueError where an entry matches no file, or two give one file different languages.
-    """
-    found: dict[tuple[int, int], Source] = {}
-    for entry in [entries] if isinstance(entries, str) else entries:
-        wanted = entry if isinstance(entry, dict) else {"path": entry}
-        if "path" not in wanted or wanted.keys() - {"path", "lang"}:
-            raise ValueError(f"{what}: {entry!r} is neither a path nor {{path: …, lang: …}}")
-        if any(not isinstance(value, str) for value in wanted.values()):
-            raise ValueError(
-                f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
-            )
-        paths = _matches(str(wanted["path"]), what)
-        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML, but not a list
-            raise ValueError(
-                f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
-                "(YAML reads no as false)"
-            )
-        if not paths and os.path.exists(wanted["path"]):
-            raise ValueError(f"{what}: {wanted['path']!r} is not a regular file: text is read more than once")
-        if not paths:
-            raise ValueError(f"{what}: no file matches {wanted['path']!r} (looked from {Path.cwd()})")
-        for path in paths:
-            status = path.stat()
-            one = Source(path, wanted.get("lang", stem(path)), named="lang" in wanted, **keys)
-            other = found.setdefault((status.st_dev, status.st_ino), one)
-            if other is one:
-                continue
-            if other.named and one.named and other.language != one.language:
-                raise ValueError(
-                    f"{what}: {path} is given the languages {other.language!r} and {one.language!r}: name it once"
-                )
-            same = "" if other.path == path else f" (as {other.path} too)"
-            rank_zero_warn(f"{what} names {path} more than once{same}: it is read once")
-            if one.named:
-                found[status.st_dev, status.st_ino] = one
-    return list(found.values())
-
-
-def _matches(pattern: str, what: str) -> list[Path]:
-    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob names them."""
-    path = user_path(pattern, what)
-    try:
-        if path.is_file():
-            return [path]
-        anchor = Path(path.anchor) if path.anchor else Path()
-        parts = path.relative_to(path.anchor) if path.anchor else path
-        found = sorted(match for match in anchor.glob(str(parts)) if match.is_file()) if parts.parts else []
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({error})") from None
-    dotted = [part for part in parts.parts if part.startswith(".")]
-
-    def hidden(part: str) -> bool:
-        return part.startswith(".") and not any(fnmatch(part, pattern) for pattern in dotted)
-
-    return [match for match in found if not any(map(hidden, match.parts))]
 
 
 def prepare(source: Source, cache: Path) -> Path:
@@ -163,7 +74,7 @@ def _write(source: Source, folder: Path) -> None:
     known: dict[str, int] = {}
     whole = hashlib.sha256()
     with (folder / "text.bin").open("wb") as text:
-        for document in read_documents(source.path, source.text_key, source.language_key, source.language, report, ""):
+        for document in source.documents(report, ""):
             text.write(document.text)
             whole.update(document.text)
             lengths.append(len(document.text))

@@ -11,19 +11,20 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from aunet_lightning.data.corpus import Corpus, Source, expand, prepare
+from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report, bare_name
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
-from splitters.laws.check import check_foreign
-from splitters.learned.teachers import Teacher, check_form
+from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
+from splitters.teachers import Teacher
 
 LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
@@ -34,8 +35,8 @@ class ByteDataModule(LightningDataModule):
     """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: JSON-lines files (plain, .gz, .bz2, .xz or .zst), as paths, globs or {path: …, lang: …}; one
-            document a line
+        train_files: JSON-lines files (plain, .gz, .bz2, .xz or .zst), as paths, globs or {path: …, lang: …, format: …}
+            (format: jsonl, or module:Class); one document a line
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         holdout_every: without val_files, every n-th document of each language in each training file is

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aunet_lightning.data.corpus import expand
-from aunet_lightning.data.documents import Report, read_documents
+from aunet_lightning.data.documents import Report
+from aunet_lightning.data.sources import expand
 from splitters import Stack
 
 AROUND = 2  # BOS and EOS
@@ -39,7 +39,7 @@ def measure(files: Sequence[str], stack: Stack, n_bytes: float, option: str) -> 
     """
     mix, report = Mix(), Report()
     for source in expand(list(files), option, text_key="text", language_key="lang"):
-        for document in read_documents(source.path, "text", "lang", source.language, report):
+        for document in source.documents(report):
             language, size = document.language, len(document.text) + AROUND
             mix.bytes[language] = mix.bytes.get(language, 0) + size
             mix.documents[source.path] = mix.documents.get(source.path, 0) + 1

@@ -24,7 +24,7 @@ from aunet_lightning.data.token_ids import ids_of
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import Splitter
-from splitters.learned.teachers import Teacher
+from splitters.teachers import Teacher
 
 Batch = dict[str, Tensor]
 AROUND = 2  # BOS and EOS

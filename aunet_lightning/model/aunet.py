@@ -16,22 +16,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from aunet_lightning.model.config import AUNetConfig, StageConfig
+from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider
+from aunet_lightning.model.embedding import Embedding, preceding
 from aunet_lightning.model.init import draw, ones, seed_of
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Stage
 from aunet_lightning.model.state import StageState, State
 from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
 from aunet_lightning.model.units import Stream
-from aunet_lightning.model.upsampling import UPSAMPLINGS, Upsampling
+from aunet_lightning.model.upsampling import Upsampling
 from aunet_lightning.vocabulary import BOS
 from splitters import Splitter
 from splitters.learned.predictor import Predictor
@@ -71,10 +72,10 @@ class AUNet(nn.Module):
         if stack.depth not in (0, config.depth):
             raise ValueError(_wrong_depth(stack, config))
         self.stack = stack if stack.depth else None
-        stages, upsampling = config.stages, UPSAMPLINGS[config.upsampling]
+        stages, upsampling = config.stages, UPSAMPLINGS.get(config.upsampling)
         pairs = list(itertools.pairwise(stages))
         # Names and order of modules are those of checkpoints, of random seeds and of the published map.
-        self.embedding = nn.Embedding(config.vocabulary, stages[0].dim)
+        self.embedding: Embedding = EMBEDDINGS.get(config.embedding)(config)
         self.encoders = nn.ModuleList(_blocks(config, stage) for stage in stages[:-1])
         self.poolings = nn.ModuleList(Pooling(fine.dim, coarse.dim, config.norm_eps) for fine, coarse in pairs)
         self.predictors = nn.ModuleDict(_predictors(stack, stages))
@@ -89,7 +90,7 @@ class AUNet(nn.Module):
     def _stage(self, s: int, stack: Stack) -> Stage:
         if s == self.config.depth:
             return Stage(s, self.config, self.trunk, None, None)
-        above = stack.rules[s] if stack.n_below < s < stack.depth else None
+        above = stack.rules[s] if stack.n_byte_rules < s < stack.depth else None
         rule = above if isinstance(above, Splitter) else None
         pooling, upsampling = cast(Pooling, self.poolings[s]), cast(Upsampling, self.upsamplings[s])
         transition = Transition(s, self.config, pooling, upsampling, self.predictors, rule)
@@ -114,7 +115,8 @@ class AUNet(nn.Module):
         stream, steppers = self._stream(ids, levels, state)
         past = state.stages if state is not None else (None,) * len(self.stages)
         *stages, trunk = self.stages
-        x, contracted, after = self.embedding(ids), [], list(past)
+        x, recent = self._embed(ids, state)
+        contracted, after = [], list(past)
 
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
             contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s)))
@@ -130,7 +132,17 @@ class AUNet(nn.Module):
         assert y is not None
         logits = self.head(self.norm(y))
         cuts = [way.cut for way in contracted]
-        return self._output(ids, logits, cuts, state, cast(list[StageState], after), steppers)
+        if state is not None:
+            state = replace(state, steppers=steppers, recent=recent)
+        return self._output(ids, logits, cuts, state, cast(list[StageState], after))
+
+    def _embed(self, ids: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
+        """Returns vectors [B, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""
+        if not self.embedding.context:
+            return self.embedding(ids), None
+        recent = state.recent if state is not None else None
+        before, recent = preceding(ids, recent, self.embedding.context, self.config.document_masking)
+        return self.embedding(ids, before), recent
 
     def _stream(
         self, ids: Tensor, levels: Tensor | None, state: State | None
@@ -138,7 +150,7 @@ class AUNet(nn.Module):
         """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
         depth = self.config.depth
         steppers = state.steppers if state is not None else ()
-        if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_below == 0)):
+        if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_byte_rules == 0)):
             levels = torch.zeros_like(ids)
         elif levels is None and state is not None:
             levels, steppers = state.step_levels(ids)
@@ -162,7 +174,6 @@ class AUNet(nn.Module):
         cuts: Sequence[Cut],
         state: State | None,
         after: Sequence[StageState],
-        steppers: tuple[LevelStepper, ...],
     ) -> Output:
         levels = torch.zeros_like(ids, dtype=torch.uint8)
         counts = torch.zeros(2, len(ids), self.config.depth, dtype=torch.long, device=ids.device)
@@ -174,7 +185,7 @@ class AUNet(nn.Module):
             document = state.document + (ids == BOS).sum(1)
             missed = range(len(cuts), self.config.depth)  # no unit began below, but rules see every byte
             stages = [one if s not in missed else self.stages[s].miss(one, ids) for s, one in enumerate(after)]
-            state = State(tuple(stages), document, state.stack, steppers)
+            state = replace(state, stages=tuple(stages), document=document)
         return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
 
     def initial_state(self, batch: int, stack: Stack | None = None) -> State:

@@ -4,10 +4,18 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.registry import Registry
 from aunet_lightning.vocabulary import VOCABULARY
 
-Upsampling = Literal["multi_linear", "repeat", "copy", "insert"]
 Offsets = Literal["clamp", "modulo"]
+_UPSAMPLING, _EMBEDDING = "aunet_lightning.model.upsampling", "aunet_lightning.model.embedding"
+UPSAMPLINGS = Registry("upsampling", f"{_UPSAMPLING}:Upsampling", {
+    "multi_linear": f"{_UPSAMPLING}:MultiLinear",
+    "repeat": f"{_UPSAMPLING}:Repeat",
+    "copy": f"{_UPSAMPLING}:Copy",
+    "insert": f"{_UPSAMPLING}:Insert",
+})  # fmt: skip
+EMBEDDINGS = Registry("embedding", f"{_EMBEDDING}:Embedding", {"byte": f"{_EMBEDDING}:ByteEmbedding"})
 
 
 @dataclass
@@ -47,9 +55,9 @@ class AUNetConfig:
 
     stages: list[StageConfig]
     """from bytes to the deepest stage (the trunk)"""
-    upsampling: Upsampling = "multi_linear"
+    upsampling: str = "multi_linear"
     """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), copy W_up·u (H-Net's),
-    insert W_up·u at the first"""
+    insert W_up·u at the first; or module:Class"""
     max_offset: int = 16
     """how many offsets p inside a unit have a matrix (or embedding) of their own"""
     offsets: Offsets = "clamp"
@@ -68,15 +76,18 @@ class AUNetConfig:
     """units per row are padded to the batch's longest row, rounded up to this, so that shapes recur"""
     vocabulary: int = VOCABULARY
     """number of ids read and predicted: bytes, BOS and EOS, and the tokens of a BPE baseline"""
+    embedding: str = "byte"
+    """how an id becomes a vector of stage 1: byte, a vector for each id; or module:Class"""
 
     def __post_init__(self) -> None:
         # Tests, notebooks and checkpoints give plain mappings.
         self.stages = [StageConfig(**stage) if isinstance(stage, dict) else stage for stage in self.stages]
         if not self.stages:
             raise ValueError("stages is empty: give at least one stage, for example {dim: 64, layers: 2}")
-        for name, allowed in (("upsampling", get_args(Upsampling)), ("offsets", get_args(Offsets))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        UPSAMPLINGS.check(self.upsampling)
+        EMBEDDINGS.check(self.embedding)
+        if self.offsets not in get_args(Offsets):
+            raise ValueError(f"offsets is {self.offsets!r}: choose one of {', '.join(get_args(Offsets))}")
         width = Range(least=1, most=2**17)
         check_fields(
             self, "net",

@@ -102,13 +102,14 @@ class State:
     document: Tensor  # [B] documents begun
     stack: Stack | None = None
     steppers: tuple[LevelStepper, ...] = ()  # one per row, of the rules below a learned splitter
+    recent: Tensor | None = None  # [B, C] last ids, where the embedding reads C before each
 
     @classmethod
     def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
 
         def stage(s: int) -> StageState:
-            rule = stack.rules[s] if stack is not None and stack.n_below <= s < stack.depth else None
+            rule = stack.rules[s] if stack is not None and stack.n_byte_rules <= s < stack.depth else None
             steppers = tuple(rule.unit_stepper() for _ in range(batch)) if isinstance(rule, Splitter) else ()
             return StageState(StageCache.empty(batch, device), OpenUnit(None, zeros, zeros), steppers)
 

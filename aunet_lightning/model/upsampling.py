@@ -105,11 +105,3 @@ class Insert(Upsampling):
 
     def spread(self, u: Tensor, units: Units) -> Tensor:
         return take(self.up(u), units.serving) * (units.offset == 0)[..., None]
-
-
-UPSAMPLINGS: dict[str, type[Upsampling]] = {
-    "multi_linear": MultiLinear,
-    "repeat": Repeat,
-    "copy": Copy,
-    "insert": Insert,
-}

@@ -13,7 +13,6 @@ from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.units import deferred
 from aunet_lightning.training.calibration import Gather, Taught, calibrate
-from splitters.learned.teachers import peeks
 
 PATIENCE = 20  # steps
 NEARLY_ALL = 0.9  # share of positions that are boundaries
@@ -39,7 +38,7 @@ class Learning:
             if step < rule.teacher_steps:
                 leaks = (
                     "; this teacher looks ahead, so train/loss and train/bpb leak until then and are too low"
-                    if s in self.teachers and peeks(self.teachers[s])
+                    if s in self.teachers and self.teachers[s].looks_ahead
                     else ""
                 )
                 rank_zero_warn(

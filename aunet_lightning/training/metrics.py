@@ -1,72 +1,103 @@
-"""Metrics of bits per byte and of units (torchmetrics): sums over batches and devices."""
+"""Metrics of a run on held-out text (torchmetrics): sums over batches and devices."""
+
+from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from aunet_lightning.data.packing import REFERENCE, Batch, marked
-from aunet_lightning.model.aunet import Output
+from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.units import deferred
-from aunet_lightning.vocabulary import EOS, N_BYTES
+from aunet_lightning.registry import Registry
+from aunet_lightning.tracking.names import metric_name
+from aunet_lightning.vocabulary import EOS, N_BYTES, VOCABULARY
 from splitters import DEFAULT
 
+METRICS = Registry("metrics", "aunet_lightning.training.metrics:RunMetric", {})  # besides those of every run
 
-class BitsPerByte(Metric):
+
+class RunMetric(Metric):
+    """Numbers of the held-out text of a part (val, test): made anew for each validation.
+
+    Its sums are states (`add_state(name, zeros, dist_reduce_fx="sum")`), which `compute` finds added up over devices.
+    """
+
+    full_state_update = False
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        super().__init__()
+        self.languages = list(languages)
+
+    @classmethod
+    def of(cls, net: AUNet, languages: Sequence[str]) -> Self:
+        """Returns the metric of a network, for text in `languages`, which a batch's `languages` index."""
+        return cls(languages)
+
+    @abstractmethod
+    def update(self, batch: Batch, nats: Tensor, output: Output) -> None:
+        """Adds a batch of PackedBatches, with nats [B, L] of its targets (0 where ignored) and the network's output."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Returns what is logged, by name: NAME as PART/NAME, stageN/NAME as PART_stageN/NAME."""
+
+
+class BitsPerByte(RunMetric):
     """Negative log-likelihood in bits ÷ predicted bytes of text, over all text and per language.
 
     Only targets that are text count, of a token with all its bytes: padding, BOS and EOS are left out of both sums.
     """
 
     higher_is_better = False
-    full_state_update = False
     bits: Tensor  # float64 [languages]
     bytes: Tensor  # float64 [languages]
     predictions: Tensor  # float64 [languages]
 
-    def __init__(self, languages: Sequence[str]) -> None:
-        super().__init__()
-        self.languages = list(languages)
+    def __init__(self, languages: Sequence[str], of_tokens: bool = False) -> None:
+        super().__init__(languages)
+        self.of_tokens = of_tokens
         for name in ("bits", "bytes", "predictions"):
             self.add_state(name, torch.zeros(max(len(languages), 1), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, nll: Tensor, targets: Tensor, languages: Tensor, sizes: Tensor | None = None) -> None:
-        """nll (nats), targets (byte ids) and languages (indices), all of one shape; where targets are tokens, their
-        sizes in bytes of text too (0: no text)."""
-        if sizes is None:
-            sizes = ((targets >= 0) & (targets < N_BYTES)).short()
+    @classmethod
+    def of(cls, net: AUNet, languages: Sequence[str]) -> Self:
+        return cls(languages, net.config.vocabulary > VOCABULARY)
+
+    def update(self, batch: Batch, nats: Tensor, output: Output | None = None) -> None:
+        sizes = batch["sizes"]
         scored = sizes > 0
-        index = languages[scored]
-        self.bits.index_add_(0, index, nll[scored].double() / math.log(2))
+        index = batch["languages"][scored]
+        self.bits.index_add_(0, index, nats[scored].double() / math.log(2))
         self.bytes.index_add_(0, index, sizes[scored].double())
         self.predictions.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
 
-    def compute(self) -> Tensor:
-        """Returns BPB float64 [1 + languages]: of all text, then of each language (nan where none was seen)."""
-        bits = torch.cat([self.bits.sum()[None], self.bits])
-        n_bytes = torch.cat([self.bytes.sum()[None], self.bytes])
-        return bits / n_bytes
+    def compute(self) -> dict[str, float]:
+        """Returns `bpb` (nan without text), of tokens `bytes_per_token`, and `bpb_LANGUAGE` of each language seen."""
+        found = {"bpb": float(self.bits.sum() / self.bytes.sum())}
+        if self.of_tokens:
+            found["bytes_per_token"] = float(self.bytes.sum() / self.predictions.sum())
+        values = zip(self.languages, (self.bits / self.bytes).tolist(), strict=False)
+        return found | {f"bpb_{metric_name(language)}": bpb for language, bpb in values if not math.isnan(bpb)}
 
-    def bytes_per_token(self) -> float:
-        """Returns bytes of text ÷ predictions of text: 1 where bytes are read."""
-        return float(self.bytes.sum() / self.predictions.sum())
-
-    def by_language(self, values: Tensor) -> dict[str, float]:
-        """Names what `compute` returned, without the languages not seen."""
-        named = zip(self.languages, values[1:].tolist(), strict=False)
-        return {language: value for language, value in named if not math.isnan(value)}
+    def by_language(self) -> dict[str, float]:
+        """Returns the BPB of each language seen."""
+        found, names = self.compute(), {language: f"bpb_{metric_name(language)}" for language in self.languages}
+        return {language: found[name] for language, name in names.items() if name in found}
 
 
-class UnitMetric(Metric):
+class UnitMetric(RunMetric):
     """Units of each stage transition: over all text, and per language.
 
     A unit's length is in bytes; offsets are in positions of the lower stage. Agreement is the F1 of boundaries on
     bytes against a reference rule, and against the teacher where a splitter has one, where nothing is forced.
     """
 
-    full_state_update = False
     sums: Tensor  # float64 [depth, languages + 1 (text of no language), SUMS]
     longest: Tensor  # float64 [depth, languages + 1]
     dropped: Tensor  # float64 [depth]
@@ -76,16 +107,22 @@ class UnitMetric(Metric):
         "reference", "in_reference", "hits", "taught", "in_taught", "taught_hits",
     )  # fmt: skip
 
-    def __init__(self, depth: int, languages: Sequence[str], max_offset: int) -> None:
-        super().__init__()
-        self.depth, self.languages, self.max_offset = depth, list(languages), max_offset
+    def __init__(self, languages: Sequence[str], depth: int, max_offset: int, teachers: Collection[int] = ()) -> None:
+        super().__init__(languages)
+        self.depth, self.max_offset = depth, max_offset
+        self.teachers = teachers  # transitions with a teacher's marks
         shape = (depth, len(self.languages) + 1)
         self.add_state("sums", torch.zeros(*shape, len(self.SUMS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("longest", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="max")
         self.add_state("dropped", torch.zeros(depth, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, batch: Batch, output: Output, teachers: Collection[int]) -> None:
-        """A batch as of PackedBatches, and what the network gave; transitions with a teacher's marks."""
+    @classmethod
+    def of(cls, net: AUNet, languages: Sequence[str]) -> Self:
+        learned = net.stack.learned if net.stack is not None else {}
+        teachers = {s for s, rule in learned.items() if rule.teacher is not None}
+        return cls(languages, net.config.depth, net.config.max_offset, teachers)
+
+    def update(self, batch: Batch, nats: Tensor | None, output: Output) -> None:
         ids, language = batch["ids"], batch["languages"]
         language = torch.where(language < 0, len(self.languages), language)
         text = (batch["targets"] >= 0) & (batch["targets"] < N_BYTES)
@@ -96,7 +133,7 @@ class UnitMetric(Metric):
             reference = marked(batch, REFERENCE).gather(1, at)
             reference_all = self._on_bytes(marked(batch, REFERENCE), decision.forced, at, ids)
             p = decision.log_odds.sigmoid() * open_ if decision.log_odds is not None else torch.zeros_like(at)
-            taught = deferred(marked(batch, s), at, valid) & open_ if s in teachers else torch.zeros_like(open_)
+            taught = deferred(marked(batch, s), at, valid) & open_ if s in self.teachers else torch.zeros_like(open_)
             of_position = language.gather(1, at)
             self._add(s, language, bytes=text, reference=reference_all)
             self._add(
@@ -104,7 +141,7 @@ class UnitMetric(Metric):
                 past=counted & (decision.offset >= self.max_offset),
                 learned=open_ & (decision.log_odds is not None),
                 in_reference=found, hits=found & reference,
-                taught=taught, in_taught=found & (s in teachers), taught_hits=taught & found,
+                taught=taught, in_taught=found & (s in self.teachers), taught_hits=taught & found,
             )  # fmt: skip
             lengths = _lengths(output.levels > s, ids).to(self.longest.dtype)
             self.longest[s].scatter_reduce_(0, language.flatten(), lengths.flatten(), "amax")
@@ -119,15 +156,18 @@ class UnitMetric(Metric):
         forced_bytes = torch.zeros_like(ids).scatter_add(1, at, forced.long()) > 0
         return marks & ~forced_bytes & (ids < N_BYTES)
 
-    def compute(self) -> dict[str, dict[str, float]]:
-        """Returns by stage and language, and by stage alone, what was measured: {"stage2": {"mean_p": …}, …}."""
-        found = {}
+    def compute(self) -> dict[str, float]:
+        """Returns of each stage NAME_stage2 and, of each language seen, stage2/NAME_LANGUAGE."""
+        found: dict[str, float] = {}
         for s in range(self.depth):
-            found[f"stage{s + 2}"] = self._named(self.sums[s].sum(0), self.longest[s].max())
-            for i, language in enumerate(self.languages):
+            stage = f"stage{s + 2}"
+            of_all = self._named(self.sums[s].sum(0), self.longest[s].max())
+            found |= {f"{name}_{stage}": value for name, value in of_all.items()}
+            for i, language in enumerate(map(metric_name, self.languages)):
                 if self.sums[s, i, 0] > 0:
-                    found[f"stage{s + 2}_{language}"] = self._named(self.sums[s, i], self.longest[s, i])
-        return found
+                    of_language = self._named(self.sums[s, i], self.longest[s, i])
+                    found |= {f"{stage}/{name}_{language}": value for name, value in of_language.items()}
+        return found | {f"dropped_stage{s + 2}": n for s, n in enumerate(self.dropped.tolist()) if n}
 
     def _named(self, sums: Tensor, longest: Tensor) -> dict[str, float]:
         n = dict(zip(self.SUMS, sums.tolist(), strict=True))

@@ -1,10 +1,11 @@
 """AUNetModule: an AU-Net in Lightning. Loss in nats per prediction; everything shown in bits per byte."""
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,20 +27,21 @@ from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
 from aunet_lightning.reader.reader import ByteReader, Reader
-from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.length import steps_of
-from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
-from aunet_lightning.training.optimizer import OptimizerConfig, adamw
+from aunet_lightning.training.metrics import METRICS, BitsPerByte, RunMetric, UnitMetric
+from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.training.steps import Step, Votes, not_finite
 from aunet_lightning.training.sums import StepSums
-from aunet_lightning.vocabulary import IGNORE, VOCABULARY
+from aunet_lightning.vocabulary import IGNORE
 from splitters.registry import Spec
 
+Measured = TypeVar("Measured", bound=RunMetric)
 
-@effects(compile=Effect.ORDER)
+
+@effects(compile=Effect.ORDER, metrics=Effect.NONE)
 class AUNetModule(LightningModule):
     """Trains an AUNet on batches of ByteDataModule.
 
@@ -51,6 +53,7 @@ class AUNetModule(LightningModule):
             that comes first)
         compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
         parallel: memory traded for time on one device, and sharding over many (fsdp2)
+        metrics: further metrics of held-out text, each a module:Class
     """
 
     net: AUNet
@@ -63,6 +66,7 @@ class AUNetModule(LightningModule):
         budget: BudgetConfig = BudgetConfig(),  # noqa: B008
         compile: bool = False,
         parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
+        metrics: list[str] | None = None,
     ) -> None:
         super().__init__()
         # Checkpoints hold plain data, so that they load with weights_only and without this class.
@@ -71,6 +75,7 @@ class AUNetModule(LightningModule):
         self.optimizer_config.of_stages(len(self.config.stages))  # fails here, before any data is read
         self.splitters = splitters
         self.budget = BudgetConfig(**budget) if isinstance(budget, dict) else budget
+        self.metric_kinds: list[type[RunMetric]] = [BitsPerByte, UnitMetric, *map(METRICS.get, metrics or [])]
         self.parallel = ParallelConfig(**parallel) if isinstance(parallel, dict) else parallel
         for name in ("activation_checkpointing", "wrap", "reshard_after_forward", "param_dtype"):
             self.parallel.of_stages(name, len(self.config.stages))
@@ -87,8 +92,7 @@ class AUNetModule(LightningModule):
         self.failure: str | None = None  # why the run stops before its end
         self.steps_trained = 0  # by the loaded checkpoint
         self.continues = False  # whether training resumes from the checkpoint; an export has weights alone
-        self.metrics: dict[str, BitsPerByte] = {}
-        self.units: dict[str, UnitMetric] = {}
+        self.metrics: dict[str, list[RunMetric]] = {}  # by part
 
     def setup(self, stage: str) -> None:
         """Packs held-out documents so that none depends on its neighbours, unless documents see each other anyway."""
@@ -288,7 +292,7 @@ class AUNetModule(LightningModule):
         return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "sizes", "levels")}
 
     def configure_optimizers(self) -> Any:
-        optimizer = adamw(self.net, self.optimizer_config)
+        optimizer = build_optimizer(self.net, self.optimizer_config)
         self.total_steps()  # fails here if it is unknown
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimizer_config.lr_factor(step, self.total_steps(step))
@@ -350,34 +354,25 @@ class AUNetModule(LightningModule):
 
     def _start(self, part: str) -> None:
         languages = data_of(self.trainer).language_names(part)
-        self.metrics[part] = BitsPerByte(languages).to(self.device)
-        self.units[part] = UnitMetric(self.config.depth, languages, self.config.max_offset).to(self.device)
+        self.metrics[part] = [kind.of(self.net, languages).to(self.device) for kind in self.metric_kinds]
+
+    def metric(self, part: str, kind: type[Measured]) -> Measured:
+        """Returns the metric of a kind, as it was measured last on a part (val, test)."""
+        return next(metric for metric in self.metrics[part] if isinstance(metric, kind))
 
     def _measure(self, part: str, batch: Batch) -> None:
         nats, output = self.nll(batch)
-        self.metrics[part].update(nats, batch["targets"], batch["languages"], batch["sizes"])
-        self.units[part].update(batch, output, self.learning.teachers)
+        for metric in self.metrics[part]:
+            metric.update(batch, nats, output)
 
     def _finish(self, part: str) -> None:
-        """Logs `PART/bpb`, `PART/bpb_LANGUAGE`, and of the units `PART/NAME_stage2` and `PART_stage2/NAME_LANGUAGE`."""
-        metric, units = self.metrics[part], self.units[part]
-        values = metric.compute()
-        self.log(f"{part}/bpb", values[0].float(), prog_bar=True, rank_zero_only=False)
+        """Logs `PART/NAME` of each metric, and of stages and languages `PART_stage2/NAME_LANGUAGE`."""
         if self.trainer.state.fn == "fit":
             self._log_spent()
-        if self.config.vocabulary > VOCABULARY:
-            self.log(f"{part}/bytes_per_token", metric.bytes_per_token())
-        for language, bpb in metric.by_language(values).items():
-            self.log(f"{part}/bpb_{metric_name(language)}", bpb)
-        for where, measured in units.compute().items():
-            stage, _, language = where.partition("_")
-            for name, value in measured.items():
-                self.log(
-                    f"{part}_{stage}/{name}_{metric_name(language)}" if language else f"{part}/{name}_{stage}", value
-                )
-        for s, dropped in enumerate(units.dropped.tolist()):
-            if dropped:
-                self.log(f"{part}/dropped_stage{s + 2}", dropped)
+        for metric in self.metrics[part]:
+            for name, value in metric.compute().items():
+                of_stage = re.match(r"stage\d+/", name)
+                self.log(f"{part}_{name}" if of_stage else f"{part}/{name}", value, prog_bar=name == "bpb")
 
 
 def positions(batch: Batch, output: Output) -> Tensor:

@@ -1,13 +1,19 @@
-"""AdamW with a learning rate per stage, weight decay on matrices only, linear warm-up and a cosine."""
+"""The optimizer of a run: a learning rate per stage, weight decay on matrices only, linear warm-up and a cosine."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from aunet_lightning.checkpoints.optimizer_state import by_number, parameter_names
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.registry import Registry
+
+_HERE = "aunet_lightning.training.optimizer"
+OPTIMIZERS = Registry("optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW"})
 
 
 @dataclass
@@ -32,8 +38,11 @@ class OptimizerConfig:
     """multiple of their stage's learning rate for learned splitters"""
     max_skipped: int = 10
     """consecutive steps with a non-finite loss or gradient that are skipped; at the next one the run stops"""
+    name: str = "adamw"
+    """the algorithm: adamw, or module:Class"""
 
     def __post_init__(self) -> None:
+        OPTIMIZERS.check(self.name)
         if len(self.betas) != 2:
             raise ValueError(f"optimizer.betas is {self.betas}, it must be two numbers, for example [0.9, 0.95]")
         self.betas = (self.betas[0], self.betas[1])
@@ -60,9 +69,28 @@ class OptimizerConfig:
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Returns AdamW over all of the network's parameters: per stage, those with weight decay and those without, and
-    the same for learned splitters. Groups are named. Raises ValueError where stage_lr is not one number per stage."""
+class OptimizerBuilder(ABC):
+    """Makes the optimizer of a run."""
+
+    @abstractmethod
+    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+        """Returns an optimizer over `groups`, each with its `params`, `name`, `lr` and `weight_decay`.
+
+        It keeps the groups' names, and may add keys of its own, but neither drops nor reorders parameters: a checkpoint
+        has its state by their names.
+        """
+
+
+class AdamW(OptimizerBuilder):
+    """PyTorch's AdamW, fused."""
+
+    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def build_optimizer(net: AUNet, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Returns the optimizer of all of the network's parameters, by groups: per stage, those with weight decay and those
+    without, and the same for learned splitters. Raises ValueError where stage_lr is not one number per stage."""
     n_stages = len(net.config.stages)
     multiples = config.of_stages(n_stages)
     groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
@@ -71,7 +99,7 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
     for parameter in net.parameters():
         key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2)
         groups.setdefault(key, []).append(parameter)
-    optimizer = torch.optim.AdamW(
+    optimizer: torch.optim.Optimizer = OPTIMIZERS.get(config.name)().build(
         [
             {
                 "params": parameters,
@@ -81,8 +109,8 @@ def adamw(net: AUNet, config: OptimizerConfig) -> torch.optim.AdamW:
             }
             for (stage, learned, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
         ],
-        lr=config.lr, betas=config.betas, eps=config.eps, fused=True,
-    )  # fmt: skip
+        config,
+    )
     names = parameter_names(net, optimizer)
     optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
     return optimizer

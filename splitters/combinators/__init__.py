@@ -1,1 +1,1 @@
-"""Rules made of other rules."""
+"""Rules that combine other rules."""

@@ -1,1 +1,1 @@
-"""How a rule runs, over a whole text and byte by byte."""
+"""Automata that run rules, over a complete text and byte by byte."""

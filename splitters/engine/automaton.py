@@ -1,7 +1,7 @@
 """Rules as finite automata over characters, run over bytes: causal and streamable by construction.
 
-A rule says in `step` what one character does; here that is tabulated once, over every state the rule
-can reach, and run with two look-ups a byte: compiled for a whole text, and in plain Python as a stepper.
+A rule defines in `step` the effect of one character. It is tabulated once, over every state the rule can reach, and
+run with two look-ups per byte: compiled for a complete text, and in plain Python as a stepper.
 """
 
 from abc import abstractmethod
@@ -38,8 +38,8 @@ class CharacterRule(Splitter):
     def step(self, state: State, kind: str) -> tuple[State, bool]:
         """Returns the state after a character of class `kind`, and whether a boundary falls on it.
 
-        `kind` is a name in `classes`, `characters.REST` or `characters.INVALID`. Invalid bytes may
-        change the state, but a boundary on them is ignored: they are often known too late.
+        `kind` is a name in `classes`, `characters.REST` or `characters.INVALID`. Invalid bytes may change the state,
+        but a boundary on them is ignored: they are often recognised too late.
         """
 
     def byte_classes(self) -> ByteClasses:
@@ -63,7 +63,7 @@ class CharacterRule(Splitter):
                         if len(reached) == MAX_STATES:
                             raise ValueError(
                                 f"{type(self).__name__}.step reaches more than {MAX_STATES} states ({after!r}): "
-                                "a count in a state must come back to its beginning, for example by a modulo"
+                                "a count in a state must be bounded, for example by a modulo"
                             )
                         index[after] = len(reached)
                         reached.append(after)
@@ -73,7 +73,7 @@ class CharacterRule(Splitter):
 
     @cached_property
     def _lists(self) -> tuple[list, list, list, list]:
-        """The same tables for a stepper: plain Python reads lists several times faster than arrays."""
+        """The tables for a stepper: plain Python reads lists several times faster than arrays."""
         next_byte, symbol, next_rule, fires = (table.tolist() for table in self._tables)
         return next_byte, symbol, next_rule, fires
 

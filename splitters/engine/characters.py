@@ -1,9 +1,9 @@
-"""UTF-8 bytes to character classes, as an automaton over bytes.
+"""An automaton over bytes: from UTF-8 bytes to character classes.
 
-A character is known at its last byte, so its class is emitted there and nothing before. Bytes that
-belong to no well-formed character are `INVALID`: at once where one byte shows it (a lone
-continuation, F8), and otherwise when the byte arrives that breaks the sequence off. Well-formed is
-what Unicode's table 3-7 allows: no overlong forms, no surrogates, nothing above U+10FFFF.
+A character is known at its last byte, so its class is emitted there and nothing before. Bytes outside any
+well-formed character are `INVALID`: at once where one byte shows it (a lone continuation, F8), and otherwise at the
+byte that breaks the sequence off. Well-formed means Unicode's table 3-7: no overlong forms, no surrogates, nothing
+above U+10FFFF.
 """
 
 from functools import lru_cache
@@ -12,19 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-Classes = tuple[tuple[str, str], ...]  # (name, regular expression for one character), the first match wins
+Classes = tuple[tuple[str, str], ...]  # (name, regular expression for one character); the first match wins
 REST = "rest"  # the name of the class of every character that no expression matches
-INVALID = "invalid"  # and of bytes that belong to no character
+INVALID = "invalid"  # the name of the class of bytes outside any character
 
 N_CODE_POINTS = 0x110000
-BAD = -1  # a sequence that no well-formed character starts with
+BAD = -1  # a sequence that begins no well-formed character
 
 
 class ByteClasses(NamedTuple):
-    """The automaton: for `state + byte` the next state (both multiples of 256) and an emitted symbol.
+    """The automaton: for `state + byte` the next state (both multiples of 256) and the emitted symbol.
 
-    Symbols: 0 nothing yet; 1 … C the class `names[symbol - 1]`; C + 1 an invalid byte. C + 2 more
-    means that an earlier, broken-off sequence was invalid and then the symbol holds.
+    Symbols: 0 nothing yet; 1 … C the class `names[symbol - 1]`; C + 1 an invalid byte. C + 2 added to a symbol means
+    that a broken-off sequence before it was invalid.
     """
 
     next: np.ndarray  # int32
@@ -44,10 +44,10 @@ def code_point_classes(classes: Classes) -> np.ndarray:
     for index in reversed(range(len(classes))):
         name, pattern = classes[index]
         try:
-            # Without full case-folding, by which one character would match several.
+            # Full case-folding is off: it would match one character with several.
             matches = regex.finditer(f"(?-f:(?:{pattern})+)", text, flags=regex.V1)
         except regex.error as error:
-            raise ValueError(f"class {name!r}: {pattern!r} is no regular expression ({error})") from None
+            raise ValueError(f"class {name!r}: {pattern!r} is not a regular expression ({error})") from None
         for match in matches:
             table[match.start() : match.end()] = index
     return table
@@ -62,12 +62,12 @@ def byte_classes(classes: Classes) -> ByteClasses:
 def automaton_of(class_of: np.ndarray, names: tuple[str, ...]) -> ByteClasses:
     """Builds the automaton for any classes of code points: `class_of` [0x110000] holds indices into `names`.
 
-    Equal states are merged: the characters of a block that share a class share a state as well.
+    Equal states are merged, so blocks with the same pattern of classes share a state.
     """
     table = class_of.astype(np.int64) + 1  # symbol of each code point
 
-    # Rows by what the next continuation byte (6 bits) leads to; equal rows share a state. A row of
-    # `last` holds symbols, a row of `middle` holds rows of `last`, a row of `first` rows of `middle`.
+    # Each row is indexed by the next continuation byte (6 bits); equal rows share a state. A row of `last` holds
+    # symbols, a row of `middle` holds rows of `last`, a row of `first` holds rows of `middle`.
     last, of_last = _distinct(table.reshape(-1, 64))
     of_last[0xD800 // 64 : 0xE000 // 64] = BAD  # surrogates
     three = of_last.copy()
@@ -101,7 +101,7 @@ def automaton_of(class_of: np.ndarray, names: tuple[str, ...]) -> ByteClasses:
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the different rows, and int64 [len(rows)], which of them each row is."""
+    """Returns the distinct rows, and int64 [len(rows)], the index of each row among them."""
     index: dict[bytes, int] = {}
     which = np.array([index.setdefault(row.tobytes(), len(index)) for row in rows], np.int64)
     return rows[np.unique(which, return_index=True)[1]], which

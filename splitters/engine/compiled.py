@@ -1,4 +1,4 @@
-"""The loops over bytes, compiled by numba on first use. Each is also the plain Python function it is written as."""
+"""Loops over bytes, compiled by numba on first use. Each is also a plain Python function, the reference in tests."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,19 +9,19 @@ import numpy as np
 
 @lru_cache(maxsize=8)
 def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `loop` compiled; the machine code is kept beside this file, or in the user's cache directory."""
-    import numba  # not before it is needed: loading it takes as long as all the rest
+    """Returns `loop` compiled. The machine code is cached beside this file, or in the user's cache directory."""
+    import numba  # on demand: loading it takes as long as everything else together
 
     try:
         return numba.njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # no directory to keep it in can be written
+    except RuntimeError:  # no writable directory for the cache
         return numba.njit(nogil=True)(loop)
 
 
 def run_tables(
     data: np.ndarray, next_byte: np.ndarray, symbol: np.ndarray, next_rule: np.ndarray, fires: np.ndarray
 ) -> np.ndarray:
-    """Two automata in a row, bytes to symbols and symbols to boundaries. Returns bool [len(data)]."""
+    """Runs two automata in a row: bytes to symbols, symbols to boundaries. Returns bool [len(data)]."""
     out = np.empty(len(data), np.bool_)
     byte_state = rule_state = 0
     for i in range(len(data)):
@@ -34,10 +34,10 @@ def run_tables(
 
 
 def walk_trie(data: np.ndarray, first: np.ndarray, byte: np.ndarray, child: np.ndarray) -> np.ndarray:
-    """Walks a trie from node 0 (the root) and starts again where the walk dies. Returns bool [len(data)], True there.
+    """Walks a trie from node 0 (the root) and restarts where the walk dies. Returns bool [len(data)], True there.
 
     The children of node v are `child[first[v]:first[v + 1]]`, reached by the sorted `byte` of the same slice. The
-    last node has none: it is where a byte leads that the root has no child for.
+    last node has no children: bytes for which the root has no child lead there.
     """
     out = np.zeros(len(data), np.bool_)
     node = 0

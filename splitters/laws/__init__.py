@@ -1,1 +1,1 @@
-"""The laws that every splitter keeps."""
+"""The laws of splitters, as tests with counter-examples."""

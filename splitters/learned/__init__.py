@@ -1,1 +1,1 @@
-"""Splitters that are trained: options, networks and teachers."""
+"""Splitters that are trained: their options and networks."""

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from splitters.contract import LearnedSplitter, Splitter, Teacher, flag, number
-from splitters.learned.teachers import resolve_teacher
-from splitters.registry import Spec, register
+from splitters.registry import Spec, register, resolve_teacher
 
 if TYPE_CHECKING:
     from splitters.learned.networks import StudentNetwork

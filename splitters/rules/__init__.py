@@ -1,1 +1,1 @@
-"""Rules that read bytes."""
+"""Splitters that read bytes only."""

@@ -1,7 +1,7 @@
-"""SpaceByte's rule (arXiv 2404.14408): where a word or a character of another script begins to end.
+"""SpaceByte's rule (arXiv 2404.14408): at the first non-alphanumeric byte after an alphanumeric one.
 
-As published it looks at bytes, so a character of several bytes is cut at its *first* byte, before it
-is known. `align: character` moves these boundaries to its last byte.
+The published rule reads bytes, so it cuts a character of several bytes at its *first* byte, before the character is
+known. `align: character` moves the boundary to the last byte.
 """
 
 from typing import Literal
@@ -20,8 +20,8 @@ SPACELIKE = [not (chr(byte).isalnum() if byte < 0x80 else byte < 0xC0) for byte 
 class Spacelike(Splitter):
     """A boundary at each spacelike byte after one that is not spacelike.
 
-    Spacelike is all but ASCII letters and digits and UTF-8 continuation bytes. With `align: character` the boundary
-    is at the last byte of that character.
+    Spacelike means: neither an ASCII letter or digit nor a UTF-8 continuation byte. With `align: character` the
+    boundary is at the last byte of that character.
     """
 
     source = "SpaceByte, arXiv 2404.14408"

@@ -1,9 +1,9 @@
-"""Syllables, or what comes nearest to them without a dictionary and without looking ahead.
+"""Syllables, as nearly as possible without a dictionary and without looking ahead.
 
-Scripts that write clusters (Thai, Lao, Khmer, Burmese, the Indic ones): a cluster is a letter with
-the signs around it, and whatever a virama or coeng stacks under it. It begins at its first character
-(in Thai and Lao often a vowel that is written first). A final consonant begins a cluster of its own,
-since only what follows tells that it was one, except where the spelling demands it (Thai ◌ั).
+In scripts that write clusters (Thai, Lao, Khmer, Burmese, the Indic ones), a cluster is a letter with the signs
+around it, and whatever a virama or coeng stacks under it. It begins at its first character (in Thai and Lao often a
+vowel that is written first). A final consonant begins a cluster of its own, because only the next characters show
+that it was final; the exception is where the spelling demands one (Thai ◌ั).
 """
 
 from typing import ClassVar
@@ -14,9 +14,8 @@ from splitters.registry import register
 from splitters.rules.scripts import IDEOGRAPHIC, KANA, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
 from splitters.rules.whitespace import Whitespace
 
-# Conjuncts. Tamil's pulli and Sinhala's al-lakuna only silence a vowel (unless a joiner follows).
+# These form conjuncts. Tamil's pulli and Sinhala's al-lakuna only silence a vowel (unless a joiner follows).
 _STACKERS = r"[[\p{InSC=Virama}\p{InSC=Invisible_Stacker}]--[\u0bcd\u0dca]]"
-# What never begins a cluster. Many of these signs count as letters (all of Thai's and Lao's vowels).
 _TONES = r"[\p{InSC=Tone_Mark}\p{InSC=Tone_Letter}]"
 # What never begins a cluster. Many of these signs count as letters (all of Thai's and Lao's vowels).
 _SIGNS = "[{}[{}&&\\p{{InSC=Other}}]\ua9cf]".format(
@@ -28,14 +27,14 @@ _BEFORE = r"[\p{InPC=Visual_Order_Left}\p{InSC=Consonant_Prefixed}\p{InSC=Conson
 
 
 def cluster_classes(letters: str) -> Classes:
-    """Returns the classes that `step_cluster` knows; `letters`: the set of the letters that form clusters."""
+    """Returns the classes of `step_cluster`; `letters`: the set of letters that form clusters."""
     inside = rf"[\p{{M}}\p{{Cf}}[{letters}&&\p{{L}}]\ua9cf]"
     return (
         ("stacker", _STACKERS),
         ("joiner", r"\u200d"),
         ("nonjoiner", r"\u200c"),
         ("before", rf"[{_BEFORE}&&{letters}]"),
-        ("short a", r"[\u0e31\u0eb1\u0ebb]"),  # ◌ั ◌ັ ◌ົ: a consonant must follow, unless another vowel does
+        ("short a", r"[\u0e31\u0eb1\u0ebb]"),  # ◌ั ◌ັ ◌ົ: a consonant or another vowel must follow
         ("long ue", r"[\u0e37\u0eb7]"),  # ◌ื ◌ື: อ after it is a vowel
         ("long i", r"\u0e35"),  # ◌ี: ย after it is a vowel if เ stands before
         ("tone", rf"[{_TONES}&&{inside}]"),
@@ -46,15 +45,17 @@ def cluster_classes(letters: str) -> Classes:
     )
 
 
-# States inside a cluster: what it ends with so far. "around" and "second" are the one or two consonants
-# that a vowel written before them may enclose (เรี, เปลี).
+# States inside a cluster: its end so far. "around" and "second" are the one or two consonants that a vowel written
+# before them may enclose (เรี, เปลี).
 _TAKES_ANY = ("stacked", "before", "short a")  # the next letter belongs to it
 CLUSTER = ("cluster", "around", "second", *_TAKES_ANY, "long ue", "long ia")
 
 
 def step_cluster(state: State, kind: str) -> tuple[State, bool] | None:
-    """Returns the state after a character of one of the cluster classes and whether a cluster begins at it, or
-    None if `kind` is of another class."""
+    """Returns the state after a character of a cluster class, and whether a cluster begins at it.
+
+    Returns None for other classes.
+    """
     if kind in ("base", "o", "yo"):
         joined = state in _TAKES_ANY or (state, kind) in (("long ue", "o"), ("long ia", "yo"))
         return {"before": "around", "around": "second"}.get(str(state), "cluster"), not joined
@@ -75,9 +76,9 @@ def step_cluster(state: State, kind: str) -> tuple[State, bool] | None:
     return "cluster", False
 
 
-# Every character a syllable of its own, but for what kana write smaller or lengthen, ん and marks.
+# Each character is a syllable of its own, except small kana, length marks, ん and combining marks.
 _SMALL_KANA = r"[ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰ-ㇿー゛゜んンｧ-ｯｰﾝﾞﾟ]"
-_WHOLE = rf"[{with_shared((*IDEOGRAPHIC, *KANA))}--\p{{M}}]"
+_SYLLABIC = rf"[{with_shared((*IDEOGRAPHIC, *KANA))}--\p{{M}}]"
 _JAMO = r"\p{{Hangul_Syllable_Type={}}}"
 
 
@@ -85,8 +86,8 @@ _JAMO = r"\p{{Hangul_Syllable_Type={}}}"
 class Syllable(Whitespace):
     """As `whitespace`, and a boundary at each syllable of the scripts that show them.
 
-    These are orthographic clusters in Thai, Lao, Khmer, Burmese and the Indic scripts, Han characters, kana with the
-    small ones after them and Hangul blocks, with the boundary at their first character; and what stands between
+    Syllables are orthographic clusters in Thai, Lao, Khmer, Burmese and the Indic scripts, Han characters, kana with
+    the small ones after them, and Hangul blocks, with the boundary at their first character; and the stretches between
     tsheg (Tibetan, Dzongkha) or Ethiopic wordspaces.
     """
 
@@ -95,7 +96,7 @@ class Syllable(Whitespace):
         Whitespace.classes[0],
         ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),
         ("small kana", _SMALL_KANA),
-        ("whole", _WHOLE),
+        ("syllabic", _SYLLABIC),
         ("first jamo", _JAMO.format("L")),
         ("further jamo", rf"[{_JAMO.format('V')}{_JAMO.format('T')}]"),
         ("block", r"[\p{Script=Hangul}&&\p{L}]"),
@@ -107,8 +108,8 @@ class Syllable(Whitespace):
         if (moved := step_cluster(state, kind)) is not None:
             return moved
         if kind == "small kana":
-            return "whole", state != "whole"
-        if kind in ("whole", "block"):
+            return "syllabic", state != "syllabic"
+        if kind in ("syllabic", "block"):
             return kind, True
         if kind == "first jamo":
             return kind, state != kind

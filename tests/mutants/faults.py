@@ -392,8 +392,8 @@ MEASURING = [
     Fault(
         "a metric that counts padding",
         "aunet_lightning/training/metrics.py",
-        "sizes = ((targets >= 0) & (targets < N_BYTES)).short()",
-        "sizes = (targets < N_BYTES).short()",
+        "scored = sizes > 0",
+        "scored = sizes >= 0",
         (METRICS + "test_bos_eos_and_padding_do_not_count", METRICS + "test_equals_the_plain_sum"),
     ),
     Fault(
@@ -406,15 +406,15 @@ MEASURING = [
     Fault(
         "the languages of BPB are swapped",
         "aunet_lightning/training/metrics.py",
-        "index = languages[scored]",
-        "index = languages.flip(-1)[scored]",
+        'index = batch["languages"][scored]',
+        'index = batch["languages"].flip(-1)[scored]',
         (METRICS + "test_equals_the_plain_sum",),
     ),
     Fault(
         "nats for bits",
         "aunet_lightning/training/metrics.py",
-        "nll[scored].double() / math.log(2)",
-        "nll[scored].double()",
+        "nats[scored].double() / math.log(2)",
+        "nats[scored].double()",
         (METRICS + "test_equals_the_plain_sum",),
     ),
     Fault(

@@ -1,46 +1,24 @@
 """The report of a run: its costs at the start, BPB by language with baselines, boundaries and samples at the end."""
 
 import json
-from dataclasses import dataclass, field
 from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.effects import Effect, effects
-from aunet_lightning.generation import check_sampling, generate
-from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.generation import generate
 from aunet_lightning.reader.model_units import ModelUnits
-from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
+from aunet_lightning.reports.ngram import bpb_by_language
 from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
 from aunet_lightning.training.access import data_of, log_text, say
 from aunet_lightning.training.expectation import Expected, expect
+from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.report_config import ReportConfig
 
 NGRAM_BYTES = 50_000_000  # n-gram baselines take too long on more training text
-
-
-@effects(Effect.NONE)
-@dataclass
-class ReportConfig:
-    """The report at the end of a run."""
-
-    ngrams: list[int] = field(default_factory=list)
-    """orders of byte n-gram models, trained on the same text, as baselines in the table"""
-    pictures_every: int = 200
-    """steps between pictures of learned boundaries on a fixed text per script, kept as artifacts; 0: none"""
-    sample_prompts: list[str] = field(default_factory=list)
-    """prompts that the model continues; an empty one lets it begin"""
-    sample_bytes: int = 160
-    """bytes of each continuation"""
-    sample_temperature: float = 0.8
-    """0 takes the most likely byte each time"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
-        check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")
 
 
 class RunReport(Callback):
@@ -130,10 +108,9 @@ class RunReport(Callback):
         log_text(trainer, "\n\n".join(samples), "samples.txt")
 
     def _table(self, trainer: Trainer, module: AUNetModule, part: str) -> BpbTable:
-        metric = module.metrics[part]
-        values = metric.compute()
-        languages = {row_of(language): bpb for language, bpb in metric.by_language(values).items()}
-        model = {TOTAL: float(values[0])} | languages
+        metric = module.metric(part, BitsPerByte)
+        languages = {row_of(language): bpb for language, bpb in metric.by_language().items()}
+        model = {TOTAL: metric.compute()["bpb"]} | languages
         return BpbTable({"AU-Net": model} | self._ngrams(data_of(trainer), part))
 
     def _ngrams(self, data: ByteDataModule, part: str) -> dict[str, dict[str, float]]:
@@ -157,14 +134,8 @@ class RunReport(Callback):
         kind = "held-out" if part == "val" else "test"
         steps = trainer.global_step or module.steps_trained
         say(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
-        units = module.units[part].compute()
-        say(
-            "",
-            *(
-                f"bytes per unit {stage}: {measured['bytes_per_unit']:.2f}"
-                for stage, measured in units.items()
-                if "_" not in stage
-            ),
-        )
+        units = module.metric(part, UnitMetric).compute()
+        stages = [f"stage{s + 2}" for s in range(module.config.depth)]
+        say("", *(f"bytes per unit {stage}: {units[f'bytes_per_unit_{stage}']:.2f}" for stage in stages))
         log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
