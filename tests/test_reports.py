@@ -170,6 +170,8 @@ def test_a_sample_continues_prompts_of_any_length():
     )
     assert texts == generate(model, ByteReader(stack.rules), prompts, 20, seed=3)
     assert texts != generate(model, ByteReader(stack.rules), prompts, 20, seed=4)
+    likely = generate(model, ByteReader(stack.rules), prompts, 20, temperature=0)
+    assert likely == [generate(model, ByteReader(stack.rules), [prompt], 20, temperature=0)[0] for prompt in prompts]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
