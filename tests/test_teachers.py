@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning.reader.bpe import train_bpe
-from splitters import available, build
+from splitters import available, build, registry
 from splitters.edge_texts import SCRIPTS, short_texts
 from splitters.registry import TEACHERS, register, resolve_teacher
 from splitters.rules.trie import SHIPPED
@@ -376,8 +377,13 @@ def test_every_rule_can_teach():
     assert np.flatnonzero(resolve_teacher({"name": "fixed", "n": 3}).split(b"abcdef")).tolist() == [2, 5]
 
 
-def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
+@pytest.fixture
+def clean_registry(monkeypatch):
     monkeypatch.setattr(TEACHERS, "registered", dict(TEACHERS.classes()))
+    monkeypatch.setattr(TEACHERS, "loaded", set())
+
+
+def test_a_teacher_registers_as_a_splitter_does(clean_registry):
     register("halves")(Halves)
     assert isinstance(resolve_teacher("halves"), Halves)
     assert "halves" not in available()
@@ -385,6 +391,15 @@ def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
         register("words")(Halves)
     with pytest.raises(TypeError, match="teacher 'half': Unfinished lacks split"):
         register("half")(Unfinished)
+
+
+def test_a_package_adds_a_teacher_by_an_entry_point(clean_registry, monkeypatch):
+    points = [EntryPoint("halves", "tests.test_teachers:Halves", "aunet.teachers")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "aunet.teachers" else [])
+    assert isinstance(resolve_teacher("halves"), Halves)
+    points.append(EntryPoint("half", "tests.test_teachers:Unfinished", "aunet.teachers"))
+    with pytest.raises(ValueError, match=r"the teacher 'half' of package .* cannot be registered: .*lacks split"):
+        resolve_teacher("words")
 
 
 def test_your_own_teacher():
