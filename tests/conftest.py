@@ -6,9 +6,9 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
 os.environ["OMP_NUM_THREADS"] = "1"  # the suite's processes have a core each, and repeat each other's sums
-
-ROOT = str(Path(__file__).parent.parent)
-os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])  # of this tree, too
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+).rstrip(os.pathsep)
 
 import pytest
 import torch
