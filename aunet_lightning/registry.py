@@ -35,11 +35,9 @@ class Registry:
         path = self.built_in.get(name, name) if isinstance(name, str) else ""
         if ":" not in path:
             near = difflib.get_close_matches(str(name), self.built_in, n=1)
-            known = ", ".join([*self.built_in, "or module:Class for your own"])
-            raise ValueError(
-                f"{self.setting} is {show(name)}: choose one of {known}"
-                + (f". Did you mean {near[0]}?" if near else "")
-            )
+            known = f"choose one of {', '.join(self.built_in)}, or " if self.built_in else ""
+            hint = f". Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{self.setting} is {show(name)}: {known}name your own class as module:Class{hint}")
         try:
             found = _imported(path)
         except Exception as error:  # a user's module can raise anything

@@ -6,9 +6,11 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
 os.environ["OMP_NUM_THREADS"] = "1"  # the suite's processes have a core each, and repeat each other's sums
+
+# Processes that a test starts import this tree, too.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-).rstrip(os.pathsep)
+    filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
+)
 
 import pytest
 import torch

@@ -98,7 +98,7 @@ def test_missing_keys_are_named():
     assert missing_keys(whole | {"hyper_parameters": {}}) == ["hyper_parameters.net"]
 
 
-OTHER = {"upsampling": "repeat", "offsets": "modulo", "document_masking": False, "vocabulary": 300, "max_offset": 8,
+OTHER = {"upsampling": "repeat", "embedding": "aunet_lightning.model.embedding:ByteEmbedding", "offsets": "modulo", "document_masking": False, "vocabulary": 300, "max_offset": 8,
          "rope_theta": 1e4, "norm_eps": 1e-6, "ffn_multiple_of": 8, "ffn_multiplier": 1.3, "round_units_to": 1}  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A package that adds a splitter by an entry point: installed with pip, used by name, and named when it is broken."""
+"""A package that adds a splitter by an entry point: installed with pip, used by name, named if it is broken."""
 
 import os
 import shutil

@@ -392,7 +392,7 @@ def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
         (["fit", "-c", "tiny.yaml", "--data.languages", "th"], ["data.languages", "th", "list"]),
         (["fit", "-c", "tiny.yaml", "--trainer.precision", "fp16"], ["trainer.precision", "fp16", "bf16-mixed"]),
         (["validate", "--ckpt_path", "tiny.yaml"], ["tiny.yaml", "not a checkpoint"]),
-        (["split", "a", "--splitter", "{name: ["], ["while parsing"]),
+        (["split", "a", "--splitter", "{name: ["], ["--splitter", "{name: ["]),
         (["generate", "tiny.yaml"], ["tiny.yaml", "not a checkpoint"]),
         (["fit"], ["model.net.stages", "-c"]),
         (["fot"], ["fot", "validate"]),

@@ -1,4 +1,4 @@
-"""What each rule does: tables of texts and pieces, and plain forms of the same rules."""
+"""The boundaries of each rule: tables of texts and pieces, and plain forms of the same rules."""
 
 import itertools
 import json

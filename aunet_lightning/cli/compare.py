@@ -32,6 +32,7 @@ Main = Callable[[list[str]], int]  # runs a command of aunet; returns the exit c
 def compare(arguments: list[str], main: Main) -> int:
     """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
     options = _parser().parse_args(arguments)
+    from aunet_lightning.reports.study.columns import columns_of
     from aunet_lightning.study.grid import cells, load
 
     study, grid = load(options.config)
@@ -39,6 +40,7 @@ def compare(arguments: list[str], main: Main) -> int:
         if options.jobs < 1:
             raise UserError(f"--jobs is {options.jobs}, it must be 1 or more")
         study.jobs = options.jobs
+    columns_of(study.columns)  # unknown ones are refused now
     found = cells(study)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.study.sizing import Sizer

@@ -12,6 +12,7 @@ from aunet_lightning.reports.ngram import bpb_by_language
 from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
+from aunet_lightning.tracking.run_folder import TABLE, UNITS
 from aunet_lightning.training.access import data_of, log_text, say
 from aunet_lightning.training.expectation import Expected, expect
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
@@ -72,7 +73,7 @@ class RunReport(Callback):
             return
         if trainer.state.fn == "fit":
             table = self._table(trainer, module, "val")
-            log_text(trainer, table.as_markdown(), "val_bpb.md")
+            log_text(trainer, table.as_markdown(), TABLE)
             log_text(trainer, table.as_csv(), "val_bpb.csv")
         else:
             self._show(trainer, module, "val")
@@ -96,7 +97,7 @@ class RunReport(Callback):
         texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
         lines = [f"{script:<11} {as_line(text, units)}" for script, text in texts]
         shown = [{"text": text.decode(), "levels": units.levels(text).tolist()} for _, text in texts]
-        log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
+        log_text(trainer, json.dumps(shown, ensure_ascii=False), UNITS)
         say("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
 
     def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:

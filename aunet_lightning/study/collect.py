@@ -38,6 +38,7 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         hardware=hardware(),
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
+        columns=study.columns,
     )
 
 

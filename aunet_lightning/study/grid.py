@@ -88,6 +88,8 @@ class Study:
     """GPUs of each job (sets trainer.devices); 0: on the CPU"""
     tracking_uri: str | None = None
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
+    columns: list[str] = field(default_factory=list)
+    """further columns of the report: each a module:Class, or a metric that the runs log, such as val/mean_p_stage2"""
 
     @property
     def folder(self) -> Path:

@@ -66,3 +66,4 @@ class StudyResult:
     hardware: str = ""
     date: str = ""
     grid: str = ""  # the YAML
+    columns: Sequence[str] = ()  # further columns of the report

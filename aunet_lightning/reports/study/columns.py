@@ -1,28 +1,31 @@
 """The columns of a study's report: numbers of each cell, in the cost table of the page and in table.csv.
 
-A new column is a class here (or a `Measured` of a metric that runs log) and its entry in COLUMNS.
+A new column is a class here (or a `Measured` of a metric that runs log) and its entry in COLUMNS; a study's YAML adds
+one of its own under `columns`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.sentences import number, percent
 from aunet_lightning.reports.study.statistics import off_budget
 from aunet_lightning.study.results import CellResult, StudyResult
 
 
-class Column:
+class Column(ABC):
     """A number of each cell, and its summary over the seeds of an arm in a language."""
 
     name: str  # in table.csv
     title: str  # in the page
 
+    @abstractmethod
     def value(self, cell: CellResult, study: StudyResult) -> Any:
         """Returns the number of one cell; None where it is unknown."""
-        raise NotImplementedError
 
     def as_csv(self, value: Any) -> Any:
         """Returns the number as written to table.csv: at full precision."""
@@ -99,6 +102,15 @@ COLUMNS: list[Column] = [
     BytesPerUnit(),
     OFF_BUDGET,
 ]
+FURTHER = Registry("columns", "aunet_lightning.reports.study.columns:Column", {})
+
+
+def columns_of(further: Sequence[str]) -> list[Column]:
+    """Returns the columns of a report, with those that a study adds: a module:Class, or a metric (with a slash in its
+    name) that runs log. Raises ValueError for what is neither."""
+    return COLUMNS + [
+        Measured(name, name) if "/" in name and ":" not in name else FURTHER.get(name)() for name in further
+    ]
 
 
 def known(column: Column, cells: Sequence[CellResult], study: StudyResult) -> list[Any]:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from aunet_lightning.reports.study import figures, page, sections, sentences
-from aunet_lightning.reports.study.columns import COLUMNS
+from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
@@ -41,7 +41,7 @@ def as_csv(study: StudyResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(CellResult) if field.name not in _NOT_SCALAR]
-    columns = [column for column in COLUMNS if column.name not in names]
+    columns = [column for column in columns_of(study.columns) if column.name not in names]
     writer.writerow([*names, *(column.name for column in columns)])
     for cell in study.cells:
         further = (column.as_csv(column.value(cell, study)) for column in columns)

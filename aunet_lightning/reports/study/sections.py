@@ -7,7 +7,7 @@ from statistics import fmean
 from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reports import pictures
 from aunet_lightning.reports.study import figures, sentences
-from aunet_lightning.reports.study.columns import COLUMNS, OFF_BUDGET, known
+from aunet_lightning.reports.study.columns import OFF_BUDGET, columns_of, known
 from aunet_lightning.reports.study.page import (
     Block,
     Heading,
@@ -202,6 +202,7 @@ def _panels(
 def cost(comparison: Comparison) -> list[Block]:
     """Returns the cost of each splitter in each language, and which cells are off their budget."""
     study = comparison.study
+    columns = columns_of(study.columns)
     rows: list[list[str]] = []
     far = []
     for language in comparison.languages:
@@ -209,9 +210,9 @@ def cost(comparison: Comparison) -> list[Block]:
         for arm in comparison.arms:
             group, label = comparison.groups[arm, language], comparison.label(arm)
             if not group.values:
-                rows.append([label, group.trouble, *["–"] * (len(COLUMNS) - 1)])
+                rows.append([label, group.trouble, *["–"] * (len(columns) - 1)])
                 continue
-            rows.append([label, *(column.shown(known(column, group.done, study)) for column in COLUMNS)])
+            rows.append([label, *(column.shown(known(column, group.done, study)) for column in columns)])
             off = OFF_BUDGET.farthest(known(OFF_BUDGET, group.done, study))
             if abs(off) > TOLERANCE:
                 far.append(f"{label} in {language} ({percent(off)})")
@@ -221,8 +222,8 @@ def cost(comparison: Comparison) -> list[Block]:
             f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not at the same cost."
         )
         blocks.append(Text(warning, "warning"))
-    note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in COLUMNS)]))
-    return [*blocks, Table(["splitter", *(column.title for column in COLUMNS)], rows), Text(note, "note")]
+    note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in columns)]))
+    return [*blocks, Table(["splitter", *(column.title for column in columns)], rows), Text(note, "note")]
 
 
 def examples(comparison: Comparison) -> list[Block]:
