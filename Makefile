@@ -30,7 +30,7 @@ quickstart: install  ## train a small model on real text, and show what it learn
 test: install  ## pass the test suite
 	$(BIN)/python -m pytest
 
-mutants: install  ## plant faults in a copy of the tree, each of which makes a test fail
+mutants: install  ## plant faults in a copy of the tree: each makes a test fail
 	$(BIN)/python -m tests.mutants
 
 lint: install  ## run ruff and mypy

@@ -1,4 +1,4 @@
-"""The texts that every law is tried on: one shared list, for tests and for `splitters.check`."""
+"""Edge texts for the laws: one shared list, for tests and for `splitters.check`."""
 
 import unicodedata
 from functools import lru_cache
@@ -30,7 +30,7 @@ SCRIPTS = {
     "blanks": " \u00a0\u3000\u2003 a  b\u3000\u3000c\u2028d\u0085e\u200bf\u200b g\x0b\x0c",
 }
 
-# Every shape of invalid UTF-8, between letters so that a rule's state before and after shows.
+# Every shape of invalid UTF-8, between letters that reveal a rule's state before and after.
 INVALID = {
     "lone continuation": b"a \x80b\xbf c",
     "truncated 2": b"a \xc3 b\xc3",
@@ -50,7 +50,7 @@ LONGEST = "no blank in 1 MB"
 
 @lru_cache(maxsize=1)
 def block_texts() -> dict[str, bytes]:
-    """Returns a short text of each block of 256 code points with characters (of later planes: some), by its first."""
+    """Returns a short text per assigned block of 256 code points (some of the later planes), by its first point."""
     texts = {}
     for begin in (*range(0, 0x20000, 256), 0x20000, 0x2A600, 0x2F800, 0x30000, 0xE0000, 0xE0100):
         named = [chr(c) for c in range(begin, begin + 256) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
@@ -62,7 +62,7 @@ def block_texts() -> dict[str, bytes]:
 
 @lru_cache(maxsize=1)
 def short_texts() -> dict[str, bytes]:
-    """Returns texts of up to about 300 bytes by name: laws are tried on them at every cut."""
+    """Returns texts of up to about 300 bytes by name. Laws are tested on them at every cut."""
     rng = np.random.default_rng(0)
     texts = {"empty": b"", "one byte": b"a", "one blank": b" ", "NUL": b"\0", "one word": b"word"}
     texts |= {"digits": b"1234567 12 1", "punctuation": b"a,b;;c...d!?(e)", "breaks": b"a\nb\r\nc\rd\n\n e.\n\n.\r\n"}
@@ -94,7 +94,7 @@ def short_texts() -> dict[str, bytes]:
 
 @lru_cache(maxsize=1)
 def long_texts() -> dict[str, bytes]:
-    """Returns texts of some kilobytes by name."""
+    """Returns long texts by name, from two kilobytes to one megabyte."""
     blocks = [chr(c) for c in range(0, 0x20000, 61) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     return {
         "no blank in 10 KB": b"a" * 10_240,

@@ -1,7 +1,7 @@
-"""Tokenizers JSONs of Hugging Face: their vocabulary as bytes, and all switched off that is not of it.
+"""Hugging Face tokenizers JSONs: the vocabulary as bytes, with everything outside the vocabulary switched off.
 
-Whoever reads one reads it here, so that text is text for each of them: the splitter `trie`, the teacher `tokenizer`
-and the baseline that reads tokens.
+All readers of such files use this module, so that each treats text as text: the splitter `trie`, the teacher
+`tokenizer` and the token baseline.
 """
 
 import json
@@ -12,27 +12,27 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-OFF = ("truncation", "padding", "post_processor")  # the last puts tokens into the text, and trims offsets
+OFF = ("truncation", "padding", "post_processor")  # the last adds tokens to the text and trims offsets
 PARTS = ("normalizer", "pre_tokenizer", "decoder")
-HIDDEN = "\U0010ffff"  # a noncharacter: an entry that begins with it is spelled by no text
-BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")  # as SentencePiece names a byte
-REMEDY = "name one that Tokenizer.save wrote, or train one with aunet vocabulary"
+HIDDEN = "\U0010ffff"  # a noncharacter: no text spells an entry that begins with it
+BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")  # a byte in SentencePiece
+REMEDY = "name a file written by Tokenizer.save, or train one with aunet vocabulary"
 
 
 def read_file(path: str | Path, what: str, remedy: str = REMEDY) -> str:
-    """Returns the text of a file, whose path may begin with ~. Raises ValueError for what is not one, naming it."""
+    """Returns the text of a file, whose path may begin with ~. Raises ValueError, naming it, if there is no text."""
     try:
         file = Path(path).expanduser()
         if file.is_file():
             text = file.read_text(encoding="utf-8")
             problem = "" if text.strip() else f"the file {str(path)!r} is empty"
         elif file.is_dir():
-            problem = f"{str(path)!r} is a folder, and not a tokenizers JSON"
+            problem = f"{str(path)!r} is a folder, not a tokenizers JSON"
         else:
             problem = f"{str(path)!r} is not a regular file" if file.exists() else f"there is no file {str(path)!r}"
     except UnicodeDecodeError as error:
         problem = f"the file {str(path)!r} is not text ({error.reason} at byte {error.start})"
-    except (OSError, ValueError, RuntimeError) as error:  # not to be opened; a NUL in it; the home of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # no permission; a NUL in the path; an unknown user's home
         problem = f"the file {str(path)[:200]!r} cannot be read ({error})"
     if problem:
         raise ValueError(f"{what}: {problem}: {remedy}")
@@ -40,13 +40,13 @@ def read_file(path: str | Path, what: str, remedy: str = REMEDY) -> str:
 
 
 def plain(fields: str, name: str, what: str = "tokenizer") -> dict[str, Any]:
-    """Returns a tokenizers JSON without what reads text as anything else than text, or reads it at random.
+    """Returns a tokenizers JSON without the parts that read text as something else, or at random.
 
-    Off are truncation, padding, the post-processor and dropout. Added tokens count where they extend the vocabulary:
-    special ones, and those that the model's vocabulary has too, are not looked for in the text, and none takes the
+    Truncation, padding, the post-processor and dropout are off. Added tokens count where they extend the vocabulary:
+    special ones, and those in the model's own vocabulary, are not searched for in the text, and none absorbs the
     blanks around it. A special entry of the model's vocabulary is hidden from text that spells it, unless text needs
-    it: it is a single character or a byte, or merges have it. Ids are counted anew in their order. Raises ValueError
-    for any other JSON, which `name` calls.
+    it, because it is a single character or a byte, or part of a merge. Ids are renumbered in their order. Raises
+    ValueError, citing `name`, for any other JSON.
     """
     try:
         parsed = json.loads(fields)
@@ -76,18 +76,18 @@ def plain(fields: str, name: str, what: str = "tokenizer") -> dict[str, Any]:
         kept = {token["content"]: token for token in given if token["content"] not in inside}
         added = [_searched(token, len(order) + place) for place, token in enumerate(kept.values())]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{what}: {name!r} is not a tokenizers JSON ({_said(error)}): {REMEDY}") from None
+        raise ValueError(f"{what}: {name!r} is not a tokenizers JSON ({_message(error)}): {REMEDY}") from None
     return {**parsed, **dict.fromkeys(OFF), "model": model, "added_tokens": added}
 
 
 def _needed(model: dict[str, Any], special: set[str]) -> set[str]:
-    """Returns which special entries text cannot be spelled without."""
+    """Returns the special entries without which some text cannot be spelled."""
     merged = {part for left, right in merges_of(model) for part in (left, right, left + right)}
     return {entry for entry in special if len(entry) == 1 or entry in merged or BYTE.fullmatch(entry)}
 
 
 def merges_of(model: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """Yields the merges of a BPE, whichever way they are written."""
+    """Yields the merges of a BPE, in either of their two notations."""
     for merge in model.get("merges") or []:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         yield left, right
@@ -100,7 +100,7 @@ def _searched(token: dict[str, Any], id_: int) -> dict[str, Any]:
 
 @contextmanager
 def refused(problem: str, remedy: str = REMEDY) -> Iterator[None]:
-    """Raises as ValueError whatever the library raises: its panics are not even an Exception."""
+    """Turns any error of the library into a ValueError. Its panics are not an Exception."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -110,7 +110,7 @@ def refused(problem: str, remedy: str = REMEDY) -> Iterator[None]:
 
 
 def library(parsed: dict[str, Any], name: str) -> Any:
-    """Returns the Hugging Face tokenizer of what `plain` has read. Raises ValueError where it is not taken."""
+    """Returns the Hugging Face tokenizer of a result of `plain`. Raises ValueError if the library refuses it."""
     from tokenizers import Tokenizer
 
     with refused(f"tokenizer: {name!r} is not a tokenizers JSON"):
@@ -118,10 +118,10 @@ def library(parsed: dict[str, Any], name: str) -> Any:
 
 
 def token_bytes(parsed: dict[str, Any], name: str, what: str = "tokenizer") -> list[tuple[int, bytes]]:
-    """Returns (id, bytes) of each token that text can be read as, of a BPE that `plain` has read.
+    """Returns (id, bytes) of each token that text can contain, of a BPE that `plain` has read.
 
-    Reads what a byte-level BPE writes (GPT-2's letters for bytes) and what a SentencePiece BPE does
-    (▁ for a blank, <0x0A> for a byte). Raises ValueError for other models, and for an empty vocabulary.
+    Reads byte-level BPEs (GPT-2's letters for bytes) and SentencePiece BPEs (▁ for a blank, <0x0A> for a byte). Raises
+    ValueError for other models, and for an empty vocabulary.
     """
     model = parsed["model"]
     try:
@@ -132,14 +132,14 @@ def token_bytes(parsed: dict[str, Any], name: str, what: str = "tokenizer") -> l
             raise ValueError("its vocab has no ids")
         for affix in ("end_of_word_suffix", "continuing_subword_prefix"):
             if model.get(affix):
-                raise ValueError(f"its {affix} {model[affix]!r} marks what is not text")
+                raise ValueError(f"its {affix} {model[affix]!r} is not part of the text")
         read = _from_letters if _is_byte_level(parsed) else partial(_from_piece, blank=_blank_of(parsed))
         found = [(id_, read(entry)) for entry, id_ in model["vocab"].items() if not entry.startswith(HIDDEN)]
         found += [(token["id"], token["content"].encode()) for token in parsed["added_tokens"]]
     except ValueError as error:
         raise ValueError(
-            f"{what}: {name!r} is not a tokenizers JSON with a BPE model ({_said(error)}): "
-            "train one with aunet vocabulary, or name that of a byte-level BPE"
+            f"{what}: {name!r} is not a tokenizers JSON with a BPE model ({_message(error)}): "
+            "train one with aunet vocabulary, or name a byte-level BPE"
         ) from None
     found = [(id_, entry) for id_, entry in found if entry]
     if not found:
@@ -147,7 +147,7 @@ def token_bytes(parsed: dict[str, Any], name: str, what: str = "tokenizer") -> l
     return found
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
 
 
@@ -156,7 +156,7 @@ def _is_byte_level(parsed: dict[str, Any]) -> bool:
 
 
 def _blank_of(parsed: dict[str, Any]) -> str:
-    """Returns what stands for a blank: ▁, or the Metaspace's own replacement."""
+    """Returns the symbol of a blank: ▁, or the Metaspace's own replacement."""
     parts = json.dumps({part: parsed.get(part) for part in PARTS}, ensure_ascii=False)
     found = re.search(r'"Metaspace"[^{}]*"replacement": "(.)"', parts)
     return found[1] if found else "▁"
@@ -164,7 +164,7 @@ def _blank_of(parsed: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable Latin-1 stands for itself, the rest is moved past U+0100 in its order."""
+    """GPT-2's letters for bytes: printable Latin-1 represents itself, the others map to U+0100 and up, in order."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {chr(byte): byte for byte in shown} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}

@@ -1,4 +1,4 @@
-"""Small models, small text, and every splitter: what the tests are parametrised with."""
+"""The fixtures of all tests. (What they import is in helpers.py.)"""
 
 import os
 from importlib.metadata import version
@@ -7,42 +7,19 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as `aunet` does: threads that spin are slow beside other work
 os.environ["OMP_NUM_THREADS"] = "1"  # the suite's processes have a core each, and repeat each other's sums
 
+# Processes that a test starts import this tree, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
+)
+
 import pytest
 import torch
 from hypothesis import settings
 
-from aunet_lightning import AUNet, AUNetConfig, StageConfig
-from splitters import Stack, available
+from splitters import available
 
 settings.register_profile("suite", deadline=None)  # the first call compiles
 settings.load_profile("suite")
-
-ROOT = Path(__file__).parent.parent
-UDHR = ROOT / "experiments" / "data" / "udhr"
-GOLDEN = Path(__file__).parent / "golden"
-UPPER = {"name": "every", "n": 2}
-N_STAGES = (1, 2, 3, 4)
-MIXED = "All human: 12345.\nคน 人々は、ABC. मनुष्य é̂ 자유 🤝🏽 x\r\n".encode()
-
-
-def stack_of(splitter: str, stages: int) -> Stack:
-    """The splitter with `every` above it, for a model of so many stages."""
-    return Stack([splitter, UPPER, UPPER][: stages - 1])
-
-
-def tiny(stages: int = 3, **options) -> AUNetConfig:
-    """A model that a test can afford: windows shorter than the row, every stage of another width."""
-    shapes = [(16, 2, 4), (24, 1, 3), (16, 1, 2), (8, 2, None)]
-    made = [
-        StageConfig(dim=dim, layers=layers, head_dim=8, window=window) for dim, layers, window in shapes[: stages - 1]
-    ]
-    deepest = shapes[stages - 1]
-    return AUNetConfig(stages=[*made, StageConfig(dim=deepest[0], layers=2, head_dim=8)], **options)
-
-
-def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
-    torch.manual_seed(seed)
-    return AUNet(config).eval()
 
 
 @pytest.fixture(params=available("rule"))

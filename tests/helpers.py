@@ -1,13 +1,23 @@
-"""What several test files use: small runs, and what they have logged."""
+"""What several test files use: paths, small models, small runs and what they have logged."""
 
 import json
 import random
 import shutil
 from pathlib import Path
 
+import torch
+
+from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.cli.main import main
 from aunet_lightning.vocabulary import BOS, EOS
-from tests.conftest import UDHR
+from splitters import Stack
+
+ROOT = Path(__file__).parent.parent
+UDHR = ROOT / "experiments" / "data" / "udhr"
+GOLDEN = Path(__file__).parent / "golden"
+UPPER = {"name": "every", "n": 2}
+N_STAGES = (1, 2, 3, 4)
+MIXED = "All human: 12345.\nคน 人々は、ABC. मनुष्य é̂ 자유 🤝🏽 x\r\n".encode()
 
 SETTINGS = {
     "seed_everything": 3,
@@ -63,6 +73,26 @@ TINY = {
 
 # Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.
 MIXED_CHUNKS = [*[1] * 12, 7, 17, *[1] * 8, 36]
+
+
+def stack_of(splitter: str, stages: int) -> Stack:
+    """The splitter with `every` above it, for a model of so many stages."""
+    return Stack([splitter, UPPER, UPPER][: stages - 1])
+
+
+def tiny(stages: int = 3, **options) -> AUNetConfig:
+    """A model that a test can afford: windows shorter than the row, every stage of another width."""
+    shapes = [(16, 2, 4), (24, 1, 3), (16, 1, 2), (8, 2, None)]
+    made = [
+        StageConfig(dim=dim, layers=layers, head_dim=8, window=window) for dim, layers, window in shapes[: stages - 1]
+    ]
+    deepest = shapes[stages - 1]
+    return AUNetConfig(stages=[*made, StageConfig(dim=deepest[0], layers=2, head_dim=8)], **options)
+
+
+def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
+    torch.manual_seed(seed)
+    return AUNet(config).eval()
 
 
 def aunet(*arguments):

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import pytest
 
 from aunet_lightning import AUNetModule, ByteDataModule
+from aunet_lightning.assembly import Request, assemble, check_devices, end_fit, shown_settings, where_to_look
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.errors import UserError
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.access import say
-from aunet_lightning.training.assembly import Request, assemble, check_devices, end_fit, shown_settings, where_to_look
 from aunet_lightning.training.beginning import checkpoint_of, checkpoint_to_read
 from aunet_lightning.training.budget import BudgetConfig
 from aunet_lightning.training.definition import folder_of, options
-from aunet_lightning.training.run_report import ReportConfig
-from tests.conftest import tiny
+from aunet_lightning.training.report_config import ReportConfig
+from tests.helpers import tiny
 
 TRAINER = {name: option.default for name, option in options()["trainer"].kind.items()} | {"max_steps": 4}
 

@@ -64,7 +64,7 @@ def test_first_class_wins_and_rest_is_last():
     assert table.dtype == np.uint8
 
 
-def test_what_broke_off_is_told_late():
+def test_a_broken_off_sequence_is_reported_late():
     table = byte_classes(CLASSES)
     at = table.next[0xE4] + ord("a")  # E4 begins three bytes, `a` breaks it off
     assert table.symbol[at] >= table.late

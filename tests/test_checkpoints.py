@@ -27,8 +27,7 @@ from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters import Stack
-from tests.conftest import ROOT, tiny
-from tests.helpers import TINY, place_store, points, sentences, write
+from tests.helpers import ROOT, TINY, place_store, points, sentences, tiny, write
 
 RULES = ["whitespace", {"name": "every", "n": 2}]
 PACKING = {"data.row_bytes": 64, "data.batch_rows": 2}
@@ -99,7 +98,7 @@ def test_missing_keys_are_named():
     assert missing_keys(whole | {"hyper_parameters": {}}) == ["hyper_parameters.net"]
 
 
-OTHER = {"upsampling": "repeat", "offsets": "modulo", "document_masking": False, "vocabulary": 300, "max_offset": 8,
+OTHER = {"upsampling": "repeat", "embedding": "aunet_lightning.model.embedding:ByteEmbedding", "offsets": "modulo", "document_masking": False, "vocabulary": 300, "max_offset": 8,
          "rope_theta": 1e4, "norm_eps": 1e-6, "ffn_multiple_of": 8, "ffn_multiplier": 1.3, "round_units_to": 1}  # fmt: skip
 
 

@@ -18,8 +18,7 @@ from aunet_lightning.study.grid import cells, load, merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
-from tests.conftest import ROOT, UDHR
-from tests.helpers import place_store
+from tests.helpers import ROOT, UDHR, place_store
 
 COMPARE = ROOT / "experiments" / "compare"
 GRID = {

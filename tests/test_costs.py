@@ -13,7 +13,7 @@ from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.costs import Cost, counter, memory, published_flops_per_byte
 from aunet_lightning.costs.memory import Kept
 from aunet_lightning.training.calibration import Taught
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 MODELS = ROOT / "experiments" / "models"
 # Measured on 5 MB of English (shared/corpora/bench/train/en.jsonl.gz) with aunet_word of 1, 2 and 4 words.

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from aunet_lightning import ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import build
-from tests.conftest import ROOT, UDHR
+from tests.helpers import ROOT, UDHR
 
 UPPER = [{"name": "every", "n": 2}]
 
@@ -142,6 +142,8 @@ def test_bos_and_padding_are_no_targets(tmp_path):
     assert BOS not in batch["targets"]
     assert torch.equal(batch["targets"] == IGNORE, batch["documents"] == -1)
     assert torch.equal(batch["targets"] == IGNORE, batch["languages"] == -1)
+    assert torch.equal(batch["sizes"] == 1, (batch["targets"] >= 0) & (batch["targets"] < BOS))
+    assert not batch["sizes"][batch["targets"] == EOS].any()
 
 
 def test_a_batch_depends_on_seed_epoch_and_index_alone():

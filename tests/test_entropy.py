@@ -25,7 +25,7 @@ from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import INVALID, SCRIPTS
-from tests.conftest import ROOT, UDHR
+from tests.helpers import ROOT, UDHR
 
 LONG = ("ABC 中文 " * 200).encode()  # longer than several chunks
 TEXTS = [
@@ -52,11 +52,6 @@ def saved(path, seed=0, stages=None):
     }
     torch.save(checkpoint, path)
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
-    torch.set_num_threads(1)  # single bytes are stepped: threads would wait for each other
 
 
 @pytest.fixture(scope="module")

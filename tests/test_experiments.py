@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from aunet_lightning.cli.main import main
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 TRAINERS = sorted((ROOT / "experiments" / "trainer").glob("*.yaml"))
 MODELS = sorted((ROOT / "experiments" / "models").glob("*.yaml"))

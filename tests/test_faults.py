@@ -32,8 +32,7 @@ from aunet_lightning.reports.pictures import as_colours, as_line
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.training.module import AUNetModule
 from splitters import Stack
-from tests.conftest import ROOT
-from tests.helpers import TINY, place_store, points, sentences, write
+from tests.helpers import ROOT, TINY, place_store, points, sentences, write
 from tests.ranks import Ranks, logged, until
 
 
@@ -490,7 +489,7 @@ def test_a_stop_inside_a_validation_moves_no_step(here, monkeypatch):
 
 
 def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys):
-    from aunet_lightning.training import run_report
+    from aunet_lightning.reports import run_report
 
     def generate(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -581,7 +580,7 @@ def test_a_documents_score_depends_on_its_neighbours_only_where_that_is_said(her
 
 
 def test_a_fault_of_ours_says_where_to_report_it(here, monkeypatch, capsys):
-    monkeypatch.setattr("aunet_lightning.training.assembly.expect", None)
+    monkeypatch.setattr("aunet_lightning.assembly.expect", None)
     assert fit("--run.folder", "x") == 1
     told = capsys.readouterr().err
     assert "Traceback" in told

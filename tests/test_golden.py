@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from aunet_lightning import AUNetConfig, StageConfig
 from aunet_lightning.interop import load_reference, our_name
-from tests.conftest import GOLDEN, tiny_model
+from tests.helpers import GOLDEN, tiny_model
 
 CASE = GOLDEN / "three_stage.safetensors"
 CONFIG = json.loads((GOLDEN / "cases.json").read_text())["three_stage"]

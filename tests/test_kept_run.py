@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from aunet_lightning.cli.main import main
-from tests.conftest import ROOT
-from tests.helpers import place_store
+from tests.helpers import ROOT, place_store
 
 KEPT = ROOT / "tests" / "kept_run"
 NAME = "utf8_character-3stages-4-8-4-seed5-714eb8"  # as ba12ae9 named it where run.folder is null

@@ -27,8 +27,7 @@ from splitters import Stack, available
 from splitters.laws.check import check_form
 from splitters.learned.networks import RouterNetwork, RouterSums, StudentNetwork
 from splitters.teachers import Teacher
-from tests.conftest import MIXED, UPPER, tiny
-from tests.helpers import MIXED_CHUNKS, stepped_levels
+from tests.helpers import MIXED, MIXED_CHUNKS, UPPER, stepped_levels, tiny
 from tests.plain_aunet import plain_logits
 
 LEARNED = available("learned")
@@ -482,7 +481,7 @@ def test_wrong_options_are_named(name, options, words):
 
 
 def test_a_learned_splitter_is_nothing_without_its_model():
-    with pytest.raises(TypeError, match="those of the model"):
+    with pytest.raises(TypeError, match="tests of a model cover its laws"):
         splitters.check("router")
     assert Stack(["whitespace", "router"]).levels(b"a b").tolist() == [0, 1, 0]
     splitters.check(Stack(["whitespace", UPPER, "router"]))

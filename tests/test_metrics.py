@@ -14,8 +14,7 @@ from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
-from tests.conftest import MIXED, UPPER, tiny, tiny_model
-from tests.helpers import stepped_levels
+from tests.helpers import MIXED, UPPER, stepped_levels, tiny, tiny_model
 
 LANGUAGES = ["en", "th", "zh"]
 
@@ -161,6 +160,11 @@ def test_units_equal_plain_counting(rules):
         if "teacher_f1" in got:
             assert s == 1
             assert got["teacher_f1"] == pytest.approx(2 * n["taught_hits"] / (n["found"] + n["taught"]))
+    for s in range(2):  # over all languages: what is of none, EOS and padding, is not counted
+        total = sum((n for (of, _), n in plain.items() if of == s), Counter())
+        assert found[f"bytes_per_unit_stage{s + 2}"] == pytest.approx(total["bytes"] / total["units"])
+        assert found[f"past_last_offset_stage{s + 2}"] == pytest.approx(total["past"] / total["positions"])
+        assert found[f"boundary_share_stage{s + 2}"] == pytest.approx(total["found"] / max(total["open"], 1))
     assert (found["agreement_script_aware_stage2"] == 1) == (rules[0] == DEFAULT)
     assert ("teacher_f1_stage3" in found) == (1 in stack.learned)
     assert ("mean_p_stage2" in found) == (0 in stack.learned)

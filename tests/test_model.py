@@ -10,8 +10,7 @@ from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.model.attention import within_row
 from aunet_lightning.model.layers import Rotation
 from aunet_lightning.vocabulary import BOS, EOS
-from tests.conftest import MIXED, N_STAGES, stack_of, tiny, tiny_model
-from tests.helpers import MIXED_CHUNKS, stepped_levels
+from tests.helpers import MIXED, MIXED_CHUNKS, N_STAGES, stack_of, stepped_levels, tiny, tiny_model
 from tests.plain_aunet import plain_logits
 
 TEXTS = [MIXED, "nothing alike: 人人生而自由".encode() + b" a" * 30, b"x" * 90]

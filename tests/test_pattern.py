@@ -1,4 +1,4 @@
-"""The user's own patterns against the library `regex`: what is accepted equals it, what is refused does peek."""
+"""Your own patterns against the library `regex`: accepted ones equal it, refused ones do look ahead."""
 
 import itertools
 
@@ -86,7 +86,7 @@ def test_an_accepted_pattern_equals_regex(pattern, at):
 
 
 @pytest.mark.parametrize(("pattern", "at", "shortest"), PEEKING)
-def test_a_pattern_that_peeks_is_refused_with_the_shortest_text(pattern, at, shortest):
+def test_a_pattern_that_looks_ahead_is_refused_with_the_shortest_text(pattern, at, shortest):
     with pytest.raises(LawError) as error:
         build("pattern", patterns=[r"\s", pattern], at=at)
     text = error.value.text.decode()
@@ -143,18 +143,18 @@ def test_any_pattern_equals_regex_or_peeks(pattern, at):
         (r"a{2000}", "more than 1000 repetitions"),
     ],
 )
-def test_what_cannot_be_run_is_named(pattern, words):
+def test_an_unsupported_construct_is_named(pattern, words):
     with pytest.raises(ValueError, match=words) as error:
         build("pattern", patterns=pattern)
     assert not isinstance(error.value, LawError)
 
 
-def test_several_patterns_are_searched_each_by_itself():
+def test_several_patterns_are_searched_independently():
     rule = build("pattern", patterns=[r"\S+\s", r"\d"])
     assert np.flatnonzero(rule.split(b"ab1c d")).tolist() == [2, 4]
 
 
-def test_an_invalid_byte_is_a_character_that_is_no_letter():
+def test_an_invalid_byte_is_a_character_but_not_a_letter():
     rule = build("pattern", patterns=r"\S\s")
     assert rule.split(b"\xff a ").tolist() == [False, True, False, True]
 

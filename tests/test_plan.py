@@ -12,7 +12,7 @@ from aunet_lightning.cli.plan import plan as command
 from aunet_lightning.costs import Cost
 from aunet_lightning.planning import Machine, data_bytes, head_dim, plan, rounded, shape
 from splitters import Stack
-from tests.conftest import ROOT, UDHR
+from tests.helpers import ROOT, UDHR
 
 EVERY = {"name": "every", "n": 2}
 RULES = ["aunet_word", EVERY, EVERY]

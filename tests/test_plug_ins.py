@@ -1,4 +1,4 @@
-"""A package that adds a splitter by an entry point: installed with pip, used by name, and named when it is broken."""
+"""A package that adds a splitter by an entry point: installed with pip, used by name, named if it is broken."""
 
 import os
 import shutil
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT, UDHR
-from tests.helpers import place_store
+from tests.helpers import ROOT, UDHR, place_store
 
 PACKAGE = Path(__file__).parent / "plug_in"
 PRINT = "import splitters; print(splitters.available())"

@@ -11,7 +11,7 @@ from aunet_lightning.cli.main import main
 from aunet_lightning.reports.pictures import as_line
 from splitters import Stack
 from splitters.registry import BUILT_IN
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
 DOCS = (ROOT / "docs" / "splitters.md").read_text()

@@ -37,13 +37,13 @@ def test_built_in_names():
     } <= set(splitters.available())  # fmt: skip
 
 
-def test_registering_is_being_available(clean_registry):
+def test_a_registered_splitter_is_available(clean_registry):
     splitters.register("every_vowel")(EveryVowel)
     assert "every_vowel" in splitters.available()
     splitters.check("every_vowel")
 
 
-def test_a_name_is_given_once(clean_registry):
+def test_a_name_is_registered_once(clean_registry):
     with pytest.raises(ValueError, match="'whitespace' is already"):
         splitters.register("whitespace")(EveryVowel)
 
@@ -68,12 +68,12 @@ class StepperOfData(EveryVowel):
         (StepperOfData, r"StepperOfData.stepper\(self, data\) must be stepper\(self\)"),
     ],
 )
-def test_what_breaks_the_contract_fails_when_it_registers(wrong, words):
+def test_a_broken_contract_fails_at_registration(wrong, words):
     with pytest.raises(TypeError, match=f"'wrong_one'.*{words}"):
         splitters.register("wrong_one")(wrong)
 
 
-def test_module_and_class_name_ones_own(clean_registry):
+def test_module_and_class_name_your_own_splitter(clean_registry):
     assert isinstance(splitters.build("tests.test_registry:EveryVowel"), EveryVowel)
     with pytest.raises(ValueError, match=r"tests\.nowhere:Rule.*cannot be imported"):
         splitters.build("tests.nowhere:Rule")

@@ -30,7 +30,7 @@ from aunet_lightning.reports.table import TOTAL, BpbTable
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 from splitters.edge_texts import SCRIPTS, short_texts
-from tests.conftest import UDHR, stack_of, tiny, tiny_model
+from tests.helpers import UDHR, stack_of, tiny, tiny_model
 
 STACK = Stack(["whitespace", {"name": "every", "n": 2}])
 
@@ -170,6 +170,8 @@ def test_a_sample_continues_prompts_of_any_length():
     )
     assert texts == generate(model, ByteReader(stack.rules), prompts, 20, seed=3)
     assert texts != generate(model, ByteReader(stack.rules), prompts, 20, seed=4)
+    likely = generate(model, ByteReader(stack.rules), prompts, 20, temperature=0)
+    assert likely == [generate(model, ByteReader(stack.rules), [prompt], 20, temperature=0)[0] for prompt in prompts]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])

@@ -16,8 +16,7 @@ from mlflow.tracking import MlflowClient
 
 import splitters
 from aunet_lightning.reader.bpe import train_bpe
-from tests.conftest import ROOT, UDHR
-from tests.helpers import SETTINGS, aunet, points
+from tests.helpers import ROOT, SETTINGS, UDHR, aunet, points
 from tests.ranks import Ranks, logged, ranks, until
 
 
@@ -393,7 +392,7 @@ def test_a_checkpoint_of_another_network_is_refused(finished, capsys):
         (["fit", "-c", "tiny.yaml", "--data.languages", "th"], ["data.languages", "th", "list"]),
         (["fit", "-c", "tiny.yaml", "--trainer.precision", "fp16"], ["trainer.precision", "fp16", "bf16-mixed"]),
         (["validate", "--ckpt_path", "tiny.yaml"], ["tiny.yaml", "not a checkpoint"]),
-        (["split", "a", "--splitter", "{name: ["], ["while parsing"]),
+        (["split", "a", "--splitter", "{name: ["], ["--splitter", "{name: ["]),
         (["generate", "tiny.yaml"], ["tiny.yaml", "not a checkpoint"]),
         (["fit"], ["model.net.stages", "-c"]),
         (["fot"], ["fot", "validate"]),

@@ -20,7 +20,7 @@ from aunet_lightning.numbers import Range, check_fields, show
 from aunet_lightning.tracking.run_folder import RunConfig
 from aunet_lightning.training.budget import BudgetConfig
 from aunet_lightning.training.optimizer import OptimizerConfig
-from aunet_lightning.training.run_report import ReportConfig
+from aunet_lightning.training.report_config import ReportConfig
 from tests import settings_grammar as grammar
 
 STAGE = {"dim": 16, "layers": 1, "head_dim": 8}

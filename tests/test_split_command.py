@@ -16,7 +16,7 @@ from aunet_lightning.reports import units
 from aunet_lightning.reports.table import TOTAL
 from aunet_lightning.reports.word_agreement import agreement, marked_words
 from splitters import Stack, build
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 WORDS = {
     "zh-Hans": (

@@ -1,4 +1,4 @@
-"""The laws, over the registry: registering a splitter is being tested here."""
+"""The laws, over the registry: every registered splitter is tested here."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ import splitters
 from splitters import LawError, Splitter, Stack, Stepper, available, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import long_texts, short_texts
-from tests.conftest import MIXED, N_STAGES, stack_of
+from tests.helpers import MIXED, N_STAGES, stack_of
 
 BYTES = st.one_of(
     st.binary(max_size=60),
@@ -78,7 +78,7 @@ def test_laws_hold_beside_every_character_of_unicode(splitter):
     check(splitter, [shuffled.encode()[:90_000]])
 
 
-def test_a_stepper_remembers_no_more_after_a_long_text(splitter):
+def test_the_memory_of_a_stepper_does_not_grow_with_the_text(splitter):
     stepper = build(splitter).stepper()
     push_all(stepper, MIXED)
     early = len(pickle.dumps(stepper))
@@ -118,7 +118,7 @@ class _Never(Stepper):
         return False
 
 
-def test_a_rule_that_peeks_is_refused_with_the_shortest_text():
+def test_a_rule_that_looks_ahead_is_refused_with_the_shortest_text():
     with pytest.raises(LawError) as error:
         check(PeekingSplitter())
     assert error.value.law == "prefix"
@@ -155,7 +155,7 @@ def test_a_wrong_form_is_refused(wrong):
         check(Wrong())
 
 
-def test_a_rule_that_selects_what_is_no_unit_is_refused():
+def test_a_rule_that_selects_outside_units_is_refused():
     class Everything(splitters.Splitter):
         def split(self, data):
             return np.zeros(len(data), bool)
@@ -237,7 +237,7 @@ def test_a_shared_buffer_is_refused():
 
 
 @pytest.mark.parametrize("ahead", [rb" (?=\t)", rb" (?=\()", rb" (?=H)", b" (?=\xf0\xa0)", b" (?=\xe4)"])
-def test_a_rule_that_peeks_at_one_kind_of_character_is_refused(ahead):
+def test_a_rule_that_looks_ahead_at_one_kind_of_character_is_refused(ahead):
     class Peeking(PeekingSplitter):
         def split(self, data):
             fires = np.frombuffer(data, np.uint8) == 32
@@ -248,7 +248,7 @@ def test_a_rule_that_peeks_at_one_kind_of_character_is_refused(ahead):
         check(Peeking())
 
 
-def test_a_rule_without_end_is_refused():
+def test_a_rule_with_unbounded_states_is_refused():
     class Counting(splitters.CharacterRule):
         classes, start = (), 0
 

@@ -1,4 +1,4 @@
-"""What each rule does: tables of texts and pieces, and plain forms of the same rules."""
+"""The boundaries of each rule: tables of texts and pieces, and plain forms of the same rules."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from splitters.edge_texts import SCRIPTS, long_texts, short_texts
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.compiled import run_tables, walk_trie
 from splitters.rules.scripts import UNSPACED_SCRIPTS
-from tests.conftest import GOLDEN
+from tests.helpers import GOLDEN
 
 
 def pieces(splitter, text: str) -> list[str]:

@@ -22,8 +22,7 @@ from aunet_lightning.training.definition import changes
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from splitters import Stack
-from tests.conftest import tiny
-from tests.helpers import SETTINGS, place_store, points
+from tests.helpers import SETTINGS, place_store, points, tiny
 
 RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
 
@@ -171,7 +170,7 @@ def test_stages_compute_in_the_types_that_are_named(kinds):
             if len(set(kinds)) == 1:
                 assert torch.equal(logits, plain.bfloat16()(ids, state=state).logits)
         for stage, kind in zip(streamed.stages, kinds, strict=True):
-            assert {layer.keys.dtype for layer in stage.layers} == {getattr(torch, kind)}
+            assert {layer.keys.dtype for layer in stage.cache.layers} == {getattr(torch, kind)}
         assert (torch.cat(parts, 1) - logits).abs().max() < 0.02 * logits.abs().max()
     finally:
         torch.distributed.destroy_process_group()

@@ -28,7 +28,7 @@ from aunet_lightning.reports.study.statistics import (
 )
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
 from splitters import Stack
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 RULES = {
     "whitespace": "whitespace",

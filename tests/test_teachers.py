@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning.reader.bpe import train_bpe
-from splitters import available, build
+from splitters import available, build, registry
 from splitters.edge_texts import SCRIPTS, short_texts
 from splitters.registry import TEACHERS, register, resolve_teacher
 from splitters.rules.trie import SHIPPED
 from splitters.teachers import Teacher
 from splitters.tokenizer_json import _from_letters
-from tests.conftest import MIXED
+from tests.helpers import MIXED
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPECS = {
@@ -56,7 +57,7 @@ def marked(subject, text):
     return "".join(bars[index not in found].format(character) for index, character in enumerate(text))
 
 
-def test_every_teacher_is_in_these_tests_and_says_what_it_does():
+def test_every_teacher_is_tested_here_and_documented():
     assert set(SPECS) == set(TEACHERS.classes())
     for cls in TEACHERS.classes().values():
         assert cls.source
@@ -103,7 +104,7 @@ def test_the_locale_does_not_choose_the_dictionary(locale):
     assert places(teacher("words", locale=locale), text) == places(teacher("words"), text)
 
 
-def test_words_leave_stacked_consonants_whole():
+def test_words_leave_stacked_consonants_intact():
     text = "".join(f"{a}{joint}{b}" for joint in "\u1039\u17d2" for a in "\u1010\u1789\u1793" for b in "\u1010\u1794")
     starts = places(build("grapheme"), text)
     assert places(teacher("words"), text) <= starts
@@ -169,7 +170,7 @@ def test_regex_equals_the_rule_pattern_where_nothing_peeks(pattern, at):
         ("(?:" * 5000 + ")" * 5000, "nested too deep"),
     ],
 )
-def test_what_is_no_expression_is_named(patterns, words):
+def test_an_invalid_expression_is_named(patterns, words):
     with pytest.raises(ValueError, match=words):
         teacher("regex", patterns=patterns)
 
@@ -287,7 +288,7 @@ def test_an_unknown_token_stays_where_it_is_special(tmp_path, model, unknown):
         ),
     ],
 )
-def test_what_is_no_tokenizer_is_named(tmp_path, content, words):
+def test_an_invalid_tokenizer_is_named(tmp_path, content, words):
     path = tmp_path / "wrong.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=words) as error:
@@ -319,7 +320,7 @@ def test_any_bytes_have_boundaries_of_the_right_form(name, at):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_bytes_of_no_character_leave_the_others_where_they_are(name):
+def test_invalid_bytes_do_not_move_other_boundaries(name):
     data = b"\xe4\xb8 ab\xff \x80cd \xf0\x9f"
     text = data.decode("utf-8", "surrogateescape")
     as_text = "".join("\ufffd" if c >= "\udc80" else c for c in text)
@@ -351,7 +352,7 @@ def test_a_teacher_looks_ahead(name, at, begin, text):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_teacher_is_no_splitter(name):
+def test_a_teacher_is_not_a_splitter(name):
     assert name not in available()
     with pytest.raises(ValueError, match="unknown splitter"):
         build(name)
@@ -376,8 +377,13 @@ def test_every_rule_can_teach():
     assert np.flatnonzero(resolve_teacher({"name": "fixed", "n": 3}).split(b"abcdef")).tolist() == [2, 5]
 
 
-def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
+@pytest.fixture
+def clean_registry(monkeypatch):
     monkeypatch.setattr(TEACHERS, "registered", dict(TEACHERS.classes()))
+    monkeypatch.setattr(TEACHERS, "loaded", set())
+
+
+def test_a_teacher_registers_as_a_splitter_does(clean_registry):
     register("halves")(Halves)
     assert isinstance(resolve_teacher("halves"), Halves)
     assert "halves" not in available()
@@ -387,7 +393,16 @@ def test_a_teacher_registers_as_a_splitter_does(monkeypatch):
         register("half")(Unfinished)
 
 
-def test_ones_own_teacher():
+def test_a_package_adds_a_teacher_by_an_entry_point(clean_registry, monkeypatch):
+    points = [EntryPoint("halves", "tests.test_teachers:Halves", "aunet.teachers")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "aunet.teachers" else [])
+    assert isinstance(resolve_teacher("halves"), Halves)
+    points.append(EntryPoint("half", "tests.test_teachers:Unfinished", "aunet.teachers"))
+    with pytest.raises(ValueError, match=r"the teacher 'half' of package .* cannot be registered: .*lacks split"):
+        resolve_teacher("words")
+
+
+def test_your_own_teacher():
     own = resolve_teacher("tests.test_teachers:Halves")
     assert own.split(b"abcd").tolist() == [False, False, True, False]
     assert resolve_teacher(own) is own

@@ -1,4 +1,4 @@
-"""What a tokenizers JSON says beyond its vocabulary changes nothing, for whoever reads it; what is wrong is named."""
+"""Fields of a tokenizers JSON outside its vocabulary change nothing, for any reader; invalid files are named."""
 
 import json
 import os
@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from aunet_lightning.reader.bpe import train_bpe
-from aunet_lightning.reader.tokens import Tokenizer, vocabulary_size
+from aunet_lightning.reader.reader import vocabulary_size
+from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.vocabulary import VOCABULARY
 from splitters import build
 from splitters.registry import resolve_teacher
 from splitters.rules.trie import entries
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 TEXT = "the end of the garden, <|end|> and <x>, the<|end|>the  <x> <unk> ทุกคน 中国 Ġthe ▁ <0x41>"
 TEXTS = [TEXT.encode(), b"<|end|>", b"<x>", b" ", " \U0010ffff<|end|>".encode(), b""]
@@ -81,7 +82,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_is_not_of_the_vocabulary_changes_nothing(tmp_path, name):
+def test_fields_outside_the_vocabulary_change_nothing(tmp_path, name):
     plain, other = Tokenizer(json.dumps(PLAIN)), Tokenizer(json.dumps(SAME[name]))
     for one, same in zip(plain.encode(TEXTS), other.encode(TEXTS), strict=True):
         assert same.tolist() == one.tolist()
@@ -98,7 +99,7 @@ def test_what_is_not_of_the_vocabulary_changes_nothing(tmp_path, name):
     )
 
 
-def test_the_library_itself_is_changed_by_them():
+def test_these_fields_do_change_the_library():
     from tokenizers import Tokenizer as HuggingFace
 
     def ids(fields):
@@ -230,14 +231,14 @@ def refuses(reader, path, words):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_not_a_tokenizer_is_named(tmp_path, reader, name):
+def test_an_invalid_tokenizer_is_named(tmp_path, reader, name):
     content, words = WRONG[name]
     refuses(reader, saved(tmp_path, content), words)
 
 
 @pytest.mark.parametrize("reader", ["baseline", "trie"])
 @pytest.mark.parametrize("name", NO_BPE)
-def test_what_is_not_a_bpe_is_named(tmp_path, reader, name):
+def test_another_model_than_a_bpe_is_named(tmp_path, reader, name):
     content, words = NO_BPE[name]
     refuses(reader, saved(tmp_path, content), words)
 
@@ -251,7 +252,7 @@ NOT_TAKEN = [
 
 @pytest.mark.parametrize("fields", NOT_TAKEN)
 @pytest.mark.parametrize("reader", ["baseline", "teacher"])
-def test_what_the_library_does_not_take_is_named(tmp_path, reader, fields):
+def test_a_tokenizer_that_the_library_refuses_is_named(tmp_path, reader, fields):
     refuses(reader, saved(tmp_path, fields), "is not a tokenizers JSON")
 
 
@@ -264,7 +265,7 @@ def test_a_panic_of_the_library_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_what_cannot_be_read_is_named(tmp_path, reader):
+def test_an_unreadable_file_is_named(tmp_path, reader):
     folder, binary, pipe = tmp_path / "folder", tmp_path / "binary", tmp_path / "pipe"
     folder.mkdir()
     binary.write_bytes(bytes(range(256)))

@@ -1,4 +1,4 @@
-"""The trie of a vocabulary: where the walk dies, and what a tokenizers JSON says."""
+"""The trie of a vocabulary: where the walk dies, and which entries a tokenizers JSON has."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from aunet_lightning.reader.bpe import LONGEST_RUN, train_bpe
 from splitters import Stack, build, check
 from splitters.rules.trie import SHIPPED, entries
-from tests.conftest import UDHR
+from tests.helpers import UDHR
 
 
 def plain(vocabulary, data):
@@ -114,7 +114,7 @@ def test_entries_are_bytes(tmp_path, token, fields, expected):
         ),
     ],
 )
-def test_what_is_no_vocabulary_is_named(tmp_path, content, words):
+def test_an_invalid_vocabulary_is_named(tmp_path, content, words):
     path = tmp_path / "wrong.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=words) as error:
@@ -134,7 +134,7 @@ def test_a_trained_vocabulary_is_a_tokenizer_of_the_library(tmp_path):
 
 
 @pytest.mark.parametrize("size", [200, 10**9, 300.0, True])
-def test_a_size_that_no_vocabulary_has_is_refused(size):
+def test_an_impossible_vocabulary_size_is_refused(size):
     with pytest.raises(ValueError, match=f"size of a vocabulary is {size}, it must be a whole number from 257"):
         train_bpe([b"a"], size)
 

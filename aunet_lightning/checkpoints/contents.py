@@ -7,8 +7,7 @@ from typing import Any
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.reader.reader import ByteReader, Reader, TokenReader
-from aunet_lightning.reader.tokens import Tokenizer
+from aunet_lightning.reader.reader import Reader, reader_from
 from splitters import Stack
 from splitters.registry import Spec
 
@@ -96,7 +95,7 @@ class Contents:
 
     def reader(self, name: str) -> Reader:
         """Returns the reader of the training; `name` is what errors call the checkpoint."""
-        return TokenReader(Tokenizer(self.tokenizer, name)) if self.tokenizer else ByteReader(self.splitters)
+        return reader_from(self.splitters, self.tokenizer, name)
 
     def check_reader(self, reader: Reader) -> str | None:
         """Returns a warning where text is split otherwise than in training, or None.
@@ -104,7 +103,7 @@ class Contents:
         Raises UserError where the network cannot read such text: other learned splitters, the same rules with other
         boundaries, or another vocabulary.
         """
-        warning, rules, tokenizer = None, reader.rules, reader.tokenizer
+        warning, rules = None, reader.rules
         if self.splitters == rules:
             self.check_boundaries(reader.stack)
         elif reader.stack.learned or Stack(self.splitters).learned:
@@ -114,7 +113,7 @@ class Contents:
             )
         else:
             warning = f"the checkpoint was trained with splitters {self.splitters}, and is used with {rules}"
-        if tokenizer is not None and not tokenizer.same_as(self.tokenizer):
+        if not reader.reads_as(self.tokenizer):
             raise UserError(
                 "tokenizer: the checkpoint was trained with another vocabulary. Name the one it was trained with, or "
                 "train on the same data.train_files"

@@ -17,7 +17,7 @@ from aunet_lightning.numbers import check as check_number
 from aunet_lightning.tracking.run_folder import RunConfig
 from aunet_lightning.training.budget import BudgetConfig
 from aunet_lightning.training.optimizer import OptimizerConfig
-from aunet_lightning.training.run_report import ReportConfig
+from aunet_lightning.training.report_config import ReportConfig
 from splitters.registry import resolve
 
 COUNT, SHARE = Range(least=1, most=10**15), Range(least=0, most=1)

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
+from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
 from aunet_lightning.checkpoints.forms import check_complete
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
@@ -26,10 +27,9 @@ from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.names import SEED
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.access import say
-from aunet_lightning.training.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
 from aunet_lightning.training.definition import TRAINER_DEFAULTS
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.run_report import ReportConfig
+from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.stopping import Stopped, stoppable
 from splitters import DEFAULT
 

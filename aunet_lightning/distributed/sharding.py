@@ -93,7 +93,7 @@ def build(
             block.recompute = recompute
     device = torch.get_default_device()
     if devices is not None:
-        if compile:  # what gathers weights between them is no part of it
+        if compile:  # the gathering of weights between them is not compiled
             for block in (block for stage in net.stages for block in stage.blocks):
                 block.compile()
         shard(net, parallel, devices, precision)

@@ -50,6 +50,15 @@ class Reader(ABC):
         """Returns uint8 [len + 2]: the levels of a document's ids with BOS and EOS, as far as bytes determine them."""
         return of_document(self.stack.levels(ids.astype(np.uint8).tobytes()), self.stack.depth)
 
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The tokenizers JSON, as checkpoints keep it; None where bytes are read."""
+        return self.tokenizer.fields if self.tokenizer is not None else None
+
+    def reads_as(self, tokenizer_json: str | None) -> bool:
+        """Returns whether its ids are those of a checkpoint's vocabulary. (A model of bytes has no other.)"""
+        return self.tokenizer is None or self.tokenizer.same_as(tokenizer_json)
+
     # As `Levels`, so that pictures show any reader's units.
 
     @property
@@ -154,6 +163,11 @@ def reader_of(
     if splitter is not None:
         raise ValueError(f"tokenizer: tokens are not pooled, so splitter must be null and not {splitter!r}")
     return TokenReader(tokenizer)
+
+
+def reader_from(rules: Sequence[Any], tokenizer_json: str | None, name: str) -> Reader:
+    """Returns the reader that a checkpoint describes; `name` is what errors call it."""
+    return TokenReader(Tokenizer(tokenizer_json, name)) if tokenizer_json else ByteReader(rules)
 
 
 def vocabulary_size(tokenizer: TokenizerSpec | None) -> int:

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from aunet_lightning.reports.table import TOTAL, row_of
-
-MAX_ORDER = 7  # the bytes of an n-gram are packed into an int64
+from aunet_lightning.training.report_config import MAX_ORDER
 
 
 class ByteNGram:

@@ -11,6 +11,7 @@ from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check_fields, show
 
+TABLE, UNITS = "val_bpb.md", "units.json"  # BPB by language; units of the example sentences
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
 LONGEST_NAME = 200  # of a run, which gets a digest
 
@@ -76,8 +77,8 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
-        self.table = path / "val_bpb.md"
-        self.units = path / "units.json"  # of the example sentences
+        self.table = path / TABLE
+        self.units = path / UNITS
         self.data = path / "data.json"  # the text the run was begun with
 
     @classmethod

@@ -22,7 +22,7 @@ from aunet_lightning.tracking.names import SEED, run_name
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training import older
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.run_report import ReportConfig
+from aunet_lightning.training.report_config import ReportConfig
 from splitters import DEFAULT
 
 TRAINER_DEFAULTS = {

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -31,11 +30,11 @@ from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.length import steps_of
+from aunet_lightning.training.loss import nats_per_target, training_loss
 from aunet_lightning.training.metrics import METRICS, BitsPerByte, RunMetric, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.training.steps import Step, Votes, not_finite
 from aunet_lightning.training.sums import StepSums
-from aunet_lightning.vocabulary import IGNORE
 from splitters.registry import Spec
 
 Measured = TypeVar("Measured", bound=RunMetric)
@@ -123,10 +122,7 @@ class AUNetModule(LightningModule):
     def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
         """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
         output = self.net(batch["ids"], batch["levels"], deciders=deciders)
-        nats = F.cross_entropy(
-            output.logits.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        return nats.view_as(batch["targets"]), output
+        return nats_per_target(output.logits, batch["targets"]), output
 
     def on_train_start(self) -> None:
         self.learning.announce(self.global_step)
@@ -156,10 +152,7 @@ class AUNetModule(LightningModule):
         learned = self.learning.loss(decided, total.splitters, float(total.bytes))
         for name, value in self.learning.logged.items():
             self.log(f"train/{name}", value)
-        # Gradients are averaged over devices, so this adds up to the mean over all targets of the batch; for a step of
-        # several batches `step.scale` corrects it once all are read.
-        share = self.trainer.world_size / self.step.first
-        return nats.sum() * share + learned * (share * max(float(total.targets), 1))
+        return training_loss(nats, learned, float(total.targets), self.step.first, self.trainer.world_size)
 
     def on_after_backward(self) -> None:
         if self.step.finite:
@@ -306,7 +299,7 @@ class AUNetModule(LightningModule):
             net=self.config,
             splitters=self.reader.rules,
             fingerprint=self.reader.stack.fingerprint(),
-            tokenizer=self.reader.tokenizer.fields if self.reader.tokenizer is not None else None,
+            tokenizer=self.reader.tokenizer_json,
             documents=data.digests,
             packing=data.packing,
             spent=asdict(self.spent),

@@ -1,4 +1,4 @@
-"""A limit on the length of units, for models with few offsets and for text without boundaries."""
+"""A limit on the length of units, for models with few offsets and text without boundaries."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from splitters.registry import Spec, register, resolve_part
 
 @register("cap")
 class Cap(Splitter):
-    """The boundaries of the splitter `of`, and one more wherever a unit would grow past `max_bytes` bytes.
+    """The boundaries of the splitter `of`, plus one wherever a unit would exceed `max_bytes` bytes.
 
     The limit is strict, so such a boundary can fall inside a character.
     """

@@ -11,8 +11,8 @@ from splitters.rules.sentence_end import SentenceEnd
 class Every(Splitter):
     """A boundary at every `n`-th boundary of the stage below, or of the splitter `of`.
 
-    With `sentence_end` also at the first one at or after the end of a sentence, where the count starts again.
-    Below stage 1 there is nothing but bytes: as the first splitter, without `of`, it counts bytes.
+    With `sentence_end`, also at the first such boundary at or after the end of a sentence, where the count restarts.
+    As the first splitter, without `of`, it counts bytes: there is no stage below.
     """
 
     source = "AU-Net's word pairs and quads, arXiv 2506.14761"

@@ -1,4 +1,4 @@
-"""A fresh start where something ends, so that units never reach over it."""
+"""A restart at line ends or other boundaries, so that no unit crosses them."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ LINE_ENDS = {"name": "pattern", "patterns": LINE_BREAK}
 
 @register("reset_at")
 class ResetAt(Splitter):
-    """A boundary at each boundary of `at` (line ends, if left out), after which the splitter `of` begins anew."""
+    """A boundary at each boundary of `at` (default: line ends), after which the splitter `of` restarts."""
 
     source = "combinator"
 

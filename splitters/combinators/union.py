@@ -1,4 +1,4 @@
-"""Several rules at once."""
+"""The boundaries of several rules together."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -11,7 +11,7 @@ from splitters.registry import Spec, register, resolve_part
 
 @register("union")
 class Union(Splitter):
-    """A boundary wherever one of the splitters `of` has one."""
+    """A boundary wherever any of the splitters `of` has one."""
 
     source = "combinator"
 

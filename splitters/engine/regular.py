@@ -1,10 +1,9 @@
-"""Regular expressions as programs of threads, so that they can be run character by character.
+"""Regular expressions as programs of threads, which run character by character.
 
-The syntax is that of the library `regex` (version 1 behaviour, but without full case-folding, by which
-one character equals several), and so is the meaning: the leftmost match, alternatives in the order in
-which they stand, greedy unless marked lazy. Single characters and sets are handed to `regex` as they
-are; what is parsed here is how they are put together. Threads in order of priority follow R. Cox,
-"Regular Expression Matching: the Virtual Machine Approach" (2009).
+Syntax and meaning are those of the library `regex` (version 1 behaviour, but without full case-folding, which equates
+one character with several): the leftmost match, alternatives in their written order, greedy unless marked lazy.
+`regex` interprets single characters and sets; this module parses only how they are combined. Threads in order of
+priority follow R. Cox, "Regular Expression Matching: the Virtual Machine Approach" (2009).
 """
 
 from collections.abc import Iterator
@@ -25,16 +24,16 @@ _QUANTIFIER = regex.compile(r"([*+?])|\{(\d*)(,?)(\d*)\}")
 _GROUP = regex.compile(r"\?:|\?P?<\w+>")
 _LOOK_BEHIND = regex.compile(r"\?<([=!])")
 _FLAGS = regex.compile(r"\(\?([is]+)\)")
-_NOT_CHARACTERS = "bBZzGXRKmMLghk0123456789"  # escapes that are no single character, or octal
+_NOT_CHARACTERS = "bBZzGXRKmMLghk0123456789"  # escapes that are not a single character, or octal
 
 
 class Unsupported(ValueError):
-    """A construct that needs more than the characters so far, or more memory than a state."""
+    """A construct that depends on later characters, or needs more memory than a finite state."""
 
 
 class Instruction(NamedTuple):
-    """`read` a character of the set `argument`; `behind`: the one before is (not) of the set; `start` of the
-    text; `split` into the threads `argument`, best first; `accept`."""
+    """`read` a character in the set `argument`; `behind`: the previous character is (not) in the set; `start` of the
+    text; `split` into the threads at `argument`, best first; `accept`."""
 
     name: str
     argument: int | tuple[int, ...] = ()
@@ -46,11 +45,11 @@ class Program(NamedTuple):
     sets: tuple[str, ...]  # regular expressions for one character
 
 
-Threads = tuple[int, ...]  # places in the code that read or accept, best first
+Threads = tuple[int, ...]  # positions of reading or accepting instructions, best first
 
 
 def closure(program: Program, places: Iterator[int] | Threads, before: frozenset[int] | None) -> Threads:
-    """Returns the threads that `places` lead to without reading; `before`: the sets of the character before."""
+    """Returns the threads reached from `places` without reading; `before`: the sets of the previous character."""
     found: dict[int, None] = {}
     seen: set[int] = set()
     stack = list(reversed(tuple(places)))
@@ -72,19 +71,19 @@ def closure(program: Program, places: Iterator[int] | Threads, before: frozenset
 
 
 def read(program: Program, threads: Threads, character: frozenset[int]) -> Threads:
-    """Returns the threads after a character that is in the sets `character`."""
+    """Returns the threads after reading a character of the sets `character`."""
     after = (at + 1 for at in threads if program.code[at].argument in character)
     return closure(program, after, character)
 
 
 def accepting(program: Program, threads: Threads) -> int | None:
-    """Returns the rank of the best thread that accepts."""
+    """Returns the rank of the best accepting thread, or None."""
     return next((rank for rank, at in enumerate(threads) if program.code[at].name == "accept"), None)
 
 
 @lru_cache(maxsize=32)
 def memberships(sets: tuple[str, ...]) -> tuple[np.ndarray, list[frozenset[int]]]:
-    """Returns int64 [0x110000], the kind of each code point, and per kind the sets that it is in."""
+    """Returns int64 [0x110000], the kind of each code point, and per kind the sets that contain it."""
     keys = np.zeros(N_CODE_POINTS, np.int64)
     for index, pattern in enumerate(sets):
         keys *= 2
@@ -105,7 +104,7 @@ def memberships(sets: tuple[str, ...]) -> tuple[np.ndarray, list[frozenset[int]]
 
 @lru_cache(maxsize=64)
 def parse(pattern: str) -> Program:
-    """Returns the program of a regular expression. Raises Unsupported, naming the construct and its place."""
+    """Returns the program of a regular expression. Raises Unsupported, naming the construct and its position."""
     parser = _Parser(pattern)
     try:
         tree = parser.alternatives()
@@ -114,14 +113,14 @@ def parse(pattern: str) -> Program:
     if parser.at < len(pattern):
         raise Unsupported(f"{pattern!r}: {pattern[parser.at]!r} at {parser.at} closes nothing")
     if _nullable(tree):
-        raise Unsupported(f"{pattern!r} matches the empty text, which has no character for a boundary to fall on")
+        raise Unsupported(f"{pattern!r} matches the empty text, where there is no character for a boundary")
     code: list[Instruction] = []
     _emit(tree, code)
     return _pruned(Program((*code, Instruction("accept")), tuple(parser.sets)))
 
 
 def _pruned(program: Program) -> Program:
-    """Takes out the places that never lead to a match, as in `a^` and `a(?<=b)`: a thread there decides nothing."""
+    """Removes instructions that never lead to a match, as in `a^` and `a(?<=b)`: a thread there decides nothing."""
     kinds = memberships(program.sets)[1]
     reads = [at for at, instruction in enumerate(program.code) if instruction.name == "read"]
     live = {len(program.code) - 1}
@@ -172,7 +171,7 @@ class _Parser:
             self.at += 1
             return ("start",)
         if character == "$":
-            raise self.unsupported("$ asks what comes next")
+            raise self.unsupported("$ depends on the next character")
         if character == "[":
             self.at = self.end_of_set(begin)
         elif character == "\\":
@@ -183,7 +182,7 @@ class _Parser:
             if self.pattern[begin + 1] == "A":
                 return ("start",)
             if self.pattern[begin + 1] in _NOT_CHARACTERS:
-                raise self.unsupported(f"{escape.group()} is no single character", begin)
+                raise self.unsupported(f"{escape.group()} is not a single character", begin)
         elif character in "*+?{":
             raise self.unsupported(f"{character} repeats nothing")
         else:
@@ -219,7 +218,7 @@ class _Parser:
         while quantifier := _QUANTIFIER.match(self.pattern, self.at):
             sign, low, comma, high = quantifier.groups()
             if not sign and not (low or (comma and high)):
-                raise self.unsupported("a { that is no quantifier: write \\{")
+                raise self.unsupported("a { that is not a quantifier: write \\{")
             self.at = quantifier.end()
             least = {"*": 0, "+": 1, "?": 0}[sign] if sign else int(low or 0)
             most = {"*": None, "+": None, "?": 1}[sign] if sign else (int(high) if high else None if comma else least)

@@ -1,4 +1,4 @@
-"""A student of any other rule, also of one that looks ahead: the student is causal."""
+"""A causal student of any other rule, even of one that looks ahead."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 @register("distilled")
 class Distilled(LearnedSplitter):
-    """A boundary where a small network on the hidden states expects one of the teacher, which may look ahead.
+    """A boundary where a small network on the hidden states predicts one of the teacher, which may look ahead.
 
     Args:
         teacher: a splitter or teacher, by name or {name: …, option: …}
         alpha: weight of the cross-entropy against the teacher
-        balance: how far rarer boundaries count more: 0 not at all, 1 as much as all other positions together
-        teacher_steps: for so many training steps the model pools at the teacher's boundaries; with a teacher that
-            looks ahead, the training loss leaks until then
-        detach: whether the network only reads the hidden states, and does not shape them
+        balance: exponent of the extra weight of boundaries, which are rarer: 0 none, 1 as much as all other positions
+            together
+        teacher_steps: training steps in which the model pools at the teacher's boundaries; if the teacher looks
+            ahead, the training loss leaks during these steps
+        detach: whether the network only reads the hidden states and sends them no gradient
     """
 
     source = "after the supervised boundary predictors of Nawrot et al., arXiv 2211.09761"
@@ -45,7 +46,7 @@ class Distilled(LearnedSplitter):
 
     @cached_property
     def teacher(self) -> Splitter | Teacher:
-        """The teacher, looked up when training asks for it: a trained student does without."""
+        """The teacher, resolved when training asks for it: a trained student does not need it."""
         return resolve_teacher(self._spec)
 
     def predictor(self, dim: int) -> StudentNetwork:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from splitters.learned.predictor import Predictor
 
-_EDGE = 1e-6  # cosine distances stay so far from 0 and 1
+_EDGE = 1e-6  # smallest distance of cosine distances from 0 and 1
 
 
 class RouterSums(NamedTuple):
@@ -23,7 +23,7 @@ class RouterSums(NamedTuple):
     positions: Tensor
     boundaries: Tensor
     p: Tensor  # with a gradient
-    forced: Tensor  # positions, boundaries and p of 1 that were forced
+    forced: Tensor  # forced positions, included above as boundaries with a p of 1
 
 
 class RouterNetwork(Predictor):
@@ -65,7 +65,7 @@ class RouterNetwork(Predictor):
     def loss(self, local: RouterSums, total: RouterSums, n_bytes: float) -> Tensor:
         """alpha · N / (N - 1) · ((N - 1) · F · G + (1 - F) · (1 - G)): F the share of boundaries, G the mean p.
 
-        It is lowest, alpha, where F = G = 1/N; only G has a gradient. N counts positions of the stage below.
+        Its minimum is alpha, at F = G = 1/N. Only G has a gradient. N counts positions of the stage below.
         """
         n = total.positions
         target = self.positions_per_unit(n, n_bytes)
@@ -74,7 +74,7 @@ class RouterNetwork(Predictor):
         return self.alpha * target / (target - 1) * term
 
     def positions_per_unit(self, n: Tensor, n_bytes: float) -> Tensor:
-        """Returns N as positions of the stage below, of which n hold n_bytes; a little above 1 at the least."""
+        """Returns N in positions of the stage below, of which n hold n_bytes; at least a little above 1."""
         return (self.bytes_per_unit * n / max(n_bytes, 1)).clamp(min=1.05)
 
     def wanted(self, sums: RouterSums, n_bytes: float) -> float:
@@ -106,7 +106,7 @@ class StudentSums(NamedTuple):
 
 
 class StudentNetwork(Predictor):
-    """A small network that is taught where another rule has its boundaries."""
+    """A small network that learns to predict the boundaries of another rule."""
 
     def __init__(self, dim: int, alpha: float, balance: float, detach: bool) -> None:
         super().__init__()

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 
 class Predictor(nn.Module, ABC):
-    """Says from a position's hidden state and that of the position before it whether a boundary falls there.
+    """Decides whether a boundary falls on a position, from its hidden state and that of the position before it.
 
-    A boundary is where the log-odds are above 0 (p > 0.5). Sums and losses of several devices add up: `sums` are of
-    what this device read, and `loss` takes them with the sums of all. Sums are a NamedTuple of tensors (or any other
-    pytree of them), and come back in the same form.
+    A boundary falls where the log-odds are above 0 (p > 0.5). Sums and losses add up over devices: `sums` covers the
+    positions of this device, and `loss` takes them with the sums of all devices. Sums are a NamedTuple of tensors (or
+    any other pytree of them), and come back in the same form.
     """
 
-    straight_through = False  # whether vectors on the way back carry the gradient of the decision's confidence
-    smooths = False  # whether they are mixed with those of the units before
+    straight_through = False  # whether the expanding path carries the gradient of the decision's confidence
+    smooths = False  # whether it mixes a unit's vector with those of the units before
     calibrates = True  # whether the first batch sets the bias
 
-    bias: Tensor  # [1], a buffer: what no gradient moves is the same on all devices, and is never sharded
+    bias: Tensor  # [1], a buffer: without a gradient, the same on all devices, never sharded
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,51 +32,51 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def evidence(self, h: Tensor, before: Tensor) -> Tensor:
-        """h and before [B, N, D], of each position and the one before it → log-odds [B, N], without bias."""
+        """h and before [B, N, D], of each position and the one before it → log-odds [B, N], without the bias."""
 
     @abstractmethod
     def init_weights(self) -> None:
-        """Draws every parameter anew, and sets the bias to 0."""
+        """Redraws every parameter, and sets the bias to 0."""
 
     def forward(self, h: Tensor, before: Tensor) -> Tensor:
-        """h and before [B, N, D] → log-odds of a boundary [B, N], float32 or better, whatever autocast says."""
-        kind = self.bias.dtype  # that of the weights
+        """h and before [B, N, D] → log-odds of a boundary [B, N], float32 or better, regardless of autocast."""
+        dtype = self.bias.dtype  # that of the weights
         with torch.autocast(h.device.type, enabled=False):
-            found = self.evidence(h.to(kind), before.to(kind)) + self.bias
-        return found.to(torch.promote_types(kind, torch.float32))
+            found = self.evidence(h.to(dtype), before.to(dtype)) + self.bias
+        return found.to(torch.promote_types(dtype, torch.float32))
 
     @abstractmethod
     def sums(self, log_odds: Tensor, boundary: Tensor, taught: Tensor | None, forced: Tensor) -> Any:
         """Returns the sums over some positions that `loss` needs, some with a gradient.
 
-        log_odds [M], boundary and taught (where the teacher has one) bool [M], of the positions where it decides;
-        forced: how many more have a boundary anyway.
+        log_odds [M], boundary and taught (the teacher's boundaries) bool [M], of the positions where it decides;
+        forced: the number of further positions, whose boundary is forced.
         """
 
     @abstractmethod
     def loss(self, local: Any, total: Any, n_bytes: float) -> Tensor:
-        """Returns this device's part of the loss, from its sums and those of all devices, which read n_bytes."""
+        """Returns this device's part of the loss, from its sums and those of all devices, which read n_bytes in all."""
 
     @abstractmethod
     def wanted(self, sums: Any, n_bytes: float) -> float:
-        """Returns how many of the positions where it decides should be boundaries."""
+        """Returns how many of the decided positions should be boundaries."""
 
     @abstractmethod
     def decided(self, sums: Any) -> tuple[float, float]:
-        """Returns at how many positions it decided, and for how many boundaries."""
+        """Returns the numbers of decided positions and of boundaries among them."""
 
     def report(self, sums: Any) -> dict[str, float]:
-        """Returns what is worth logging of `sums`, by name."""
+        """Returns metrics of `sums`, by name."""
         return {}
 
     def adjust(self, sums: Any, n_bytes: float) -> None:
-        """After a training step, with the sums of all devices: corrects what no gradient does."""
+        """Corrects what has no gradient, after a training step, with the sums of all devices."""
 
     @torch.no_grad()
     def calibrate(self, log_odds: Tensor, taught: Tensor | None, forced: Tensor, n_bytes: float) -> None:
-        """Sets the bias so that of these positions (as in `sums`) as many are boundaries as wanted."""
+        """Sets the bias so that the wanted number of these positions (as in `sums`) are boundaries."""
         wanted = self.wanted(self.sums(log_odds, log_odds > 0, taught, forced), n_bytes)
         if self.calibrates and len(log_odds) > 1:
             ordered = log_odds.sort(descending=True).values
             k = min(max(round(wanted), 1), len(ordered) - 1)
-            self.bias -= (ordered[k - 1] + ordered[k]) / 2  # half-way, so that rounding decides nothing
+            self.bias -= (ordered[k - 1] + ordered[k]) / 2  # half-way, so that no decision depends on rounding

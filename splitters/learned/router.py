@@ -18,14 +18,14 @@ class Router(LearnedSplitter):
     p = (1 - cosine) / 2, shifted by one learned bias; a boundary where p > 0.5.
 
     Args:
-        bytes_per_unit: N, the mean length of units that the ratio loss pulls to
-        alpha: weight of the ratio loss (published: 0.03, for runs that are far longer)
-        control: how fast the bias follows the rate: by so much log-odds a training step for each e-fold that the
-            batch had too few or too many boundaries; 0 leaves the rate to the ratio loss, as published
-        smoothing: whether a unit's vector on the way back is mixed with those before it, by its p
-        straight_through: whether the decision's confidence gets a gradient through the vectors on the way back
+        bytes_per_unit: N, the target of the ratio loss for the mean length of units
+        alpha: weight of the ratio loss (published: 0.03, for far longer runs)
+        control: how fast the bias follows the rate: change of log-odds per training step for each e-fold of too few
+            or too many boundaries in the batch; 0 leaves the rate to the ratio loss, as published
+        smoothing: whether the expanding path mixes a unit's vector with those before it, by its p
+        straight_through: whether the decision's confidence gets a gradient through the vectors of the expanding path
         calibrate: whether the first training batch sets the bias so that the rate begins near N; otherwise it begins
-            at about two positions a unit
+            at about two positions per unit
     """
 
     source = "H-Net's dynamic chunking, arXiv 2507.07955"

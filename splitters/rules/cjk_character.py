@@ -1,4 +1,4 @@
-"""Words where blanks part them, and every character where nothing does."""
+"""Words where blanks separate them, and every character elsewhere."""
 
 from splitters.registry import register
 from splitters.rules.scripts import UNSPACED
@@ -7,9 +7,9 @@ from splitters.rules.whitespace import Whitespace
 
 @register("cjk_character")
 class CjkCharacter(Whitespace):
-    """As `whitespace`, and a boundary at every character of Han, kana, Hangul and the other unspaced scripts.
+    """As `whitespace`, plus a boundary at every character of Han, kana, Hangul and the other unspaced scripts.
 
-    It falls on the last byte of the character; marks are characters too.
+    It falls on the last byte of the character. Marks count as characters.
     """
 
     source = "this project"

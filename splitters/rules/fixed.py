@@ -1,4 +1,4 @@
-"""Units of one size, the control that knows nothing of language (MegaByte, arXiv 2305.07185)."""
+"""Units of one size: the control that ignores language (MegaByte, arXiv 2305.07185)."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from splitters.registry import register
 class Fixed(Splitter):
     """A boundary at every `n`-th byte, or at the last byte of every `n`-th character.
 
-    A sequence of bytes that is no valid character counts as one, but carries no boundary.
+    An invalid byte sequence counts as one character, but carries no boundary.
     """
 
     source = "MegaByte, arXiv 2305.07185"

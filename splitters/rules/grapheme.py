@@ -1,7 +1,7 @@
-"""Extended grapheme clusters, what a reader calls a character (Unicode Standard Annex #29, rules GB3–GB13).
+"""Extended grapheme clusters, which readers perceive as characters (Unicode Standard Annex #29, rules GB3–GB13).
 
-The rules ask whether a cluster ends before the character at hand, from that character and those
-before it; so nothing peeks if the boundary falls on the character that begins the next cluster.
+The rules decide whether a cluster ends before a character, from that character and the ones before it. So the rule is
+causal if the boundary falls on the character that begins the next cluster.
 """
 
 from splitters.engine.automaton import CharacterRule
@@ -12,7 +12,7 @@ _BREAK = r"\p{{Grapheme_Cluster_Break={}}}"
 _CONJUNCT = r"\p{{Indic_Conjunct_Break={}}}"
 EXTENDING = ("linker", "linked", "extend", "zwj", "spacing")  # GB9, GB9a: never begin a cluster
 AFTER = {"l": ("l",), "v": ("l", "v"), "lv": ("l",), "lvt": ("l",), "t": ("v", "t")}  # Hangul, GB6–GB8
-HANGUL = {"l": "l", "v": "v", "lv": "v", "lvt": "t", "t": "t"}  # as what a jamo or syllable counts afterwards
+HANGUL = {"l": "l", "v": "v", "lv": "v", "lvt": "t", "t": "t"}  # the state after a jamo or syllable
 
 
 @register("grapheme")
@@ -36,7 +36,7 @@ class Grapheme(CharacterRule):
         ("pictograph", r"\p{Extended_Pictographic}"),
         ("consonant", _CONJUNCT.format("Consonant")),
     )
-    # The kind before; an emoji sequence (1: pictograph, 2: and a joiner); whether a linker waits for a consonant.
+    # The class before; an emoji sequence (1: pictograph, 2: and a joiner); whether a linker waits for a consonant.
     start = ("control", 0, False)
 
     def step(self, state, kind):
@@ -57,5 +57,5 @@ class Grapheme(CharacterRule):
         )
         now = HANGUL.get(kind, kind if kind in ("prepend", "flag") else "other")
         if kind == "flag" and before == "flag":
-            now = "other"  # a pair is whole
+            now = "other"  # a pair is complete
         return (now, int(kind == "pictograph"), kind == "lone linker"), not joined

@@ -1,8 +1,8 @@
-"""The user's own regular expressions, as AU-Net's RegexPool takes them, run as an automaton.
+"""Your own regular expressions, as in AU-Net's RegexPool, run as an automaton.
 
-A match of `regex` is decided by what follows it, and a boundary must not be. So a pattern is
-accepted only if no later character can change a boundary, which is decided here for every text at
-once; else it is refused with the shortest text that shows it.
+Later characters can change a match of `regex`, and must not change a boundary. So a pattern is accepted only if no
+later character can change a boundary, which is decided here for all texts at once. Otherwise it is refused with the
+shortest counter-example.
 """
 
 from collections import deque
@@ -21,26 +21,26 @@ from splitters.engine.characters import INVALID, ByteClasses, automaton_of
 from splitters.engine.regular import Program, Threads, Unsupported, accepting, closure, memberships, parse, read
 from splitters.registry import register
 
-INVALID_BYTE = 0xDC80  # how Python reads a byte of no character (surrogateescape); so it is no letter, and no blank
-SEARCHED = 4000  # texts tried where a pattern cannot be decided
-NICE = " ab1.\n,A-é中"  # characters that a counter-example shows, if it can
+INVALID_BYTE = 0xDC80  # an invalid byte as Python reads it (surrogateescape): neither a letter nor a blank
+SEARCHED = 4000  # texts searched if a pattern cannot be decided
+NICE = " ab1.\n,A-é中"  # readable characters, preferred in a counter-example
 
 
 REMEDY = {
-    "end": r"Let the pattern end with the character that decides (words: \S+\s), or put the boundary at: start",
+    "end": r"Let the pattern end with the deciding character (words: \S+\s), or put the boundary at: start",
     "start": r"Let each beginning of a match be a match (words: \p{L}+), or put the boundary at: end",
 }
 
 
 class _Run(NamedTuple):
-    """How far the matches of one pattern are."""
+    """The progress of the matches of one pattern."""
 
-    threads: Threads = ()  # best first: those of one match for at="start", else all that may come to an end
-    inside: bool = False  # of a match, for at="start"
+    threads: Threads = ()  # best first: for at="start" those of one match, else all that may still match
+    inside: bool = False  # a match, for at="start"
 
 
 class _Peeks(Exception):
-    """A later character decides: `threads` may still come to an end."""
+    """A later character decides: `threads` may still match."""
 
     def __init__(self, threads: Threads) -> None:
         self.threads = threads
@@ -50,9 +50,9 @@ class _Peeks(Exception):
 class Pattern(CharacterRule):
     """A boundary at the last character (`at: end`) or the first (`at: start`) of each match of your own `patterns`.
 
-    They are regular expressions of the library `regex`, each searched by itself from the beginning of the text.
-    Raises LawError, with the shortest text that shows it, for a pattern whose matches depend on later
-    characters, and ValueError for one that is no regular expression or that cannot be run with a bounded memory.
+    They are regular expressions of the library `regex`, each searched independently from the beginning of the text.
+    Raises LawError, with the shortest counter-example, for a pattern whose matches depend on later characters, and
+    ValueError for an invalid regular expression, or one that cannot run in bounded memory.
     """
 
     source = "AU-Net's RegexPool, arXiv 2506.14761"
@@ -70,7 +70,7 @@ class Pattern(CharacterRule):
         self.patterns = tuple(listed)
         self.programs = [_checked(pattern, at) for pattern in listed]
         try:
-            self._tables  # noqa: B018 (made now, so that what is too much is said now)
+            self._tables  # noqa: B018 (built now, so that too many states fail here)
         except ValueError:
             raise ValueError(
                 f"pattern: {patterns!r} together need more than {MAX_STATES} states: make a union of one pattern each"
@@ -78,7 +78,7 @@ class Pattern(CharacterRule):
 
     @cached_property
     def _kinds(self) -> tuple[np.ndarray, list[frozenset[int]], list[int]]:
-        """Kind of each code point; per kind its sets, those of all programs in a row; where each program's begin."""
+        """The kind of each code point; the sets of each kind, over all programs; where each program's begin."""
         begins = np.cumsum([0, *(len(program.sets) for program in self.programs)]).tolist()
         kinds, members = memberships(tuple(pattern for program in self.programs for pattern in program.sets))
         return kinds, members, begins
@@ -93,7 +93,7 @@ class Pattern(CharacterRule):
         before, runs = (None, [_Run()] * len(self.programs)) if state == "start" else state
         after, fires = [], False
         for program, begin, run in zip(self.programs, begins, runs, strict=False):
-            # Sets by their number in this program; those of other programs fall out of its range.
+            # Sets are numbered within this program; those of other programs fall outside its range.
             last = None if before is None else frozenset(index - begin for index in members[before])
             character = frozenset(index - begin for index in members[here])
             moved, fired = ADVANCE[self.at](program, run, last, character)
@@ -102,11 +102,11 @@ class Pattern(CharacterRule):
         return (here, tuple(after)), fires
 
 
-Sets = frozenset[int]  # those that a character is in
+Sets = frozenset[int]  # the sets that contain a character
 
 
 def _to_end(program: Program, run: _Run, before: Sets | None, character: Sets) -> tuple[_Run, bool]:
-    """One character for at="end": it may end a match, or take matches begun here or before further."""
+    """One character for at="end": it may end a match, or extend matches begun here or earlier."""
     begun = closure(program, (*run.threads, 0), before)  # earlier beginnings are better
     threads = read(program, begun, character)
     rank = accepting(program, threads)
@@ -118,12 +118,12 @@ def _to_end(program: Program, run: _Run, before: Sets | None, character: Sets) -
 
 
 def _to_start(program: Program, run: _Run, before: Sets | None, character: Sets) -> tuple[_Run, bool]:
-    """One character for at="start": it may go on with a match, or begin one."""
+    """One character for at="start": it may continue a match, or begin one."""
     begun = read(program, closure(program, (0,), before), character)
     further = read(program, run.threads, character) if run.inside else ()
     if further:
         rank = accepting(program, further)
-        if rank is None and begun:  # inside a match, or the beginning of one: what follows tells
+        if rank is None and begun:  # inside a match, or at the beginning of one: later characters decide
             raise _Peeks(begun if accepting(program, begun) is None else further)
         return _Run(further[:rank], True), False
     if not begun:
@@ -141,11 +141,11 @@ ADVANCE: dict[str, Callable[[Program, _Run, Sets | None, Sets], tuple[_Run, bool
 
 
 def _checked(pattern: str, at: str) -> Program:
-    """Returns the pattern's program if it does not peek."""
+    """Returns the pattern's program if it does not look ahead."""
     try:
         regex.compile(pattern, regex.V1)
     except regex.error as error:
-        raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from None
     except RecursionError:
         raise ValueError(f"pattern {pattern[:40]!r}… is nested too deep") from None
     try:
@@ -159,12 +159,12 @@ def _checked(pattern: str, at: str) -> Program:
 
 
 def _explore(pattern: str, program: Program, at: str) -> None:
-    """Visits every state that any text leads to. Raises LawError where a later character decides."""
+    """Visits every reachable state. Raises LawError if a later character decides anywhere."""
     kinds, members = memberships(program.sets)
     shown = _examples(kinds, len(members))
     texts: dict[tuple[int | None, _Run], str] = {(None, _Run()): ""}
     shortest: str | None = None
-    for before, run in (queue := list(texts)):  # grows while it is read: nearest states first
+    for before, run in (queue := list(texts)):  # grows during the loop: nearest states first
         text = texts[before, run]
         if shortest is not None and len(text) + 2 >= len(shortest):
             break
@@ -201,19 +201,19 @@ def _continuation(program: Program, threads: Threads, members: list[frozenset[in
 
 
 def _examples(kinds: np.ndarray, n_kinds: int) -> str:
-    """Returns a character of each kind, readable where there is one."""
+    """Returns a character of each kind, a readable one if there is one."""
     nice = {int(kinds[ord(character)]): character for character in reversed(NICE)}
     return "".join(nice.get(kind) or chr(int(np.argmax(kinds == kind))) for kind in range(n_kinds))
 
 
 def matched(pattern: str, at: str, text: str) -> set[int]:
-    """Returns where `regex` ends (or starts) its matches, as character indices: the plain form of the rule."""
+    """Returns where matches of `regex` end (or start), as character indices: the plain form of the rule."""
     found = (match for match in regex.finditer(f"(?-f:{pattern})", text, regex.V1) if match.end() > match.start())
     return {match.start() if at == "start" else match.end() - 1 for match in found}
 
 
 def _search_counter_example(pattern: str, at: str) -> None:
-    """Tries short texts on `regex` itself. Raises LawError with the shortest that shows a look ahead."""
+    """Searches short texts for one on which `regex` itself looks ahead. Raises LawError with the shortest."""
     letters = dict.fromkeys(character for character in pattern if character.isalnum() or character.isspace())
     alphabet = "".join(dict.fromkeys([*" a1.\n\u0301", *list(letters)[:3]]))
     for text in _texts(alphabet):
@@ -232,7 +232,7 @@ def _texts(alphabet: str) -> Iterator[str]:
 
 
 def _refuse(pattern: str, at: str, text: str) -> NoReturn:
-    """Raises LawError for a pattern of which `text` shows that it peeks, by what `regex` itself finds."""
+    """Raises LawError for a pattern that looks ahead on `text`, with the boundary that `regex` itself moves there."""
     whole = matched(pattern, at, text)
     for size in range(1, len(text)):
         alone = matched(pattern, at, text[:size])
@@ -244,7 +244,7 @@ def _refuse(pattern: str, at: str, text: str) -> NoReturn:
                 f"and {has} boundary when {text[size:]!r} follows. {REMEDY[at]}"
             )
             raise LawError("pattern", "prefix", text.encode("utf-8", "surrogatepass"), _byte(text, place), how)
-    raise ValueError(f"pattern {pattern!r}: whether a match goes on or another begins is left open by {text!r}")
+    raise ValueError(f"pattern {pattern!r}: whether a match continues or another begins is left open by {text!r}")
 
 
 def _byte(text: str, place: int) -> int:

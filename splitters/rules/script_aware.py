@@ -1,4 +1,4 @@
-"""The rule for mixed text: each script is cut in the way that suits how it is written."""
+"""The rule for mixed text: units that suit how each script is written."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ class ScriptAware(Whitespace):
     """Spaced scripts by words, Han and kana in groups of `n` characters, South-East Asia and Tibet by syllables.
 
     Words are those of `whitespace`, syllables those of `syllable` (clusters in Thai, Lao, Khmer, Burmese and the like,
-    tsheg in Tibetan). A group ends where the script changes (漢字|かな|ABC), also from a cluster to a word.
+    tsheg in Tibetan). A group ends where the script changes (漢字|かな|ABC), also between a cluster and a word.
     The boundary falls on the first character of each group or cluster.
     """
 
@@ -25,9 +25,9 @@ class ScriptAware(Whitespace):
     classes: ClassVar[Classes] = (
         Whitespace.classes[0],
         ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),
-        ("voicing", r"[\u3099\u309a\uff9e\uff9f]"),  # on the kana before it
+        ("voicing", r"[\u3099\u309a\uff9e\uff9f]"),  # part of the kana before it
         ("tone letter", r"[ˇˊˋ˙˪˫]"),  # of Bopomofo, and of other scripts
-        ("kana mark", r"[ー゛゜ｰ〱-〵]"),  # of the kana that stand before
+        ("kana mark", r"[ー゛゜ｰ〱-〵]"),  # lengthens or repeats the kana before it
         ("han", rf"[{with_shared(IDEOGRAPHIC)}--\p{{M}}]"),
         ("hiragana", r"[\p{Script=Hiragana}&&\p{L}]"),
         ("katakana", r"[\p{Script=Katakana}&&\p{L}]"),

@@ -1,11 +1,11 @@
-"""Ends of sentences, for stages high above, or for `union` with another rule."""
+"""Ends of sentences, for high stages or for a `union` with another rule."""
 
 from splitters.engine.automaton import CharacterRule
 from splitters.registry import register
 from splitters.rules.whitespace import LINE_BREAK
 
 FULL_STOP = r"[.!?]"  # ends a sentence only if a blank follows: not in 3.14
-SENTENCE_END = r"[\p{Sentence_Break=STerm}\u0f0d\u0f0e\u0f14]"  # ends one by itself; Tibetan has its own strokes
+SENTENCE_END = r"[\p{Sentence_Break=STerm}\u0f0d\u0f0e\u0f14]"  # ends a sentence by itself; Tibetan has its own strokes
 
 
 @register("sentence_end")

@@ -1,10 +1,9 @@
 """The pieces of a BPE vocabulary, found by walking a trie of bytes.
 
-A tokenizer decides by what comes later; a walk does not. It goes down the trie, greedily, as long as
-some entry goes on like the text, and where it dies a boundary falls, and it starts again at the root
-with the same byte. (So a unit can be the beginning of an entry: nothing is taken back.) As entries are
-bytes, it can die inside a character, or at the first byte of one: the boundary falls on that
-character's last byte, unless `align: byte` leaves it there.
+A tokenizer depends on later text; a walk does not. It descends the trie greedily while the text continues some entry.
+Where it dies, a boundary falls, and the walk restarts at the root with the same byte. It never backtracks, so a unit
+can be the beginning of an entry that the text does not complete. Entries are bytes, so the walk can die inside a
+character, or at its first byte: the boundary moves to that character's last byte, unless `align: byte` leaves it.
 """
 
 import hashlib
@@ -26,11 +25,11 @@ Edges = dict[int, int]  # node · 256 + byte → node, the root is 0
 
 @register("trie")
 class Trie(Splitter):
-    """A boundary where the walk on the byte trie of a BPE vocabulary dies, as no entry goes on like the text.
+    """A boundary where the walk on the byte trie of a BPE vocabulary dies, because the text continues no entry.
 
-    It falls on the last byte of the character at which the walk dies, with `align: byte` on the very byte.
-    `vocabulary`: a Hugging Face tokenizers JSON, such as `aunet vocabulary` trains; left out, a small one of 24
-    languages. Raises ValueError for a file that cannot be read as one.
+    It falls on the last byte of the character at which the walk dies, or with `align: byte` on that byte itself.
+    `vocabulary`: a Hugging Face tokenizers JSON, such as `aunet vocabulary` trains; the default is a small one of 24
+    languages. Raises ValueError for a file that cannot be read as a tokenizers JSON.
     """
 
     source = "byte-trie BPE"
@@ -60,7 +59,7 @@ class _Walk(Splitter):
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The trie as `compiled.walk_trie` reads it."""
+        """The trie in the form of `compiled.walk_trie`."""
         keys = np.array(sorted(self.edges), np.int64)
         children = np.array([self.edges[key] for key in keys.tolist()], np.int32)
         first = np.searchsorted(keys >> 8, np.arange(len(keys) + 3)).astype(np.int32)  # nodes, `lost`, and an end
@@ -83,11 +82,11 @@ class _WalkStepper(Stepper):
         if node is not None:
             self.node = node
             return False
-        self.node = self.edges.get(byte, self.lost)  # lost: no entry begins with this byte, so it is a piece of its own
+        self.node = self.edges.get(byte, self.lost)  # lost: no entry begins with this byte, so it is its own piece
         return before != 0
 
     def __deepcopy__(self, memo: dict) -> "_WalkStepper":
-        copy = _WalkStepper(self.edges)  # shared: only the place moves
+        copy = _WalkStepper(self.edges)  # edges are shared, only the node is copied
         copy.node = self.node
         return copy
 
@@ -106,7 +105,7 @@ def edges_of(vocabulary: frozenset[bytes]) -> Edges:
 def entries(path: str | Path) -> list[bytes]:
     """Returns the vocabulary of a tokenizers JSON as bytes, without special tokens.
 
-    Raises ValueError for what is not one, or not a BPE, naming the file.
+    Raises ValueError, naming the file, if it is not a tokenizers JSON with a BPE model.
     """
     fields = plain(read_file(path, "trie"), str(path), "trie")
     return [entry for _, entry in token_bytes(fields, str(path), "trie")]

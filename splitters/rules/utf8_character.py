@@ -10,7 +10,7 @@ from splitters.registry import register
 
 @register("utf8_character")
 class Utf8Character(CharacterRule):
-    """A boundary at the last byte of every character. Bytes of no valid character carry none."""
+    """A boundary at the last byte of every character. Invalid bytes carry none."""
 
     source = "flat characters, as a control"
     classes = ()
@@ -21,7 +21,7 @@ class Utf8Character(CharacterRule):
 
 
 class AtLastByte(Splitter):
-    """A rule over bytes, each boundary of it moved to the last byte of the character that it falls in."""
+    """A rule over bytes whose boundaries move to the last byte of the character they fall in."""
 
     def __init__(self, rule: Splitter) -> None:
         self.rule, self.characters = rule, Utf8Character()

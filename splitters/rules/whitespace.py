@@ -1,4 +1,4 @@
-"""Words, by blanks: the rule of AU-Net (arXiv 2506.14761) without its look at the next byte."""
+"""Words, by blanks: AU-Net's rule (arXiv 2506.14761) without its look-ahead."""
 
 from typing import ClassVar
 
@@ -6,10 +6,10 @@ from splitters.engine.automaton import CharacterRule
 from splitters.engine.characters import Classes
 from splitters.registry import register
 
-LINE_BREAK = r"[\n\v\f\x85\u2028\u2029]"  # not \r: in \r\n it is a blank that the \n closes
-BLANK = r"[\s\u200b]"  # U+200B parts words in Khmer and is not \s
+LINE_BREAK = r"[\n\v\f\x85\u2028\u2029]"  # not \r: in \r\n it is a blank before the \n
+BLANK = r"[\s\u200b]"  # U+200B separates words in Khmer and is not in \s
 LETTER = r"\p{L}"
-MARK = r"[\p{M}\p{Cf}]"  # combining marks, and format characters such as joiners, go with what they stand on
+MARK = r"[\p{M}\p{Cf}]"  # combining marks and format characters (joiners) belong to the character before
 DIGIT = r"\p{N}"
 DIGITS_IN_GROUP = 3
 
@@ -18,7 +18,7 @@ DIGITS_IN_GROUP = 3
 class Whitespace(CharacterRule):
     """A boundary at the first blank after a word, at line breaks, punctuation and groups of digits.
 
-    That of a run of punctuation, or of a group of up to three digits, is at its first character.
+    A run of punctuation, or a group of up to three digits, has its boundary at its first character.
     """
 
     source = "AU-Net, arXiv 2506.14761, without its look ahead"

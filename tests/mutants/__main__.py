@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.mutants.faults import FAULTS, Fault
@@ -30,6 +31,7 @@ ELSEWHERE = (
     "hypothesis", "jsonargparse", "lightning.pytorch.cli", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking",
     "numba", "regex", "safetensors.torch", "tokenizers", "torch.distributed.fsdp", "torchmetrics", "zstandard",
 )  # fmt: skip
+OPTIONS = ("-q", "--disable-warnings", "-o", "addopts=", "--hypothesis-seed=0", "--hypothesis-profile=mutants")
 LONGEST = 300.0  # seconds of a fault's tests; one that hangs is noticed too
 
 
@@ -112,10 +114,7 @@ def start(tree: Path, tests: Sequence[str], fault: Fault | None = None) -> Runni
     os.chdir(tree)
     noted = Noted()
     stop = ["-x"] if fault is not None else []
-    pytest.main(
-        ["-q", "--disable-warnings", *stop, "-o", "addopts=", "--hypothesis-seed=0", "--rootdir", str(tree), *tests],
-        plugins=[noted],
-    )
+    pytest.main([*OPTIONS, *stop, "--rootdir", str(tree), *tests], plugins=[noted])
     (tree / "result.json").write_text(json.dumps(vars(noted)), encoding="utf-8")
     os._exit(0)
 
@@ -154,6 +153,8 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in ELSEWHERE:
         importlib.import_module(name)
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure need not be the smallest
+    hypothesis.settings.register_profile("mutants", deadline=None, database=None, phases=phases)
     begin, wrong, running = time.monotonic(), [], list[Running]()
     with tempfile.TemporaryDirectory() as folder:
         trees = [copied(Path(folder) / str(i)) for i in range(options.jobs)]

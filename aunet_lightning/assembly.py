@@ -19,6 +19,8 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.reports.boundary_pictures import BoundaryPictures
+from aunet_lightning.reports.run_report import RunReport
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.names import rule_name, run_name, units_name
@@ -32,7 +34,6 @@ from aunet_lightning.training.beginning import (
     other_text,
     take_folder,
 )
-from aunet_lightning.training.boundary_pictures import BoundaryPictures
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.definition import differences, folder_of, kept_settings
@@ -40,7 +41,7 @@ from aunet_lightning.training.expectation import check_held_out, check_memory, e
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.predictions import PredictionWriter
 from aunet_lightning.training.progress import BpbProgressBar, Throughput
-from aunet_lightning.training.run_report import ReportConfig, RunReport
+from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.stopping import EndsAsStopped
 
 

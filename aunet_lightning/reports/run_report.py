@@ -1,47 +1,25 @@
 """The report of a run: its costs at the start, BPB by language with baselines, boundaries and samples at the end."""
 
 import json
-from dataclasses import dataclass, field
 from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.effects import Effect, effects
-from aunet_lightning.generation import check_sampling, generate
-from aunet_lightning.numbers import Range, check_fields
+from aunet_lightning.generation import generate
 from aunet_lightning.reader.model_units import ModelUnits
-from aunet_lightning.reports.ngram import MAX_ORDER, bpb_by_language
+from aunet_lightning.reports.ngram import bpb_by_language
 from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
+from aunet_lightning.tracking.run_folder import TABLE, UNITS
 from aunet_lightning.training.access import data_of, log_text, say
 from aunet_lightning.training.expectation import Expected, expect
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.report_config import ReportConfig
 
 NGRAM_BYTES = 50_000_000  # n-gram baselines take too long on more training text
-
-
-@effects(Effect.NONE)
-@dataclass
-class ReportConfig:
-    """The report at the end of a run."""
-
-    ngrams: list[int] = field(default_factory=list)
-    """orders of byte n-gram models, trained on the same text, as baselines in the table"""
-    pictures_every: int = 200
-    """steps between pictures of learned boundaries on a fixed text per script, kept as artifacts; 0: none"""
-    sample_prompts: list[str] = field(default_factory=list)
-    """prompts that the model continues; an empty one lets it begin"""
-    sample_bytes: int = 160
-    """bytes of each continuation"""
-    sample_temperature: float = 0.8
-    """0 takes the most likely byte each time"""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
-        check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")
 
 
 class RunReport(Callback):
@@ -95,7 +73,7 @@ class RunReport(Callback):
             return
         if trainer.state.fn == "fit":
             table = self._table(trainer, module, "val")
-            log_text(trainer, table.as_markdown(), "val_bpb.md")
+            log_text(trainer, table.as_markdown(), TABLE)
             log_text(trainer, table.as_csv(), "val_bpb.csv")
         else:
             self._show(trainer, module, "val")
@@ -119,7 +97,7 @@ class RunReport(Callback):
         texts = one_per_script(data.first_texts("val" if "val" in data.corpora else "train"))
         lines = [f"{script:<11} {as_line(text, units)}" for script, text in texts]
         shown = [{"text": text.decode(), "levels": units.levels(text).tolist()} for _, text in texts]
-        log_text(trainer, json.dumps(shown, ensure_ascii=False), "units.json")
+        log_text(trainer, json.dumps(shown, ensure_ascii=False), UNITS)
         say("\nStage boundaries (│ a unit of stage 2 begins, ║ one of stage 3 too, …)", *lines)
 
     def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:
