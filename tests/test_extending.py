@@ -1,0 +1,242 @@
+"""docs/extending.md: its examples, as a package of one's own, used by YAML through `aunet fit` and `aunet split`."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+import splitters
+from aunet_lightning import AUNet, AUNetConfig
+from aunet_lightning.checkpoints.forms import read
+from aunet_lightning.data.corpus import Corpus, prepare
+from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.registry import Registry
+from aunet_lightning.reports.study.columns import columns_of
+from aunet_lightning.reports.study.report import as_csv, as_html
+from aunet_lightning.study.grid import merge
+from aunet_lightning.study.results import CellResult, StudyResult
+from aunet_lightning.training.optimizer import OptimizerConfig
+from aunet_lightning.vocabulary import BOS, EOS
+from tests.conftest import ROOT, stack_of, tiny
+from tests.helpers import TINY, aunet, place_store, points, sentences, write
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
+SEAMS = ("upsampling", "embedding of bytes", "data source", "optimizer", "metric of a run")  # any number at once
+
+
+def settings_of(seam):
+    (section,) = (text for title, text in SECTIONS.items() if title.endswith(seam))
+    return yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.S)[1])
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The page's examples in a package, each in the file that its first line names."""
+    folder = tmp_path_factory.mktemp("package")
+    blocks = re.findall(r"```python\n# (my_package/\w+\.py)\n(.*?)```", PAGE, re.S)
+    assert len(blocks) == len(SECTIONS)  # one file each
+    for name, code in blocks:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+    return folder
+
+
+@pytest.fixture
+def here(package, tmp_path, monkeypatch, store_template):
+    """A folder to run in, with text."""
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "mlflow.db"))
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "en.jsonl", sentences(1))
+    (tmp_path / "my.txt").write_text("\n\n".join([*sentences(2), " ", "The end."]))
+    return tmp_path
+
+
+def fit(*settings, options=(), **trainer):
+    merged = TINY
+    for one in (*settings, {"trainer": trainer}):
+        merged = merge(merged, one)
+    with open("run.yaml", "w") as file:
+        yaml.safe_dump(merged, file)
+    return aunet("fit", "-c", "run.yaml", "--run.folder", "r", *options)
+
+
+def last(logged):
+    """The step of the last validation."""
+    return max(step for step, key in logged if key == "val/bpb")
+
+
+@pytest.mark.parametrize("seam", ["rule", "combinator"])
+def test_a_splitter_of_ones_own_is_lawful(seam, here, capsys):
+    spec = settings_of(seam)["splitter"]
+    splitters.check(spec)
+    assert aunet("split", "Il PARLA. Oui", "--splitter", json.dumps(spec)) == 0
+    shown = {"rule": "Il│ │PA│RL│A.│ Oui"}
+    assert capsys.readouterr().out.startswith(shown.get(seam, "Il"))
+
+
+def test_a_run_of_ones_own_parts_continues(here):
+    """A rule, an upsampling, an embedding, a data source, an optimizer and a metric in one run, resumed at step 4."""
+    every = [settings_of("rule"), *map(settings_of, SEAMS), {"run": {"keep_last": 9}}]
+    assert fit(*every, max_steps=9) == 0
+    once = points(here / "r")
+    assert 0 <= once[last(once), "val/accuracy"] <= 1
+    assert {key for step, key in once if step == last(once)} >= {"val/bpb", "val/bpb_en", "val/bytes_per_unit_stage2"}
+    state = read(here / "r" / "checkpoints" / "last.ckpt")["optimizer_states"][0]["state"]
+    assert set(state["net.embedding.trigrams.weight"]) == {"momentum_buffer"}
+    assert state["net.upsamplings.0.gain"]["momentum_buffer"].shape == (16, 1)
+    (here / "r").rename(here / "once")
+    assert fit(*every, options=("--ckpt_path", "once/checkpoints/step-00000004.ckpt"), max_steps=9) == 0
+    resumed = points(here / "r")
+    assert len(resumed) > 20
+    assert resumed.items() <= once.items()
+
+
+@pytest.mark.parametrize("seam", ["learned splitter", "teacher"])
+def test_what_learns_boundaries(seam, here):
+    assert fit(settings_of(seam)) == 0
+    logged = points(here / "r")
+    if seam == "teacher":
+        assert (last(logged), "val/teacher_f1_stage2") in logged
+    else:
+        weight = read(here / "r" / "checkpoints" / "last.ckpt")["state_dict"]["net.predictors.0.score.weight"]
+        assert weight.shape == (1, 32)
+        assert logged[last(logged), "val/bytes_per_unit_stage2"] > 1
+
+
+def test_documents_of_ones_own_format(here):
+    (source,) = expand(settings_of("data source")["data"]["train_files"], "data.train_files")
+    corpus = Corpus([prepare(source, here / "cache")])
+    assert [corpus.text(d).tobytes().decode() for d in range(len(corpus))] == [*sentences(2), "The end."]
+    assert corpus.language_names == ["en"]
+    assert corpus.report.skipped == {"empty paragraph": 1}
+    assert corpus.report.examples["empty paragraph"][0].endswith(":41")
+    plain = Source(source.path, "en")
+    assert plain.folder(here / "cache") != source.folder(here / "cache")
+
+
+def test_the_cached_text_of_json_lines_keeps_its_name(here):
+    """A cache made before there were formats is found again."""
+    (here / "x.jsonl").write_text('{"text": "a"}\n')
+    assert Source(here / "x.jsonl", "x").folder(here / "cache").name == "x-668f54ab0ea54f27"
+
+
+@pytest.fixture
+def trigrams(here):
+    torch.manual_seed(0)
+    return AUNet(tiny(3, embedding="my_package.trigrams:Trigrams")).eval(), stack_of("whitespace", 3)
+
+
+@torch.no_grad()
+def logits(net, stack, row, state=None):
+    text = bytes(byte for byte in row if byte < 256)
+    found, levels = iter(stack.levels(text).tolist()), []
+    for byte in row:
+        levels.append(stack.depth if byte == BOS else 0 if byte == EOS else next(found))
+    return net(torch.tensor([row]), torch.tensor([levels])).logits[0]
+
+
+ROW = [BOS, *b"one two", EOS, BOS, *b"three four five"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [[1] * 25, [7, 1, 2, 15], [10, 15]], ids=str)
+def test_an_embedding_that_reads_ids_before_steps_as_it_reads_at_once(sizes, trigrams):
+    net, stack = trigrams
+    ids, state, parts = torch.tensor([ROW, ROW[9:] + ROW[:9]]), net.initial_state(2, stack), []
+    whole = net(ids, state=net.initial_state(2, stack)).logits
+    for chunk in ids.split(sizes, 1):
+        out = net(chunk, state=state)
+        state = out.state
+        parts.append(out.logits)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_an_embedding_that_reads_ids_before_looks_at_no_later_one(trigrams):
+    net, stack = trigrams
+    before = logits(net, stack, ROW)
+    for at in range(1, len(ROW)):
+        if ROW[at] < 256:
+            changed = [*ROW[:at], ord("x"), *ROW[at + 1 :]]
+            torch.testing.assert_close(logits(net, stack, changed)[:at], before[:at], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_an_embedding_that_reads_ids_before_sees_no_masked_document(masked, here):
+    torch.manual_seed(0)
+    options = {"embedding": "my_package.trigrams:Trigrams", "document_masking": masked}
+    net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8, "window": 1}], **options)).eval()
+    # A window of one position: only the embedding can see the document before.
+    alone, after = (logits(net, splitters.Stack([]), row)[-2:] for row in ([BOS, ord("a")], [ord("z"), BOS, ord("a")]))
+    assert torch.equal(alone, after) == masked
+
+
+def test_a_column_of_ones_own(here):
+    columns = settings_of("column of a study's report")["columns"]
+    metrics = {"perf/training_seconds": 90.0, "val/accuracy": 0.25}
+    cells = [CellResult(f"c{i}", "a", "en", 2, i, "done", bpb=1.0, metrics=metrics if i else {}) for i in (0, 1)]
+    study = StudyResult("s", "", cells, ["a"], ["en"], "flops", 1e9, "bytes", columns=columns)
+    page = as_html(study)
+    assert '<th scope="col">minutes</th><th scope="col">val/accuracy</th>' in page
+    assert "<td>1.50</td><td>0.25</td>" in page
+    assert "Minutes: of training, without validation." in page
+    header, *rows = (line.split(",") for line in as_csv(study).splitlines())
+    assert header[-2:] == ["minutes", "val/accuracy"]
+    assert [row[-2:] for row in rows] == [["", ""], ["1.5", "0.25"]]
+    with pytest.raises(ValueError, match="columns is 'minutes': name your own class as module:Class"):
+        columns_of(["minutes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("repaet", "net is 'repaet': choose one of repeat, copy, or name your own class as module:Class. Did you mean repeat"),
+        (3, "net is 3: choose one of repeat"),
+        (None, "net is null: choose one of repeat"),
+        ("no.module:X", "net is 'no.module:X', which cannot be imported: ModuleNotFoundError"),
+        ("my_package.gains:Gain", "net is 'my_package.gains:Gain', which cannot be imported: AttributeError"),
+        ("my_package.gains:take", "must be a class that inherits from aunet_lightning.model.upsampling.Upsampling"),
+        ("my_package.both:Both", "must be a class that inherits from aunet_lightning.model.upsampling.Upsampling"),
+        ("aunet_lightning.model.upsampling:Upsampling", "which lacks spread"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_is_refused(name, words, here):
+    base = "aunet_lightning.model.upsampling"
+    registry = Registry("net", f"{base}:Upsampling", {"repeat": f"{base}:Repeat", "copy": f"{base}:Copy"})
+    with pytest.raises(ValueError, match=re.escape(words)):
+        registry.check(name)
+    assert registry.get("copy") is registry.get(f"{base}:Copy")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net: upsampling is 'my_package.gone:X', which cannot"),
+        ({"model": {"net": {"embedding": "bytes"}}}, "model.net: embedding is 'bytes': choose one of byte"),
+        ({"model": {"optimizer": {"name": "adam"}}}, "model.optimizer.name is 'adam': choose one of adamw"),
+        ({"model": {"metrics": ["bpb"]}}, "metrics is 'bpb': name your own class as module:Class"),
+        ({"data": {"train_files": [{"path": "my.txt", "format": "text"}]}}, "data.train_files: format is 'text': choose one of jsonl"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_in_yaml_is_one_sentence(settings, words, here, capsys):
+    assert fit(settings) in (1, 2)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("aunet")
+    assert words in error
+
+
+def test_another_optimizer_does_not_take_over_the_state(here):
+    """A checkpoint from before optimizers had names is one of AdamW."""
+    from aunet_lightning.checkpoints.contents import Contents
+    from aunet_lightning.errors import UserError
+
+    settings = vars(OptimizerConfig()) | {}
+    older = {name: value for name, value in settings.items() if name != "name"}
+    contents = Contents(tiny(2), ["whitespace"], optimizer=older, continues=True)
+    contents.check_continued(settings, {})
+    with pytest.raises(UserError, match=r"optimizer.name \(there adamw, here my_package.momentum:Momentum\)"):
+        contents.check_continued(settings | {"name": "my_package.momentum:Momentum"}, {})
