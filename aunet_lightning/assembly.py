@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from aunet_lightning.checkpoints.forms import check_contents
+from aunet_lightning.checkpoints.forms import check_intact
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.distributed.watchdog import Watchdog
@@ -217,7 +217,7 @@ def begin_reading(request: Request, parts: Assembly, trainer: Trainer, named: st
     named: `ckpt_path` as given. Raises UserError where there is no such checkpoint.
     """
     path = checkpoint_to_read(parts.folder, named)
-    rank_zero_only(check_contents)(path)
+    rank_zero_only(check_intact)(path)
     say(f"Checkpoint {path}")
     if parts.logger is not None:
         _open_results(request, parts.logger, trainer, path)

@@ -1,7 +1,9 @@
 """Every private or undocumented name of Lightning, jsonargparse and torch's DataLoader that the package relies on.
 
-Each function says what it relies on, and raises RuntimeError with one sentence where the installed version lacks it.
-IN_PLACE lists names that cannot be used through a function. tests/test_lightning_private.py checks all of them.
+Each function says what it relies on, and raises RuntimeError with one sentence where the installed version lacks it;
+`type_of` and `link_sources`, whose names some options rightly lack, leave that to the test. IN_PLACE lists names that
+cannot be used through a function, those of torch.distributed and MLflow among them. tests/test_lightning_private.py
+checks all of them.
 """
 
 from argparse import Action, ArgumentParser

@@ -91,7 +91,7 @@ class Teacher(ABC):
     """Places boundaries on the bytes of a complete text. A student learns to place them without looking ahead."""
 
     source: ClassVar[str] = ""  # where it comes from
-    looks_ahead: ClassVar[bool] = True
+    looks_ahead: bool = True
 
     @abstractmethod
     def split(self, data: bytes) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from splitters.contract import LearnedSplitter, Splitter, Stepper, UnitStepper
+from splitters.contract import LearnedSplitter, Splitter, Stepper, Teacher, UnitStepper
 from splitters.edge_texts import LONGEST, long_texts, short_texts
 from splitters.registry import AnySplitter, Spec, resolve
 
@@ -33,12 +33,10 @@ class Stack:
         """The number of stage transitions, which is the highest level."""
         return len(self.rules)
 
-    def rule(self, s: int) -> Splitter:
-        """Returns the splitter of transition s (0: from bytes). Raises TypeError if it is learned."""
-        rule = self.rules[s]
-        if not isinstance(rule, Splitter):
-            raise TypeError(f"{type(rule).__name__} is a learned splitter, which has no split")
-        return rule
+    @property
+    def teachers(self) -> dict[int, Splitter | Teacher]:
+        """The teachers of learned splitters, by transition. Raises ValueError where one cannot be built."""
+        return {s: rule.teacher for s, rule in self.learned.items() if rule.teacher is not None}
 
     def fingerprint(self) -> str:
         """Returns a digest of the levels on the shared edge texts. It changes where a vocabulary file, the code of a

@@ -25,11 +25,11 @@ class Contents:
     net: AUNetConfig
     splitters: Sequence[Spec]
     """one per stage transition, as the settings name them"""
-    fingerprint: str | None = None
+    fingerprint: str | None = None  # the key `boundaries`
     """of the boundaries that the splitters place (`Stack.fingerprint`); None in the oldest checkpoints"""
     tokenizer: str | None = None
     """the tokenizers JSON of a BPE baseline"""
-    documents: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)  # the key `data`
     """digests of the documents of each part; empty in older checkpoints and in exports"""
     packing: Mapping[str, Any] = field(default_factory=dict)
     """settings that say which bytes are in which batch; empty in older checkpoints and in exports"""
@@ -47,11 +47,15 @@ class Contents:
     def from_dict(cls, checkpoint: Mapping[str, Any]) -> "Contents":
         """Returns the contents of a checkpoint as Lightning has one, by this version or an older one.
 
-        Raises KeyError where `missing_keys` finds some, and ValueError for a network that this version refuses.
+        Raises KeyError where `missing_keys` finds some, and UserError for a network that this version does not know.
         """
         settings = checkpoint["hyper_parameters"]
+        try:
+            net = AUNetConfig(**settings["net"])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the checkpoint is of a network that this version cannot build ({error})") from None
         return cls(
-            net=AUNetConfig(**settings["net"]),
+            net=net,
             splitters=checkpoint["splitters"],
             fingerprint=checkpoint.get("boundaries"),
             tokenizer=checkpoint.get("tokenizer"),

@@ -35,7 +35,7 @@ def is_folder(path: Path) -> bool:
 
 
 def check_complete(path: Path) -> None:
-    """Raises UserError unless path is a checkpoint in one of the forms, with all of its parts. (`check_contents` reads
+    """Raises UserError unless path is a checkpoint in one of the forms, with all of its parts. (`check_intact` reads
     them.)"""
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: runs keep theirs in checkpoints/last.ckpt and best.ckpt")
@@ -46,7 +46,7 @@ def check_complete(path: Path) -> None:
         raise UserError(f"{path} is not a checkpoint, or is incomplete: name another, such as last.ckpt beside it")
 
 
-def check_contents(path: Path) -> None:
+def check_intact(path: Path) -> None:
     """Raises UserError where bytes of a checkpoint are not those that were written.
 
     torch.save writes a checksum (CRC-32) with each record, which torch.load ignores; a folder consists of such
@@ -127,7 +127,7 @@ def read(path: str | Path, weights_only: bool = True, optimizer: bool = True) ->
     check_complete(path)
     if path.suffix == ".safetensors":
         return _read_export(path)
-    check_contents(path)
+    check_intact(path)
     if not path.is_dir():
         return _load(path, path, weights_only)
     checkpoint = read_metadata(path)

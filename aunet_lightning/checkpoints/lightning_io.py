@@ -12,11 +12,11 @@ from aunet_lightning.errors import reason
 
 
 class AnyForm(TorchCheckpointIO):
-    """Reads every form for Lightning's strategies; writes one file, and notes in `failed` where it cannot."""
+    """Reads every form for Lightning's strategies; writes one file, and notes in `problem` why it could not."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.saving = False  # a checkpoint is written before save_checkpoint returns
+        self.saving = False  # always: save_checkpoint returns once the file is written
         self.problem: str | None = None  # why the last one could not be written
 
     def wait(self) -> None:

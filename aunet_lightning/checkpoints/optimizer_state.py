@@ -31,7 +31,7 @@ def by_number(state: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in there):
         return state
     if there != [*names]:
-        raise UserError("ckpt_path: the optimizer's groups of parameters are others than in this version: start anew")
+        raise UserError("ckpt_path: the checkpoint's optimizer groups do not match this version's: start a new run")
     place = {name: i for i, name in enumerate(names)}
     groups = [group | {"params": [place[name] for name in group["params"]]} for group in state["param_groups"]]
     return {"state": {place[name]: one for name, one in state["state"].items()}, "param_groups": groups}

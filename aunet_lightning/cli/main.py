@@ -6,7 +6,6 @@ import sys
 if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as random.py, must not pass for a module
     sys.path.append(sys.path.pop(0))
 
-import argparse
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,8 +13,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from aunet_lightning import __version__
-from aunet_lightning.paths import user_path
-from aunet_lightning.terminal import guarded, printable
+from aunet_lightning.terminal import guarded
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
 
@@ -112,11 +110,11 @@ def _is_installed() -> bool:
 
 
 def _light(command: str, rest: list[str]) -> int:
-    from aunet_lightning.cli import compare, entropy, plan, split
+    from aunet_lightning.cli import compare, entropy, generate, plan, split
 
     light: dict[str, Callable[[list[str]], int]] = {
-        "generate": _generate,
-        "export": _export,
+        "generate": generate.generate,
+        "export": generate.export,
         "split": split.split,
         "splitters": split.splitters,
         "vocabulary": split.vocabulary,
@@ -142,43 +140,6 @@ def _check_encoding(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"the argument {argument!r} is not UTF-8: rename the file, or write the setting in UTF-8"
             ) from None
-
-
-def _generate(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("aunet generate", description="Generate text from a checkpoint.")
-    parser.add_argument(
-        "ckpt_path", metavar="CKPT", help="a checkpoint of a run (file or folder), or what aunet export wrote"
-    )
-    parser.add_argument("--prompt", action="append", help="beginning of the text; may be repeated")
-    parser.add_argument("--bytes", type=int, default=200, help="bytes to generate (default 200)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 picks the most likely byte (default 0.8)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
-    options = parser.parse_args(arguments)
-    from aunet_lightning.checkpoints.load import load
-    from aunet_lightning.generation import generate
-    from aunet_lightning.numbers import Range, check
-
-    check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
-
-    net, reader = load(options.ckpt_path)
-    prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
-    for text in generate(net, reader, prompts, options.bytes, options.temperature, options.seed):
-        print(printable(text.decode("utf-8", "replace")))
-    return 0
-
-
-def _export(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("aunet export", description="Write the weights of a checkpoint to one file.")
-    parser.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, a file or a folder")
-    parser.add_argument("--out", help="the file (default: MODEL.safetensors beside the run's config.yaml)")
-    options = parser.parse_args(arguments)
-    from aunet_lightning.checkpoints.forms import export
-
-    checkpoint = user_path(options.ckpt_path, "the checkpoint")
-    beside = checkpoint.resolve().parent.parent / f"{checkpoint.stem}.safetensors"
-    out = user_path(options.out, "--out") if options.out else beside
-    print(f"{export(checkpoint, out):,} parameters: {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Cost:
         self.weights, self.smoothed, self.call_flops = [0] * len(net.stages), [0] * len(net.stages), 0.0
         self.weights[0] = linear_weights(net.head) + linear_weights(net.embedding)
         for s, stage in enumerate(net.stages):
-            self.weights[s] += sum(map(linear_weights, stage.stacks))
+            self.weights[s] += sum(map(linear_weights, stage.block_lists))
             if (transition := stage.transition) is not None:
                 upsampling, predictor = transition.upsampling, transition.predictor
                 self.weights[s] += upsampling.weights_per_position()
@@ -159,7 +159,7 @@ def linear_weights(module: nn.Module) -> int:
 
 
 def counter(**options: Any) -> FlopCounterMode:
-    """Returns PyTorch's FLOP counter (display off), with the attention kernel of CPUs, which it takes for free."""
+    """Returns PyTorch's FLOP counter (display off), extended by the CPU attention kernel, which it counts as zero."""
     aten = torch.ops.aten
     attention = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,

@@ -24,7 +24,6 @@ from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
 from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
-from splitters.teachers import Teacher
 
 LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
@@ -84,10 +83,7 @@ class ByteDataModule(LightningDataModule):
         if languages == []:
             raise ValueError("data.languages is empty: name at least one, or null for all")
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
-        learned = self.reader.stack.learned.items()
-        self.teachers: dict[int, Splitter | Teacher] = {
-            s: rule.teacher for s, rule in learned if rule.teacher is not None
-        }
+        self.teachers = self.reader.stack.teachers
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages
         self.keys = {"text_key": text_key, "language_key": language_key}
@@ -131,7 +127,7 @@ class ByteDataModule(LightningDataModule):
             self.corpora["val"] = self.corpora["train"]
             self.documents |= {"train": documents[~held_out], "val": documents[held_out]}
         elif "val" in self.corpora and self.holdout_every:
-            rank_zero_warn("data.holdout_every counts for nothing, as data.val_files are named")
+            rank_zero_warn("data.holdout_every is ignored because data.val_files is set")
         if "test" not in self.corpora and "val" in self.corpora:
             self.corpora["test"], self.documents["test"] = self.corpora["val"], self.documents["val"]
         for part, documents in self.documents.items():

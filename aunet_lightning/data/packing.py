@@ -180,8 +180,3 @@ def _nothing() -> dict[str, np.ndarray]:
 def marked(batch: Batch, bit: int) -> Tensor:
     """Returns where the marker of this bit has a boundary, bool [B, L]."""
     return (batch["marks"] >> bit) & 1 == 1
-
-
-def n_text_bytes(batch: Batch) -> int:
-    """Returns how many bytes of text a batch predicts (not EOS)."""
-    return int(batch["sizes"].sum())

@@ -84,7 +84,7 @@ def build(
     with torch.device("meta"):
         net = AUNet(config, splitters)
     for stage in net.stages:  # predictors are small, and perhaps somebody else's: built as they are
-        if stage.transition is not None and net.stack is not None and stage.s in net.stack.learned:
+        if stage.transition is not None and net.stack is not None and stage.predictor is not None:
             with torch.device("cpu"):
                 stage.transition.predictor = net.stack.learned[stage.s].predictor(stage.config.dim)
     net.init_predictors(seed)
@@ -136,7 +136,7 @@ def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: 
 
     for stage, kind, resharded, wrap in zip(net.stages, kinds, again, wraps, strict=True):
         options = {"reshard_after_forward": resharded}
-        for blocks in ([*stack.children()] for stack in stage.stacks):
+        for blocks in ([*stack.children()] for stack in stage.block_lists):
             for modules in [blocks] if wrap == "stage" else [[block] for block in blocks]:
                 cut(modules if len(modules) > 1 else modules[0], kind, **options)
         if stage.transition is not None:

@@ -109,7 +109,7 @@ class AUNet(nn.Module):
         The first position of a stream, and with document masking or below a learned splitter every BOS, has
         the highest level whatever `levels` says. `levels` may be left out where there is one stage, where the
         first splitter is learned, or where the state has the splitters' steppers.
-        deciders: by transition (0: from bytes), what decides about units in this call in place of the model's own.
+        deciders: by transition (0: from bytes), deciders that replace the model's own in this call.
         Raises ValueError for shapes that do not match, or levels missing.
         """
         stream, steppers = self._stream(ids, levels, state)
@@ -219,7 +219,7 @@ class AUNet(nn.Module):
     def init_weights_drawn(self, seed: int) -> None:
         """The same for all but learned splitters; the network may be sharded."""
         scales: dict[nn.Module, float] = {}  # of the last layers of blocks
-        for blocks in (blocks for stage in self.stages for blocks in stage.stacks):
+        for blocks in (blocks for stage in self.stages for blocks in stage.block_lists):
             for block in cast(Iterable[Block], blocks.children()):
                 lasts = (block.attention.out, block.ffn.down, block.conv)
                 scales |= {last: (2 * len(blocks)) ** -0.5 for last in lasts if last is not None}

@@ -1,7 +1,7 @@
 """Deciders: where units begin among the positions of a stage.
 
-The data knows it where rules read bytes; a learned splitter reads hidden states; a rule above a learned splitter
-selects among units that only the model knows. Training may pass deciders of its own for a call.
+Where rules read bytes, the data carries the boundaries; a learned splitter reads hidden states; a rule above a
+learned splitter selects among units that only the model knows. Training may pass deciders of its own for a call.
 Shapes: B rows, L bytes of the call, N positions of a stage, D its width.
 """
 
@@ -38,7 +38,8 @@ class Decider(ABC):
         """Returns the boundaries among the positions of `stream`, with encoder output h [B, N, D]."""
 
     def units(self, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        """Returns the units of boundary, bool [B, N], their number rounded up to a multiple of `round_to`."""
+        """Returns the units of boundary, bool [B, N], their number rounded up to a multiple of `round_to`. (Overridden
+        by the memory estimate alone, whose tensors have no data to count.)"""
         return Units.at(boundary, past, round_to)
 
 

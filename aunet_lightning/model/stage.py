@@ -49,21 +49,27 @@ class Stage:
         decoder: nn.ModuleList | None,
         transition: Transition | None,
     ) -> None:
-        self.s, self.network, self.encoder, self.decoder, self.transition = s, config, encoder, decoder, transition
+        self.s, self.network_config, self.encoder, self.decoder, self.transition = (
+            s,
+            config,
+            encoder,
+            decoder,
+            transition,
+        )
 
     @property
     def config(self) -> StageConfig:
-        return self.network.stages[self.s]
+        return self.network_config.stages[self.s]
 
     @property
-    def stacks(self) -> list[nn.ModuleList]:
+    def block_lists(self) -> list[nn.ModuleList]:
         """Encoder and decoder, or the trunk."""
         return [self.encoder] if self.decoder is None else [self.encoder, self.decoder]
 
     @property
     def blocks(self) -> list[Block]:
         """All blocks, encoder first."""
-        return [cast(Block, block) for stack in self.stacks for block in stack.children()]
+        return [cast(Block, block) for blocks in self.block_lists for block in blocks.children()]
 
     @property
     def predictor(self) -> Predictor | None:
@@ -73,7 +79,7 @@ class Stage:
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters of the blocks and of the transition to the stage above."""
         between = self.transition.modules() if self.transition is not None else ()
-        for module in chain(self.stacks, between):
+        for module in chain(self.block_lists, between):
             yield from module.parameters()
 
     def context(self, x: Tensor, stream: Stream, past: StageState | None) -> tuple[BlockContext, Tensor]:
@@ -93,7 +99,7 @@ class Stage:
             recent = cache.recent_documents if cache is not None else None
             neighbours = Neighbours.of(config.conv, stream.valid, stream.documents, recent)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        rotation = Rotation.at(positions, config.head_dim, self.network.rope_theta, dtype)
+        rotation = Rotation.at(positions, config.head_dim, self.network_config.rope_theta, dtype)
         return BlockContext(rotation, mask, neighbours), positions
 
     def contract(self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None) -> Contracted:

@@ -28,11 +28,11 @@ class FixedLevels:
 
 
 def at_start(levels: np.ndarray, depth: int) -> np.ndarray:
-    """levels uint8 [n] of a row → the same with the highest at its first position: a stream begins on every stage."""
+    """levels uint8 [n] of a row → the same with the highest at its first position: a stream begins at every stage."""
     return np.where(np.arange(len(levels)) == 0, depth, levels)
 
 
 def of_document(levels: np.ndarray, depth: int) -> np.ndarray:
-    """levels uint8 [n] of a document's text → uint8 [n + 2] with BOS and EOS: a document begins on every stage, so BOS
+    """levels uint8 [n] of a document's text → uint8 [n + 2] with BOS and EOS: a document begins at every stage, so BOS
     has the highest level; EOS begins nothing."""
     return np.concatenate([[depth], levels, [0]]).astype(np.uint8)

@@ -64,7 +64,7 @@ class Reader(ABC):
     @property
     @abstractmethod
     def depth(self) -> int:
-        """The highest level that text alone determines."""
+        """The highest level of `levels`: of a stack its transitions, of tokens 1."""
 
     @abstractmethod
     def levels(self, data: bytes) -> np.ndarray:

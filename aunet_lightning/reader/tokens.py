@@ -18,7 +18,6 @@ from aunet_lightning.vocabulary import N_BYTES
 from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
 
 TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
-AT_ONCE = 1000  # documents
 FORMAT = 1  # of cached tokens: changes when the same vocabulary encodes otherwise
 LONGEST = 2**15 - 1  # bytes of an entry
 SHOWN = 20  # characters of lost text in a message

@@ -79,7 +79,7 @@ class RunFolder:
         self.predictions = path / "predictions.jsonl"
         self.table = path / TABLE
         self.units = path / UNITS
-        self.data = path / "data.json"  # the text the run was begun with
+        self.data = path / "data.json"  # the text that the run began with
 
     @classmethod
     def around(cls, checkpoint: Path) -> "RunFolder":

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from aunet_lightning.checkpoints.contents import Contents
-from aunet_lightning.checkpoints.forms import check_complete, check_contents, read_metadata
+from aunet_lightning.checkpoints.forms import check_complete, check_intact, read_metadata
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
 from aunet_lightning.paths import user_path
@@ -102,7 +102,7 @@ def continue_from(
 
     Raises UserError where training cannot continue from it.
     """
-    rank_zero_only(check_contents)(path)
+    rank_zero_only(check_intact)(path)
     contents = Contents.from_dict(read_metadata(path))
     contents.check_length(path, trainer.max_steps)
     module.check_continued(contents, data)

@@ -26,7 +26,7 @@ class Learning:
         self.net = net
         self.rules = net.stack.learned if net.stack is not None else {}
         self.predictors = {stage.s: stage.predictor for stage in net.stages if stage.predictor is not None}
-        self.teachers = {s: rule.teacher for s, rule in self.rules.items() if rule.teacher is not None}
+        self.teachers = net.stack.teachers if net.stack is not None else {}
         self.logged: dict[str, float] = {}  # of the last step
         self._totals: dict[int, tuple[Any, float]] = {}  # of the last step: sums, bytes
         self.warned_of_target: set[int] = set()
@@ -103,7 +103,7 @@ class Learning:
         if wanted > NEARLY_ALL * n > 0 and s not in self.warned_of_target:
             self.warned_of_target.add(s)
             rank_zero_warn(
-                f"the splitter below stage {s + 2} is to make {wanted:.0f} of {n:.0f} positions boundaries, so almost "
+                f"the splitter below stage {s + 2} targets {wanted:.0f} boundaries among {n:.0f} positions, so almost "
                 "every position becomes its own unit: ask for longer units (bytes_per_unit), or shorter ones in the "
                 "stage below"
             )

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import torch
@@ -101,7 +102,11 @@ class AUNetModule(LightningModule):
     def reader(self) -> Reader:
         """How text is read: the data module's reader, or without one that of the module's splitters."""
         data = getattr(self.trainer, "datamodule", None) if has_trainer(self) else None
-        return data.reader if isinstance(data, ByteDataModule) else ByteReader(self.splitters)
+        return data.reader if isinstance(data, ByteDataModule) else self._own_reader
+
+    @cached_property
+    def _own_reader(self) -> Reader:
+        return ByteReader(self.splitters)
 
     def configure_model(self) -> None:
         """Builds the network, once."""
@@ -111,7 +116,8 @@ class AUNetModule(LightningModule):
         devices = mesh["data_parallel"] if mesh is not None else None
         precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
-        self.net = build(self.config, self.reader.stack, seed, self.parallel, devices, precision, self.compile_net)
+        reader = self.reader if self.reader.rules == list(self.splitters) else self._own_reader
+        self.net = build(self.config, reader.stack, seed, self.parallel, devices, precision, self.compile_net)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
@@ -199,7 +205,7 @@ class AUNetModule(LightningModule):
         """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
         assert step.sums is not None
         for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", step.bytes_per_unit(s))
+            self.log(f"train/bytes_per_unit_stage{s + 2}", step.ids_per_unit(s))
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
                 self.log(f"train/dropped_stage{s + 2}", dropped)

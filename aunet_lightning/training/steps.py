@@ -48,8 +48,8 @@ class Step:
     def finite(self) -> bool:
         return math.isfinite(self._total("nats"))
 
-    def bytes_per_unit(self, s: int) -> float:
-        """Ids read per unit begun at transition s."""
+    def ids_per_unit(self, s: int) -> float:
+        """Ids read, BOS and EOS among them, per unit begun at transition s."""
         return self._total("read") / max(float(self.sums.units[s]), 1) if self.sums is not None else 0.0
 
     def scale(self, divided_by: int) -> float:

@@ -19,6 +19,7 @@ class ZeroWidthSpace(SpanTeacher):
 
     def __init__(self, at: At = "end") -> None:
         super().__init__("zero_width_space", at)
+        self.looks_ahead = at == "end"
 
     def spans(self, text: str) -> np.ndarray:
         inside = np.concatenate([[False], ~are(BLANK, text), [False]])
