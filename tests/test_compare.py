@@ -322,7 +322,7 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
     study_of(tmp_path, languages=["en"], settings={"model": {"optimizer": {"lr": 0.5}}})
     assert main(["compare", "-c", "grid.yaml", "--dry_run"]) == 1
     told = capsys.readouterr().err
-    assert "model.optimizer.lr (there None, here 0.5)" in told
+    assert "model.optimizer.lr (there 0.002, here 0.5)" in told
     assert "another name" in told
 
 
