@@ -210,10 +210,10 @@ def test_a_wrong_name_is_refused(name, words, here):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net: upsampling is 'my_package.gone:X', which cannot"),
-        ({"model": {"net": {"embedding": "bytes"}}}, "model.net: embedding is 'bytes': choose one of byte"),
+        ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net.upsampling is 'my_package.gone:X', which cannot"),
+        ({"model": {"net": {"embedding": "bytes"}}}, "model.net.embedding is 'bytes': choose one of byte"),
         ({"model": {"optimizer": {"name": "adam"}}}, "model.optimizer.name is 'adam': choose one of adamw"),
-        ({"model": {"metrics": ["bpb"]}}, "metrics is 'bpb': name your own class as module:Class"),
+        ({"model": {"metrics": ["bpb"]}}, "model.metrics is 'bpb': name your own class as module:Class"),
         ({"data": {"train_files": [{"path": "my.txt", "format": "text"}]}}, "data.train_files: format is 'text': choose one of jsonl"),
     ],
 )  # fmt: skip

@@ -9,13 +9,13 @@ from aunet_lightning.vocabulary import VOCABULARY
 
 Offsets = Literal["clamp", "modulo"]
 _UPSAMPLING, _EMBEDDING = "aunet_lightning.model.upsampling", "aunet_lightning.model.embedding"
-UPSAMPLINGS = Registry("upsampling", f"{_UPSAMPLING}:Upsampling", {
+UPSAMPLINGS = Registry("net.upsampling", f"{_UPSAMPLING}:Upsampling", {
     "multi_linear": f"{_UPSAMPLING}:MultiLinear",
     "repeat": f"{_UPSAMPLING}:Repeat",
     "copy": f"{_UPSAMPLING}:Copy",
     "insert": f"{_UPSAMPLING}:Insert",
 })  # fmt: skip
-EMBEDDINGS = Registry("embedding", f"{_EMBEDDING}:Embedding", {"byte": f"{_EMBEDDING}:ByteEmbedding"})
+EMBEDDINGS = Registry("net.embedding", f"{_EMBEDDING}:Embedding", {"byte": f"{_EMBEDDING}:ByteEmbedding"})
 
 
 @dataclass
