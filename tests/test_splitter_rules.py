@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitters import Stack, available, build
+from splitters.contract import push_all
 from splitters.edge_texts import SCRIPTS, long_texts, short_texts
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.compiled import run_tables, walk_trie
@@ -343,7 +344,9 @@ def test_cap_equals_counting(data, most, of):
 @given(BYTES)
 def test_union_is_either(data):
     either = build("whitespace").split(data) | build("fixed", n=5).split(data)
-    np.testing.assert_array_equal(build("union", of=["whitespace", {"name": "fixed", "n": 5}]).split(data), either)
+    union = build("union", of=["whitespace", {"name": "fixed", "n": 5}])
+    np.testing.assert_array_equal(union.split(data), either)
+    np.testing.assert_array_equal(push_all(union.stepper(), data), either)
 
 
 @given(st.lists(BYTES.filter(lambda line: b"\n" not in line), max_size=5))

@@ -137,11 +137,11 @@ def fault_of(one: Running, result: dict) -> str:
     """Returns what is wrong with a result, or nothing."""
     if result["broken"]:
         return result["broken"]
+    if not result["ran"] and not result["failed"]:
+        return "no test ran"
     if one.fault is None:
         return f"{result['failed']} fails without a fault" if result["failed"] else ""
-    if not result["failed"]:
-        return "SURVIVED" if result["ran"] else "no test ran"
-    return ""
+    return "" if result["failed"] else "SURVIVED"
 
 
 def main() -> int:
