@@ -19,8 +19,7 @@ from aunet_lightning.study.grid import merge
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.training.optimizer import OptimizerConfig
 from aunet_lightning.vocabulary import BOS, EOS
-from tests.conftest import ROOT, stack_of, tiny
-from tests.helpers import TINY, aunet, place_store, points, sentences, write
+from tests.helpers import ROOT, TINY, aunet, place_store, points, sentences, stack_of, stepped_levels, tiny, write
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
@@ -132,12 +131,8 @@ def trigrams(here):
 
 
 @torch.no_grad()
-def logits(net, stack, row, state=None):
-    text = bytes(byte for byte in row if byte < 256)
-    found, levels = iter(stack.levels(text).tolist()), []
-    for byte in row:
-        levels.append(stack.depth if byte == BOS else 0 if byte == EOS else next(found))
-    return net(torch.tensor([row]), torch.tensor([levels])).logits[0]
+def logits(net, stack, row):
+    return net(torch.tensor([row]), torch.tensor([stepped_levels(stack, row)])).logits[0]
 
 
 ROW = [BOS, *b"one two", EOS, BOS, *b"three four five"]
@@ -215,10 +210,10 @@ def test_a_wrong_name_is_refused(name, words, here):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net: upsampling is 'my_package.gone:X', which cannot"),
-        ({"model": {"net": {"embedding": "bytes"}}}, "model.net: embedding is 'bytes': choose one of byte"),
+        ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net.upsampling is 'my_package.gone:X', which cannot"),
+        ({"model": {"net": {"embedding": "bytes"}}}, "model.net.embedding is 'bytes': choose one of byte"),
         ({"model": {"optimizer": {"name": "adam"}}}, "model.optimizer.name is 'adam': choose one of adamw"),
-        ({"model": {"metrics": ["bpb"]}}, "metrics is 'bpb': name your own class as module:Class"),
+        ({"model": {"metrics": ["bpb"]}}, "model.metrics is 'bpb': name your own class as module:Class"),
         ({"data": {"train_files": [{"path": "my.txt", "format": "text"}]}}, "data.train_files: format is 'text': choose one of jsonl"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.vocabulary import EOS, N_BYTES, VOCABULARY
 from splitters import DEFAULT
 
-METRICS = Registry("metrics", "aunet_lightning.training.metrics:RunMetric", {})  # besides those of every run
+METRICS = Registry("model.metrics", "aunet_lightning.training.metrics:RunMetric", {})  # besides those of every run
 
 
 class RunMetric(Metric):
