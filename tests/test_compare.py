@@ -259,6 +259,26 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     assert max(point["step"] for point in points if "val/bpb" in point["metrics"]) >= trained
 
 
+def check_study_in_mlflow(tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], "tags.study = 'tiny'")
+    cell_runs = [run for run in runs if "splitter" in run.data.tags]
+    assert {run.data.tags["splitter"] for run in cell_runs} >= {"whitespace", "router", "bpe"}
+    assert not any("mlflow.parentRunId" in run.data.tags for run in runs)  # flat: the UI hides nested ones
+    one = next(run for run in cell_runs if run.data.tags["splitter"] == "bpe")
+    assert {"language": "en", "stages": "1", "match": "flops 4e+08", "seed": "1"}.items() <= one.data.tags.items()
+    assert {"val/bpb", "best/val_bpb", "bytes_seen", "flops"} <= one.data.metrics.keys()
+    assert len(one.data.params) <= 20
+    summary = next(run for run in runs if run.data.tags.get("kind") == "summary")
+    assert {"report.html", "table.csv", "grid.yaml"} <= {
+        file.path for file in client.list_artifacts(summary.info.run_id)
+    }
+    assert "val/bpb" in experiment.tags["mlflow.note.content"]
+
+
 @pytest.mark.slow
 def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
     broken = {"splitter": "whitespace", "trainer": {"devicez": 3}}
@@ -301,23 +321,7 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
             assert len(seen) == len(set(seen))
     page = (tmp_path / "runs/tiny/report.html").read_text()
     assert "devicez" in page
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
-    experiment = client.get_experiment_by_name("tiny")
-    runs = client.search_runs([experiment.experiment_id], "tags.study = 'tiny'")
-    cell_runs = [run for run in runs if "splitter" in run.data.tags]
-    assert {run.data.tags["splitter"] for run in cell_runs} >= {"whitespace", "router", "bpe"}
-    assert not any("mlflow.parentRunId" in run.data.tags for run in runs)  # flat: the UI hides nested ones
-    one = next(run for run in cell_runs if run.data.tags["splitter"] == "bpe")
-    assert {"language": "en", "stages": "1", "match": "flops 4e+08", "seed": "1"}.items() <= one.data.tags.items()
-    assert {"val/bpb", "best/val_bpb", "bytes_seen", "flops"} <= one.data.metrics.keys()
-    assert len(one.data.params) <= 20
-    summary = next(run for run in runs if run.data.tags.get("kind") == "summary")
-    assert {"report.html", "table.csv", "grid.yaml"} <= {
-        file.path for file in client.list_artifacts(summary.info.run_id)
-    }
-    assert "val/bpb" in experiment.tags["mlflow.note.content"]
+    check_study_in_mlflow(tmp_path)
 
     study_of(tmp_path, languages=["en"], settings={"model": {"optimizer": {"lr": 0.5}}})
     assert main(["compare", "-c", "grid.yaml", "--dry_run"]) == 1

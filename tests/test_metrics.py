@@ -83,15 +83,8 @@ def test_two_devices_give_the_mean_over_bytes_not_the_mean_of_means(tmp_path):
         assert found[rank]["bpb_th"] == pytest.approx(expected["th"], rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [["router", UPPER], ["whitespace", {"name": "distilled", "teacher": "grapheme"}], [DEFAULT, UPPER]],
-    ids=str,
-)
-def test_units_equal_plain_counting(rules):
-    """Byte by byte and position by position, for rows of several documents, with padding, in any number of batches."""
-    stack, max_offset = Stack(rules), 3
-    net = AUNet(tiny(3), stack).eval()
+def batches_of_documents():
+    """Two batches, each with a row of two documents and a short one with padding; languages and marks by document."""
     texts = [MIXED, b"one two. three four five", "人人生而自由 ok".encode(), b"x", b" "]
     batches = []
     for first in (0, 2):
@@ -110,42 +103,59 @@ def test_units_equal_plain_counting(rules):
                     marks[r, start + 1 : end] |= torch.from_numpy(rule.split(text)).long() << bit
         targets = torch.where(languages >= 0, F.pad(ids[:, 1:], (0, 1), value=EOS), IGNORE)
         batches.append({"ids": ids, "languages": languages, "marks": marks, "targets": targets})
+    return batches
+
+
+def count_plainly(plain, batch, levels, s, r, max_offset):
+    """Counts the units of transition s in row r, position by position."""
+    offset = length = 0
+    pending = False
+    for t, byte in enumerate(batch["ids"][r].tolist()):
+        language = int(batch["languages"][r, t])
+        if language < 0:
+            continue
+        count, level = plain[s, language], int(levels[r, t])
+        is_text, forced = byte < 256, byte == BOS
+        target = int(batch["targets"][r, t])
+        count["bytes"] += 0 <= target < 256
+        begins = level > s
+        length = (length if not begins else 0) + is_text
+        count["longest"] = max(count["longest"], length)
+        reference = bool(batch["marks"][r, t] >> REFERENCE & 1)
+        pending = (pending and not forced) or bool(batch["marks"][r, t] >> 1 & 1)
+        count["reference"] += reference
+        if level < s:  # no position of the lower stage
+            continue
+        offset = 0 if begins else offset + 1
+        count["units"] += begins
+        count["positions"] += 1
+        count["past"] += offset >= max_offset
+        count["open"] += not forced
+        count["found"] += begins and not forced
+        count["hits"] += begins and not forced and reference
+        count["taught"] += pending and not forced
+        count["taught_hits"] += pending and begins and not forced
+        pending = False
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [["router", UPPER], ["whitespace", {"name": "distilled", "teacher": "grapheme"}], [DEFAULT, UPPER]],
+    ids=str,
+)
+def test_units_equal_plain_counting(rules):
+    """Byte by byte and position by position, for rows of several documents, with padding, in any number of batches."""
+    stack, max_offset = Stack(rules), 3
+    net = AUNet(tiny(3), stack).eval()
     metric = UnitMetric(["a", "b", "c"], 2, max_offset, {1} if stack.learned.keys() == {1} else set())
     plain = {(s, language): Counter() for s in range(2) for language in range(3)}
-    for batch in batches:
+    for batch in batches_of_documents():
         levels = torch.tensor([stepped_levels(stack, row) for row in batch["ids"].tolist()])
         with torch.no_grad():
             output = net(batch["ids"], levels)
         metric.update(batch, None, output)
         for s, r in itertools.product(range(2), range(2)):
-            offset = length = 0
-            pending = False
-            for t, byte in enumerate(batch["ids"][r].tolist()):
-                language = int(batch["languages"][r, t])
-                if language < 0:
-                    continue
-                count, level = plain[s, language], int(output.levels[r, t])
-                is_text, forced = byte < 256, byte == BOS
-                target = int(batch["targets"][r, t])
-                count["bytes"] += 0 <= target < 256
-                begins = level > s
-                length = (length if not begins else 0) + is_text
-                count["longest"] = max(count["longest"], length)
-                reference = bool(batch["marks"][r, t] >> REFERENCE & 1)
-                pending = (pending and not forced) or bool(batch["marks"][r, t] >> 1 & 1)
-                count["reference"] += reference
-                if level < s:  # no position of the lower stage
-                    continue
-                offset = 0 if begins else offset + 1
-                count["units"] += begins
-                count["positions"] += 1
-                count["past"] += offset >= max_offset
-                count["open"] += not forced
-                count["found"] += begins and not forced
-                count["hits"] += begins and not forced and reference
-                count["taught"] += pending and not forced
-                count["taught_hits"] += pending and begins and not forced
-                pending = False
+            count_plainly(plain, batch, output.levels, s, r, max_offset)
     found = metric.compute()
     for (s, language), n in plain.items():
         begin, end = f"stage{s + 2}/", f"_{'abc'[language]}"
