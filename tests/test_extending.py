@@ -12,6 +12,7 @@ from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.forms import read
 from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.model.embedding import preceding
 from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.report import as_csv, as_html
@@ -158,6 +159,16 @@ def test_an_embedding_that_reads_ids_before_looks_at_no_later_one(trigrams):
         if ROW[at] < 256:
             changed = [*ROW[:at], ord("x"), *ROW[at + 1 :]]
             torch.testing.assert_close(logits(net, stack, changed)[:at], before[:at], atol=1e-6, rtol=1e-6)
+
+
+def test_an_embedding_of_ids_before_gets_them_in_order():
+    ids = torch.tensor([[EOS, BOS, 1, 2, BOS, 3]])
+    before, recent = preceding(ids, torch.tensor([[8, 9]]), 2, masked=False)
+    assert before[0].tolist() == [[8, 9], [9, EOS], [EOS, BOS], [BOS, 1], [1, 2], [2, BOS]]
+    assert recent.tolist() == [[BOS, 3]]
+    before, recent = preceding(ids, None, 2, masked=True)
+    assert before[0].tolist() == [[EOS, EOS], [EOS, EOS], [EOS, BOS], [BOS, 1], [EOS, EOS], [EOS, BOS]]
+    assert recent.tolist() == [[BOS, 3]]
 
 
 @pytest.mark.parametrize("masked", [True, False])
