@@ -207,7 +207,7 @@ def test_an_optimizer_state_by_name_is_the_same_by_number():
     other = build_optimizer(net, OptimizerConfig())
     other.load_state_dict(named)
     assert str(other.state_dict()) == str(state)
-    with pytest.raises(UserError, match="groups of parameters"):
+    with pytest.raises(UserError, match="optimizer groups do not match"):
         by_number(named, ["net.head.weight"])
 
 
