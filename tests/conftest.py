@@ -14,9 +14,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 
 from splitters import available
+from tests.helpers import SETTINGS, TINY, place_store, sentences, write
 
 settings.register_profile("suite", deadline=None)  # the first call compiles
 settings.load_profile("suite")
@@ -43,6 +45,38 @@ def store_template(pytestconfig):
         MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
         part.replace(path)
     return path
+
+
+@pytest.fixture
+def uri(tmp_path, store_template):
+    """The URI of an empty MLflow store."""
+    return place_store(store_template, tmp_path / "store" / "mlflow.db")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, store_template):
+    """The folder to run in, with the settings TINY, a text and an MLflow store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, tmp_path / "runs" / "mlflow.db"))
+    monkeypatch.setenv("AUNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    write(tmp_path / "en.jsonl", sentences(1))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to run in, with the settings in it."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
+    return folder
+
+
+@pytest.fixture
+def _in_place(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
 
 
 def pytest_collection_modifyitems(items):

@@ -1,14 +1,19 @@
 """What several test files use: paths, small models, small runs and what they have logged."""
 
+import itertools
 import json
 import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
+from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
 
-from aunet_lightning import AUNet, AUNetConfig, StageConfig
+from aunet_lightning import AUNet, AUNetConfig, ByteDataModule, StageConfig
 from aunet_lightning.cli.main import main
+from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 
@@ -73,6 +78,7 @@ TINY = {
 
 # Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.
 MIXED_CHUNKS = [*[1] * 12, 7, 17, *[1] * 8, 36]
+BYTES = st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode))
 
 
 def stack_of(splitter: str, stages: int) -> Stack:
@@ -141,3 +147,56 @@ def stepped_levels(stack, row):
             stepper = stack.stepper()
         levels.append(stack.depth if byte == BOS else 0 if byte == EOS else stepper.push(byte))
     return levels
+
+
+def fit(*options, command="fit"):
+    """Runs the command on tiny.yaml in this process; returns its exit code."""
+    return aunet(command, "-c", "tiny.yaml", *options)
+
+
+def data_of(*files, **options) -> ByteDataModule:
+    options = {"workers": 0, "row_bytes": 32, "batch_rows": 2} | options
+    made = ByteDataModule([file if isinstance(file, dict) else str(file) for file in files], **options)
+    made.prepare_data()
+    made.setup()
+    return made
+
+
+def error_of(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def assert_same(a, b):
+    assert points(a) == points(b)
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (a, b)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def detached(sums):
+    return pytree.tree_map(torch.detach, sums)
+
+
+def cell(splitter="a", language="en", seed=1, bpb=1.0, status="done", **more):
+    return CellResult(
+        f"{splitter}-{language}-{seed}", splitter, language, more.pop("stages", 2), seed, status, bpb=bpb, **more
+    )
+
+
+def study(cells, **more):
+    splitters, languages = ({getattr(c, name): 0 for c in cells} for name in ("splitter", "language"))
+    settings = {"match_by": "flops", "budget": 1e15, "adjust": "bytes", **more}
+    return StudyResult("s", "", cells, list(splitters), list(languages), **settings)
+
+
+def pieces(splitter, text: str) -> list[str]:
+    """The text cut after each boundary."""
+    return cut(text.encode(), splitter.split(text.encode()))
+
+
+def cut(data: bytes, boundary: np.ndarray) -> list[str]:
+    ends = [*(np.flatnonzero(boundary) + 1).tolist(), len(data)]
+    parts = [data[begin:end].decode() for begin, end in itertools.pairwise([0, *ends])]
+    return [part for part in parts if part]

@@ -131,3 +131,10 @@ def _fill_disk(metrics, step, most):
     while not (path.exists() and f'"step": {step},' in path.read_text(encoding="utf-8")):
         time.sleep(0.01)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+
+
+def killed_at(step, place, arguments):
+    """Starts a run, and kills it once this step is logged."""
+    run = Ranks(1, place, *arguments)
+    until(logged(place / "killed", step), run)
+    run.kill_all()

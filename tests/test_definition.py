@@ -35,7 +35,7 @@ SETTINGS = {
     "trainer": {"max_steps": 5, "precision": "32-true", "devices": 1},
     "run": {"experiment": "e"},
 }
-# What `aunet fit` at commit ba12ae9 made of some options of tests/test_faults.TINY, and the digest in its folder's name.
+# What `aunet fit` at commit ba12ae9 made of some options of tests/helpers.TINY, and the digest in its folder's name.
 THEN = {
     "seed_everything": 1,
     "splitter": "whitespace",

@@ -1,0 +1,22 @@
+"""A fault, and the test files that many faults name."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]  # files or ids of tests, of which one has to fail
+
+
+LAWS = "tests/test_splitter_laws.py::"
+RULES = "tests/test_splitter_rules.py::"
+MODEL = "tests/test_model.py::"
+LEARNED = "tests/test_learned.py::"
+LEARNED_NETWORKS = "tests/test_learned_networks.py::"
+DATA = "tests/test_data.py::"
+METRICS = "tests/test_metrics.py::"
+STATISTICS = "tests/test_study_statistics.py::"
+TRACKING = "tests/test_tracking.py::"

@@ -1,0 +1,50 @@
+"""Faults of what users extend."""
+
+from tests.mutants.faults.fault import Fault
+
+EXTENDING = "tests/test_extending.py::"
+
+SEAMS = [
+    Fault(
+        "an embedding sees the masked document before",
+        "aunet_lightning/model/embedding.py",
+        "since[..., 1:] > 0",
+        "since[..., 1:] > 1",
+        (EXTENDING + "test_an_embedding_that_reads_ids_before_sees_no_masked_document",),
+    ),
+    Fault(
+        "an embedding sees its own id among those before",
+        "aunet_lightning/model/embedding.py",
+        "before, recent = windows[:, :-1], windows[:, -1]",
+        "before, recent = windows[:, 1:], windows[:, -1]",
+        (EXTENDING + "test_an_embedding_of_ids_before_gets_them_in_order",),
+    ),
+    Fault(
+        "a stream forgets the last ids",
+        "aunet_lightning/model/aunet.py",
+        "replace(state, steppers=steppers, recent=recent)",
+        "replace(state, steppers=steppers)",
+        (EXTENDING + "test_an_embedding_that_reads_ids_before_steps_as_it_reads_at_once",),
+    ),
+    Fault(
+        "two formats share a cached text",
+        "aunet_lightning/data/sources.py",
+        "if self.format != JSONL:",
+        "if self.format == JSONL:",
+        (EXTENDING + "test_the_cached_text_of_json_lines_keeps_its_name",),
+    ),
+    Fault(
+        "a format loses the file's language",
+        "aunet_lightning/data/sources.py",
+        "yield document if document.language else document._replace(language=self.language)",
+        "yield document",
+        (EXTENDING + "test_documents_of_ones_own_format",),
+    ),
+    Fault(
+        "another optimizer takes over the state",
+        "aunet_lightning/checkpoints/contents.py",
+        'IN_OPTIMIZER_STATE = ("name", "lr",',
+        'IN_OPTIMIZER_STATE = ("lr",',
+        (EXTENDING + "test_another_optimizer_does_not_take_over_the_state",),
+    ),
+]
