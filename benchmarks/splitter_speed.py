@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{len(data) / 1e6:.1f} MB of {', '.join(LANGUAGES)}; {processor()}, one core")
     titles = ("split MB/s", "plain MB/s", "ratio", "push µs", "after 1 MB", "bytes/unit")
     print(f"{'splitter':<22}" + "".join(title.rjust(12) for title in titles))
-    for name in available():
+    for name in available("rule"):
         show(name, build(name), data)
     if options.vocabulary:
         show(f"trie {Path(options.vocabulary).stem}", build("trie", vocabulary=options.vocabulary), data)
