@@ -79,23 +79,7 @@ def _in_place(place, monkeypatch):
     monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
 
 
-LONGEST = (
-    "distributed",
-    "compare",
-    "runs",
-    "learned_runs",
-    "run_ends",
-    "settings",
-    "splitter_laws",
-    "learned",
-    "model",
-)
-
-
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first, so that no process waits for another at the end."""
-    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
