@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,23 @@ def test_labels_that_look_alike_are_two_metrics(tmp_path, uri):
     assert ours.send()
     assert history(uri, ours.run_id, "val/bpb_a_b") == [(0, 1.0)]
     assert history(uri, ours.run_id, "val/bpb_a:40:b") == [(0, 0.0)]
+
+
+def test_a_text_is_replaced_at_once(tmp_path, uri, monkeypatch):
+    """Other ranks may read config.yaml while the first writes it again."""
+    ours, path = logger(tmp_path, uri), tmp_path / "run" / "config.yaml"
+    ours.log_text("model: old", path.name)
+    write, seen = Path.write_text, []
+
+    def written(self, text, **options):
+        n = write(self, text[:3], **options)  # half-way
+        seen.append(path.read_text())
+        return n
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", written)
+        ours.log_text("model: new", path.name)
+    assert seen == ["model: old"]
 
 
 def test_a_refused_name_costs_one_metric_and_a_word(tmp_path, uri):

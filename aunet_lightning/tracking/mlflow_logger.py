@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,11 +224,15 @@ class MLflowRunLogger(Logger):
     def log_text(self, text: str, artifact: str) -> None:
         """Keeps a text in the run's folder and as an artifact."""
         path = self.folder.path / artifact
+        part = path.with_name(path.name + ".part")  # other ranks may be reading config.yaml
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
         except (OSError, ValueError) as error:
             self._warn(f"file {artifact}", f"{path} cannot be written ({short(error)})")
+            with suppress(OSError, ValueError):
+                part.unlink()
         self._texts[artifact] = text
 
     @rank_zero_only
