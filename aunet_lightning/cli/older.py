@@ -6,7 +6,7 @@ from typing import Any
 
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.run_folder import RunFolder
-from aunet_lightning.training.definition import folder_of
+from aunet_lightning.training.definition import folder_of, kept_settings
 
 
 def began_unmasked(settings: Mapping[str, Any], arguments: Sequence[str]) -> bool:
@@ -21,8 +21,8 @@ def began_unmasked(settings: Mapping[str, Any], arguments: Sequence[str]) -> boo
     folders = [folder_of(before)]
     if settings.get("ckpt_path") not in (None, "last", "best"):
         folders.append(RunFolder.around(user_path(settings["ckpt_path"], "ckpt_path")))
-    kept = [folder.settings()["model"]["net"] for folder in folders if folder.config.exists()]
-    return any(not of_run.get("document_masking", False) for of_run in kept)
+    kept = [kept_settings(folder)["model"]["net"] for folder in folders if folder.config.exists()]
+    return any(not of_run["document_masking"] for of_run in kept)
 
 
 def _mentions(arguments: Sequence[str], word: str) -> bool:

@@ -8,9 +8,8 @@ import numpy as np
 
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.sources import expand
+from aunet_lightning.reader.levels import AROUND
 from splitters import Stack
-
-AROUND = 2  # BOS and EOS
 
 
 @dataclass

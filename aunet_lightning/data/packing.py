@@ -21,13 +21,13 @@ from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.token_ids import ids_of
+from aunet_lightning.reader.levels import AROUND
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import Splitter
 from splitters.teachers import Teacher
 
 Batch = dict[str, Tensor]
-AROUND = 2  # BOS and EOS
 REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+AROUND = 2  # ids around a document's text: BOS and EOS
+
 
 class Levels(Protocol):
     """Gives levels: a stack of rules, a reader, or a trained model."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from aunet_lightning.reader.levels import of_document
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec, check_tokenizer
-from aunet_lightning.vocabulary import N_BYTES, SIZES, VOCABULARY
+from aunet_lightning.vocabulary import BYTES, N_BYTES, SIZES, VOCABULARY
 from splitters import Stack
 
 Rule = str | dict[str, Any]  # a splitter in YAML
@@ -83,7 +83,7 @@ class ByteReader(Reader):
 
     @property
     def bytes_of(self) -> Sequence[bytes]:
-        return _BYTES
+        return BYTES
 
     @property
     def sizes(self) -> np.ndarray:
@@ -173,6 +173,3 @@ def reader_from(rules: Sequence[Any], tokenizer_json: str | None, name: str) -> 
 def vocabulary_size(tokenizer: TokenizerSpec | None) -> int:
     """Returns how many ids a model has that reads so: bytes, BOS, EOS and tokens of several bytes."""
     return reader_of(None, None, tokenizer).size
-
-
-_BYTES = [*(bytes([byte]) for byte in range(N_BYTES)), b"", b""]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aunet_lightning.reader.bpe import SIZES, check_size
-from aunet_lightning.vocabulary import N_BYTES
+from aunet_lightning.vocabulary import BYTES
 from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
 
 TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
@@ -50,7 +50,7 @@ class Tokenizer:
     def __init__(self, fields: str, name: str = "the trained vocabulary") -> None:
         self.fields, self.name = fields, name
         self.ids: dict[int, int] = {}  # theirs → ours
-        self.bytes: list[bytes] = [*(bytes([byte]) for byte in range(N_BYTES)), b"", b""]  # of ours
+        self.bytes: list[bytes] = [*BYTES]  # of ours
         single: set[bytes] = set()
         parsed = plain(fields, name)
         for token, data in sorted(token_bytes(parsed, name)):

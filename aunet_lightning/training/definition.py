@@ -118,14 +118,11 @@ def folder_of(config: Mapping[str, Any]) -> RunFolder:
                 f"run.{key} is {part!r}, which leaves the folder runs: name run.folder, or a name without .."
             )
     home = Path("runs") / experiment
-    folder, before = (
-        RunFolder(home / f"{name}-{digest(config)}"),
-        older.digest(config, definition(config, Effect.LENGTH)),
-    )
-    if before is not None and not folder.config.exists():
-        earlier = RunFolder(home / f"{name}-{before}")
-        return earlier if earlier.config.exists() else folder
-    return folder
+    folder = RunFolder(home / f"{name}-{digest(config)}")
+    if folder.config.exists() or (before := older.digest(config, definition(config, Effect.LENGTH))) is None:
+        return folder
+    earlier = RunFolder(home / f"{name}-{before}")
+    return earlier if earlier.config.exists() else folder
 
 
 def differences(kept: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
@@ -150,7 +147,7 @@ def kept_settings(folder: RunFolder) -> dict[str, Any]:
 
 def changes_numbers(folder: RunFolder, config: Mapping[str, Any]) -> bool:
     """Returns whether a folder's run has other numbers from here on under these settings than under those it keeps."""
-    return folder.config.exists() and any(effect in _by_effect(kept_settings(folder), config) for effect in NUMBERS)
+    return folder.config.exists() and not _by_effect(kept_settings(folder), config).keys().isdisjoint(NUMBERS)
 
 
 def check_same_run(folder: RunFolder, config: Mapping[str, Any]) -> None:
