@@ -27,6 +27,7 @@ from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, S
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.embedding import Embedding, preceding
 from aunet_lightning.model.init import draw, ones, seed_of
+from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Stage
 from aunet_lightning.model.state import StageState, State
@@ -130,7 +131,7 @@ class AUNet(nn.Module):
             y, after[s] = stages[s].expand(y, way, past[s])
 
         assert y is not None
-        logits = self.head(self.norm(y))
+        logits = normed_linear(y, self.norm, [self.head])[0]
         cuts = [way.cut for way in contracted]
         if state is not None:
             state = replace(state, steppers=steppers, recent=recent)
