@@ -63,7 +63,7 @@ class AttentionMask:
             n, beyond = q.shape[2], -q.shape[2] % self.blocks.size
             q, k, v = (F.pad(x, (0, 0, 0, beyond)) if beyond else x for x in (q, k, v))
             return _InBlocks.apply(q, k, v, self.mask.to(q.dtype), self.blocks)[:, :, :n]
-        (batch, heads, n, width), mask = q.shape, self.mask.expand(len(q), -1, -1, -1, -1)
+        batch, n, mask = len(q), q.shape[2], self.mask.expand(len(q), -1, -1, -1, -1)
         if mask.dtype != torch.bool:
             mask = mask.to(q.dtype)
         q, k, v = self.blocks.cut(q), self.blocks.seen(k), self.blocks.seen(v)
