@@ -26,6 +26,7 @@ from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
+from aunet_lightning.processes import keep_freed_memory
 from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
@@ -132,6 +133,8 @@ class AUNetModule(LightningModule):
         return nats_per_target(output.logits, batch["targets"]), output
 
     def on_train_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.learning.announce(self.global_step)
         self._stop_when_spent()
 
