@@ -229,7 +229,7 @@ class AUNetModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips as the trainer asks, notes the norm before clipping, and skips a step that is not finite."""
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in self._parameters_once if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
             torch._foreach_mul_(gradients, scale)
@@ -242,6 +242,10 @@ class AUNetModule(LightningModule):
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    @cached_property
+    def _parameters_once(self) -> list[torch.nn.Parameter]:
+        return [*self.parameters()]  # to walk the modules takes as long as the norm
 
     def _check_finite(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
         """Skips a step whose loss or gradient is not finite: no parameter and no moment changes."""
