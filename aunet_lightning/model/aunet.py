@@ -27,11 +27,12 @@ from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, S
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.embedding import Embedding, preceding
 from aunet_lightning.model.init import draw, ones, seed_of
+from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Stage
 from aunet_lightning.model.state import StageState, State
 from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
-from aunet_lightning.model.units import Stream
+from aunet_lightning.model.units import Room, Stream
 from aunet_lightning.model.upsampling import Upsampling
 from aunet_lightning.vocabulary import BOS
 from splitters import Splitter
@@ -103,6 +104,7 @@ class AUNet(nn.Module):
         levels: Tensor | None = None,
         state: State | None = None,
         deciders: Mapping[int, Decider] | None = None,
+        rooms: Sequence[Room] = (),
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
 
@@ -110,6 +112,8 @@ class AUNet(nn.Module):
         the highest level whatever `levels` says. `levels` may be left out where there is one stage, where the
         first splitter is learned, or where the state has the splitters' steppers.
         deciders: by transition (0: from bytes), deciders that replace the model's own in this call.
+        rooms: of the first transitions, for their units (see `rooms_for`). Where there is none, the number of units is
+        read from the device, once per transition: it has to be below a learned splitter's upper stage.
         Raises ValueError for shapes that do not match, or levels missing.
         """
         stream, steppers = self._stream(ids, levels, state)
@@ -119,7 +123,8 @@ class AUNet(nn.Module):
         contracted, after = [], list(past)
 
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
-            contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s)))
+            room = rooms[s] if s < len(rooms) else None
+            contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s), room))
             x, stream = contracted[-1].above
             if not x.shape[1]:  # a step that begins no unit ends here
                 break
@@ -130,7 +135,7 @@ class AUNet(nn.Module):
             y, after[s] = stages[s].expand(y, way, past[s])
 
         assert y is not None
-        logits = self.head(self.norm(y))
+        logits = normed_linear(y, self.norm, [self.head])[0]
         cuts = [way.cut for way in contracted]
         if state is not None:
             state = replace(state, steppers=steppers, recent=recent)
@@ -165,7 +170,8 @@ class AUNet(nn.Module):
         if state is None or state.fresh:
             forced = forced | (at == 0)
         levels = levels.masked_fill(forced, depth)
-        return Stream(ids, levels, torch.ones_like(begins), at, forced, documents, begins & masked), steppers
+        valid = torch.ones_like(begins)
+        return Stream(ids, levels, valid, at, forced, documents, begins & masked, ids.numel()), steppers
 
     def _output(
         self,
@@ -204,6 +210,13 @@ class AUNet(nn.Module):
                 f"{learned or 'none'}: make the model with the same splitters"
             )
         return State.initial(len(self.stages), batch, self.head.weight.device, stack)
+
+    def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
+        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of
+        `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
+        pairs = zip(self.config.stages[1:], n_units, strict=False)  # of rules that read bytes
+        uncapped = itertools.takewhile(lambda pair: pair[0].max_units is None, pairs)
+        return [Room.of(counts, self.config.round_units_to) for _, counts in uncapped]
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).

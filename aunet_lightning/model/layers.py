@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask
+from aunet_lightning.model.joined import Joined
+from aunet_lightning.model.kernels import by_hand, normed_linear, normed_swiglu
 
 
 class KVCache(NamedTuple):
@@ -43,6 +45,9 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotates [B, H, N, K], in float32 or better whatever the type of x."""
+        if by_hand(x) and x.dtype == self.cos.dtype:
+            pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+            return torch.view_as_real(pairs * torch.complex(self.cos, self.sin)).flatten(-2)
         a, b = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-1)
         return turned.flatten(-2).to(x.dtype)
@@ -70,11 +75,20 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class BlockContext:
-    """Rotary angles, attention mask and neighbours of the positions of a call, shared by all blocks of a stage."""
+    """What the positions of a call share in all blocks of a stage."""
 
     rotation: Rotation
     mask: AttentionMask
     neighbours: Neighbours | None  # where the blocks have a convolution
+    joined: Joined | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """A block's vectors as [B, N, D]."""
+        return x if self.joined is None else self.joined.part(x)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """The reverse."""
+        return x if self.joined is None else self.joined.join(x)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -92,16 +106,18 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
+    def forward(
+        self, x: Tensor, norm: RMSNorm, context: BlockContext, past: KVCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """norm(x) [B, N, D] or [T, D] → the same, and the keys and values [B, H, N, K] of these positions."""
         q, k, v = (
-            linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
+            context.by_row(projected).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projected in normed_linear(x, norm, (self.query, self.key, self.value))
         )  # [B, H, N, K]
         q, k = context.rotation(q), context.rotation(k)
         keys, values = (k, v) if past is None else (torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2))
         out = context.mask.attend(q, keys, values)
-        return self.out(out.transpose(1, 2).flatten(2)), k, v
+        return self.out(context.as_given(out.transpose(1, 2).flatten(2))), k, v
 
 
 class SwiGLU(nn.Module):
@@ -114,8 +130,9 @@ class SwiGLU(nn.Module):
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """What the layer makes of norm(x), for x [..., D]."""
+        return normed_swiglu(x, norm, self.gate, self.up, self.down)
 
 
 class CausalConv(nn.Module):
@@ -170,8 +187,9 @@ class Block(nn.Module):
     def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         recent = None
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
-            convolved, recent = self.conv(self.conv_norm(x), context.neighbours, past.recent if past else None)
-            x = x + convolved
-        attended, keys, values = self.attention(self.attention_norm(x), context, past)
+            normed = context.by_row(self.conv_norm(x))
+            convolved, recent = self.conv(normed, context.neighbours, past.recent if past else None)
+            x = x + context.as_given(convolved)
+        attended, keys, values = self.attention(x, self.attention_norm, context, past)
         x = x + attended
-        return x + self.ffn(self.ffn_norm(x)), KVCache(keys, values, recent)
+        return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider
+from aunet_lightning.model.joined import Joined
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
 from aunet_lightning.model.state import StageCache, StageState
 from aunet_lightning.model.transition import Cut, Transition
-from aunet_lightning.model.units import Stream
+from aunet_lightning.model.units import Room, Stream
 from splitters.learned.predictor import Predictor
 
 
@@ -100,17 +101,21 @@ class Stage:
             neighbours = Neighbours.of(config.conv, stream.valid, stream.documents, recent)
         dtype = torch.promote_types(x.dtype, torch.float32)
         rotation = Rotation.at(positions, config.head_dim, self.network_config.rope_theta, dtype)
-        return BlockContext(rotation, mask, neighbours), positions
+        joined = Joined.of(stream.valid, stream.most) if past is None else None
+        return BlockContext(rotation, mask, neighbours, joined), positions
 
-    def contract(self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None) -> Contracted:
+    def contract(
+        self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None, room: Room | None
+    ) -> Contracted:
         """Encodes x [B, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
 
-        decider: what decides about units in this call; None: what the network has.
+        decider: what decides about units in this call; None: what the network has. room: for them; None: it is read
+        from the device how many there are.
         """
         transition, (context, positions) = self.transition, self.context(x, stream, past)
         assert transition is not None
         h, layers = _run(self.encoder, x, context, past.cache.layers[: self.config.layers] if past else ())
-        cut = transition.cut(h, stream, past, decider or transition.decider)
+        cut = transition.cut(h, stream, past, decider or transition.decider, room)
         pooled = transition.pooling(h, cut.units)  # [B, U, coarser D]; U is 0 where a step begins no unit
         return Contracted(stream, context, positions, h, layers, cut, (pooled, stream.pooled(cut.units)))
 
@@ -154,8 +159,8 @@ class Stage:
 def _run(
     blocks: nn.ModuleList, x: Tensor, context: BlockContext, past: Sequence[KVCache]
 ) -> tuple[Tensor, list[KVCache]]:
-    layers = []
+    layers, x = [], context.as_given(x)
     for i, block in enumerate(blocks.children()):
         x, new = block(x, context, past[i] if past else None)
         layers.append(new)
-    return x, layers
+    return context.by_row(x), layers

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider, FromData, Learned, RuleAbove, select_in_stream
+from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
-from aunet_lightning.model.units import Stream, Units, counted_in_documents, take
+from aunet_lightning.model.units import Room, Stream, Units, counted_in_documents, take
 from aunet_lightning.model.upsampling import Upsampling
 from splitters import Splitter, UnitStepper
 from splitters.learned.predictor import Predictor
@@ -31,7 +32,7 @@ class Pooling(nn.Module):
         self.down = nn.Linear(dim, coarser_dim, bias=False)
 
     def forward(self, h: Tensor, units: Units) -> Tensor:
-        return self.down(self.norm(take(h, units.boundaries)))  # [B, U, E]
+        return normed_linear(take(h, units.boundaries), self.norm, [self.down])[0]  # [B, U, E]
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class Transition:
         if self.predictor is not None:
             yield self.predictor
 
-    def cut(self, h: Tensor, stream: Stream, past: StageState | None, decider: Decider) -> Cut:
-        """Cuts the positions of stage s into units, with encoder output h [B, N, D]."""
+    def cut(self, h: Tensor, stream: Stream, past: StageState | None, decider: Decider, room: Room | None) -> Cut:
+        """Cuts the positions of stage s into units, with encoder output h [B, N, D]; room: see `Units.at`."""
         boundary, log_odds, steppers = decider.propose(h, stream, past)
         before = past.unit.counted if past is not None else torch.zeros_like(stream.ids[:, 0])
         counted = counted_in_documents(boundary, stream.begins, before)
@@ -105,9 +106,9 @@ class Transition:
         if cap is not None:
             dropped = (boundary & (counted > cap)).sum(1)
             boundary = boundary & (counted <= cap)
-        # A step pads to the most units that begin in it; a row rounds up, so that shapes recur.
+        # A step pads to the most units that begin in it; rows round up.
         opened = past.unit if past is not None and past.unit.vector is not None else None
-        units = decider.units(boundary, opened, self.config.round_units_to if past is None else 1)
+        units = Units.at(boundary, opened, room, self.config.round_units_to if past is None else 1)
         decision = Decision(
             stream.at, stream.valid, stream.forced, stream.open, boundary, units.offset, log_odds, dropped
         )

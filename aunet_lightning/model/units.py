@@ -5,7 +5,9 @@ Shapes: B rows, L bytes of the call, N positions of the finer stage, U units, D 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,19 @@ from torch import Tensor
 
 from aunet_lightning.model.state import OpenUnit
 from aunet_lightning.vocabulary import N_BYTES
+
+
+class Room(NamedTuple):
+    """Room for the units of one transition: what a call must know before it, so as to read nothing from the device."""
+
+    row: int  # units that a row may begin
+    batch: int  # units that all rows together may begin
+
+    @classmethod
+    def of(cls, n_units: Sequence[int], round_to: int) -> Room:
+        """Returns the room for rows that begin so many units, rounded up, so that shapes recur."""
+        row = -(-max(n_units) // round_to) * round_to
+        return cls(row, min(-(-sum(n_units) // round_to) * round_to, row * len(n_units)))
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Stream:
     forced: Tensor  # bool [B, N], True where every stage begins a unit: at the start of a stream or a document
     documents: Tensor | None  # [B, N] where documents are masked, else None
     begins: Tensor  # bool [B, N], True where such a document begins
+    most: int  # valid positions of all rows together are no more than this
 
     @property
     def open(self) -> Tensor:
@@ -40,8 +56,9 @@ class Stream:
 
         documents = self.documents.gather(1, units.boundaries) if self.documents is not None else None
         return Stream(
-            self.ids, pool(self.levels), units.valid, pool(self.at), pool(self.forced), documents, pool(self.begins)
-        )
+            self.ids, pool(self.levels), units.valid, pool(self.at), pool(self.forced), documents, pool(self.begins),
+            units.most,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,29 +69,29 @@ class Units:
     valid: Tensor  # bool [B, U]
     serving: Tensor  # [B, N] index of each position's unit; with a past, 0 is the unit left open
     offset: Tensor  # [B, N] distance from its boundary
+    most: int  # units of all rows together are no more than this
 
     @classmethod
-    def at(cls, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        """Finds the units of boundary, bool [B, N]. Without a past, the first position of every row must be one."""
+    def at(cls, boundary: Tensor, past: OpenUnit | None, room: Room | None, round_to: int) -> Units:
+        """Finds the units of boundary, bool [B, N]. Without a past, the first position of every row must be one.
+
+        room: None reads the number of units from the device, which waits for it. Too little of it is an IndexError (or
+        an assertion of the device).
+        """
         n = boundary.shape[1]
         at = torch.arange(n, device=boundary.device).expand_as(boundary)
         counted = boundary.cumsum(1)
         per_row = counted[:, -1]
-        most = int(per_row.max())
-        n_units = min(-(-most // round_to) * round_to, n)
-        slots = torch.where(boundary, counted - 1, n_units)  # other positions go past the end
-        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, :n_units]
+        room = room or Room.of(per_row.tolist(), round_to)
+        n_units = min(room.row, n)
+        slots = torch.where(boundary, counted, 0)  # other positions go before the first
+        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, 1:]
         last = torch.where(boundary, at, -1).cummax(1).values
         offset = at - last
         if past is not None:  # before the first new boundary, the open unit continues
             offset = torch.where(last < 0, past.offset[:, None] + 1 + at, offset)
         valid = torch.arange(n_units, device=boundary.device) < per_row[:, None]
-        return cls(positions, valid, counted if past is not None else counted - 1, offset)
-
-    def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
-        """Returns the order that sorts the positions by offset [B, N] (< n_offsets), and how many have each."""
-        order = offset.flatten().argsort(stable=True)
-        return order, offset.flatten().bincount(minlength=n_offsets).tolist()
+        return cls(positions, valid, counted if past is not None else counted - 1, offset, room.batch)
 
 
 def take(rows: Tensor, index: Tensor) -> Tensor:
