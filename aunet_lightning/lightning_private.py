@@ -68,6 +68,14 @@ def log_step_metrics(trainer: "Trainer") -> None:
     need(need(trainer, "_logger_connector"), "update_train_step_metrics")()
 
 
+def logs_are_due(trainer: "Trainer") -> bool:
+    """Returns whether the metrics of the step that ends now are sent to the loggers.
+
+    Relies on `_logger_connector.should_update_logs`.
+    """
+    return bool(need(need(trainer, "_logger_connector"), "should_update_logs"))
+
+
 # What a checkpoint says about the place of a run
 
 
