@@ -73,8 +73,10 @@ def _main(arguments: list[str]) -> int:
     try:
         if command in TRAINING:
             _check_encoding(arguments)
-            from aunet_lightning.cli.training import run
+            from aunet_lightning.loading import quick_loading
 
+            with quick_loading():
+                from aunet_lightning.cli.training import run
             return run(arguments)
         return _light(command, rest)
     except BrokenPipeError:  # the reader of the output closed it

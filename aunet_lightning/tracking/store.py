@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aunet_lightning.errors import UserError, describe
+from aunet_lightning.loading import quick_loading
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
 
@@ -106,6 +107,8 @@ def _open(uri: str, fail: Any) -> Any:
             check_place(path, _database(uri), fail)
             with _alone(path, fail):
                 check_sqlite(path, uri, fail)
+                if not path.stat().st_size:
+                    _create(path)
                 return _client(uri)
     elif _SERVER.match(uri):
         check_server(uri, fail)
@@ -119,8 +122,29 @@ def _open(uri: str, fail: Any) -> Any:
     return MlflowClient(uri)
 
 
+def _create(path: Path) -> None:
+    """Makes MLflow's tables beside an empty file, and puts them in its place: MLflow would wait for the disk after each
+    of its migrations."""
+    with quick_loading():
+        from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine, event
+
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    engine = create_engine(f"sqlite:///{str(part).replace('%', '%25').replace('?', '%3F')}")
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    try:
+        _initialize_tables(engine)
+    finally:
+        engine.dispose()
+    with part.open("rb+") as made:
+        os.fsync(made.fileno())
+    part.replace(path)
+
+
 def _client(uri: str) -> Any:
-    from mlflow.tracking import MlflowClient
+    with quick_loading():
+        from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)  # the store is opened by the first request
