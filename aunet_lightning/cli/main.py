@@ -73,9 +73,10 @@ def _main(arguments: list[str]) -> int:
     try:
         if command in TRAINING:
             _check_encoding(arguments)
-            from aunet_lightning.loading import quick_loading
+            from aunet_lightning.loading import load_torchmetrics, without_collection
 
-            with quick_loading():
+            with without_collection():
+                load_torchmetrics()
                 from aunet_lightning.cli.training import run
             return run(arguments)
         return _light(command, rest)

@@ -11,9 +11,11 @@ import os
 import warnings
 from pathlib import Path
 
-from aunet_lightning.loading import quick_loading
+from aunet_lightning.loading import load_torchmetrics, without_collection
 
-with quick_loading():
+with without_collection():
+    load_torchmetrics()
+
     import alembic.command
     import mlflow.store.tracking.sqlalchemy_store
     import mlflow.tracking

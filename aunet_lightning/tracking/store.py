@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aunet_lightning.errors import UserError, describe
-from aunet_lightning.loading import quick_loading
+from aunet_lightning.loading import without_collection
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
 
@@ -89,7 +90,8 @@ def open_store(uri: str, setting: str | None = None) -> Any:
         raise UserError(f"{setting}: {what} {shown(uri)[:200]} {shown(fault)}")
 
     try:
-        return _open(uri, fail)
+        with without_collection():
+            return _open(uri, fail)
     except UserError:
         raise
     except Exception as error:  # the client raises what its store raises
@@ -125,13 +127,13 @@ def _open(uri: str, fail: Any) -> Any:
 def _create(path: Path) -> None:
     """Makes MLflow's tables beside an empty file, and puts them in its place: MLflow would wait for the disk after each
     of its migrations."""
-    with quick_loading():
-        from mlflow.store.db.utils import _initialize_tables
-    from sqlalchemy import create_engine, event
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import URL, create_engine, event
 
+    path = path.resolve()
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{str(part).replace('%', '%25').replace('?', '%3F')}")
+    engine = create_engine(URL.create("sqlite", database=str(part)))
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     try:
         _initialize_tables(engine)
@@ -139,12 +141,12 @@ def _create(path: Path) -> None:
         engine.dispose()
     with part.open("rb+") as made:
         os.fsync(made.fileno())
+    shutil.copymode(path, part)
     part.replace(path)
 
 
 def _client(uri: str) -> Any:
-    with quick_loading():
-        from mlflow.tracking import MlflowClient
+    from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)  # the store is opened by the first request
