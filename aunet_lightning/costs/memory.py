@@ -26,7 +26,6 @@ from aunet_lightning.model.units import Stream, Units
 from splitters.registry import Spec
 from splitters.stack import Stack
 
-
 FEW = 4e9  # training FLOPs of a row: below, a forward takes less time than a second of tensors without data
 
 

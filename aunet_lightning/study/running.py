@@ -1,6 +1,6 @@
 """Runs cells side by side, each an ordinary `aunet fit` in a process of its own, or in one process per device.
 
-A server that has imported everything and rehearsed a cell of each kind (`server.py`) forks the processes, so a cell
+A server that has imported everything and rehearsed a cell of each kind (`cli/server.py`) forks the processes, so a cell
 trains within seconds. Cells end with the process that started them. A finished cell leaves a file in its folder, and is
 not run again.
 """
@@ -36,7 +36,7 @@ GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells
 LOG_EVERY = 60.0  # seconds between lines of progress in a log file
 FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} cells [{elapsed}, {remaining} left] {postfix}"
-SERVER = ["aunet_lightning.study.server"]  # modules that the server imports before it forks
+SERVER = ["aunet_lightning.cli.server"]  # modules that the server imports before it forks
 REHEARSED = "AUNET_REHEARSED"  # the environment variable that names a folder of settings, which the server rehearses
 
 Main = Callable[[list[str]], int]  # runs an `aunet` command, and returns its exit code

@@ -16,9 +16,9 @@ from aunet_lightning.loading import load_torchmetrics, without_collection
 with without_collection():
     load_torchmetrics()
 
-    import alembic.command
+    import alembic.command  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.tracking
+    import mlflow.tracking  # noqa: F401
     import numba  # noqa: F401
     import torch
     import yaml
