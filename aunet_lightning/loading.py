@@ -32,5 +32,6 @@ def load_torchmetrics() -> None:
         import torchmetrics  # noqa: F401
     finally:
         del sys.modules["scipy.signal"]
-        if getattr(scipy := sys.modules.get("scipy"), "signal", None) is standing_in:
-            del scipy.signal  # type: ignore[union-attr]
+        names = vars(sys.modules.get("scipy", standing_in))  # getattr would load it
+        if names.get("signal") is standing_in:
+            del names["signal"]

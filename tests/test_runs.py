@@ -314,6 +314,7 @@ def test_a_command_loads_what_it_needs(arguments, loaded):
 def test_scipy_is_whole_for_whoever_imports_it_later():
     code = (
         "from aunet_lightning.loading import load_torchmetrics\nload_torchmetrics()\n"
+        "import sys\nassert 'scipy.signal' not in sys.modules\n"
         "import scipy.signal\nprint(scipy.signal.lfilter, scipy.signal.windows.hamming)"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
