@@ -58,8 +58,11 @@ def refused(uri):
 
 
 def tables(path):
+    """What a store consists of; the order of a table's constraints varies."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return sorted(connection.execute("SELECT type, name, sql FROM sqlite_master"), key=str)
+        found = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+        versions = connection.execute("SELECT * FROM alembic_version").fetchall()
+    return {name: sorted(line.strip(" \t,") for line in sql.splitlines()) for name, sql in found}, versions
 
 
 def test_a_new_store_is_the_one_that_mlflow_makes(tmp_path, store_template, monkeypatch):
