@@ -38,8 +38,8 @@ lint: install  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## time the splitters
-	$(BIN)/python benchmarks/splitter_speed.py
+bench: install  ## measure every bar of speed: make bench COMPARE=commit
+	$(BIN)/python -m benchmarks.speed $(if $(COMPARE),--compare $(COMPARE))
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db

@@ -22,6 +22,7 @@ IN_PLACE = {  # module or class: names that a subclass of ours overrides, calls 
         "_process_group_backend", "_save_distributed_checkpoint", "_timeout",
     ),
     "torch.distributed.distributed_c10d": ("_get_default_store",),
+    "mlflow.store.db.utils": ("_initialize_tables",),
     "mlflow.tracking._tracking_service.utils": ("_tracking_store_registry",),
 }  # fmt: skip
 

@@ -101,7 +101,7 @@ class Stage:
             neighbours = Neighbours.of(config.conv, stream.valid, stream.documents, recent)
         dtype = torch.promote_types(x.dtype, torch.float32)
         rotation = Rotation.at(positions, config.head_dim, self.network_config.rope_theta, dtype)
-        joined = Joined.of(stream.valid, stream.most) if past is None else None
+        joined = Joined.of(stream.valid, stream.most) if past is None and self.s else None
         return BlockContext(rotation, mask, neighbours, joined), positions
 
     def contract(

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -26,9 +26,11 @@ from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
+from aunet_lightning.processes import keep_freed_memory
 from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
+from aunet_lightning.training.compiling import AutoCompile
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.length import steps_of
 from aunet_lightning.training.loss import nats_per_target, training_loss
@@ -51,7 +53,8 @@ class AUNetModule(LightningModule):
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
         budget: what the run may spend; the run and its learning-rate schedule end there (or at trainer.max_steps if
             that comes first)
-        compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
+        compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks); auto: where enough
+            training is left and compiled steps prove to be faster
         parallel: memory traded for time on one device, and sharding over many (fsdp2)
         metrics: further metrics of held-out text, each a module:Class
     """
@@ -64,7 +67,7 @@ class AUNetModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (never changed)
         splitters: Sequence[Spec] = (),
         budget: BudgetConfig = BudgetConfig(),  # noqa: B008
-        compile: bool = False,
+        compile: bool | Literal["auto"] = False,
         parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
         metrics: list[str] | None = None,
     ) -> None:
@@ -118,7 +121,7 @@ class AUNetModule(LightningModule):
         precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
         reader = self.reader if self.reader.rules == list(self.splitters) else self._own_reader
-        self.net = build(self.config, reader.stack, seed, self.parallel, devices, precision, self.compile_net)
+        self.net = build(self.config, reader.stack, seed, self.parallel, devices, precision, self.compile_net is True)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
@@ -132,7 +135,12 @@ class AUNetModule(LightningModule):
         output = self.net(batch["ids"], batch["levels"], deciders=deciders, rooms=rooms)
         return nats_per_target(output.logits, batch["targets"]), output
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [AutoCompile()] if self.compile_net == "auto" else []
+
     def on_train_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.learning.announce(self.global_step)
         self._stop_when_spent()
 
