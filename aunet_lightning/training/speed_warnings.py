@@ -106,8 +106,9 @@ def padded_trunk(units: int, places: int) -> str | None:
     if not places or padded <= MOST_PADDED:
         return None
     return (
-        f"{padded:.0%} of the trunk's positions are padding, as rows of a batch begin very different numbers of units: "
-        "raise data.row_bytes, so that they even out, or choose a splitter whose units are more even (script_aware)"
+        f"{padded:.0%} of the trunk's positions are padding, which takes attention's time, as rows of a batch begin "
+        "very different numbers of units: raise data.row_bytes, so that they even out, or choose a splitter whose "
+        "units are of more even length (script_aware)"
     )
 
 
