@@ -81,8 +81,12 @@ def model_bars(path: Path, device: str, compiled: bool) -> list[Bar]:
                 raise
             rows //= 2
     name = path.stem
-    peak = next((peak for kind, peak in PEAKS.items() if device == "cuda" and kind in torch.cuda.get_device_name()), None)
-    bars = [Bar(f"{name}, bytes a second", detail["bytes_per_second"], MODELS.get(name, 0.0), unit="B/s", detail=detail)]
+    peak = next(
+        (peak for kind, peak in PEAKS.items() if device == "cuda" and kind in torch.cuda.get_device_name()), None
+    )
+    bars = [
+        Bar(f"{name}, bytes a second", detail["bytes_per_second"], MODELS.get(name, 0.0), unit="B/s", detail=detail)
+    ]
     if peak is not None:
         bars.append(Bar(f"{name}, utilisation", detail["flops_per_second"] / peak, UTILISED, unit=""))
     return bars

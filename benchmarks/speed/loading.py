@@ -22,6 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.cli.main import main
+from aunet_lightning.model.joined import WORTH
+from aunet_lightning.model.units import Room
 from aunet_lightning.training.optimizer import AdamW, OptimizerBuilder, OptimizerConfig
 from benchmarks.speed.bar import Bar
 
@@ -62,10 +64,12 @@ def padding_bar(splitter: str, cache: str) -> Bar:
     data.setup()
     batches = data.batches("train")
     units = [batches[0, k]["n_units"][-1] for k in range(len(batches))]
-    held = sum(len(rows) * max(rows) for rows in units)
-    share = 1 - sum(map(sum, units)) / held
-    name = f"padding among trunk positions, mixed languages, {splitter}"
-    return Bar(name, share, MOST_PADDED, False, "", {"rows padded to the longest of their batch": share})
+    rooms = [Room.of(rows, quickstart["model"]["net"].get("round_units_to", 16)) for rows in units]
+    padded = [len(rows) * room.row for rows, room in zip(units, rooms, strict=True)]
+    held = [room.batch if room.batch <= WORTH * n else n for room, n in zip(rooms, padded, strict=True)]
+    total = sum(map(sum, units))
+    name = f"padding among the trunk's positions, mixed languages, {splitter}"
+    return Bar(name, 1 - total / sum(held), MOST_PADDED, False, "", {"without joining rows": 1 - total / sum(padded)})
 
 
 def timed(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
