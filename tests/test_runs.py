@@ -293,14 +293,14 @@ HEAVY = "{'torch', 'numpy', 'lightning', 'mlflow', 'scipy.signal', 'sqlalchemy'}
 @pytest.mark.parametrize(
     ("arguments", "loaded"),
     [
-        (["--help"], set()),
-        (["-h"], set()),
-        (["--version"], set()),
-        (["frobnicate"], set()),
-        (["splitters"], {"numpy"}),
-        (["fit", "--help"], {"numpy", "torch", "lightning", "sqlalchemy"}),  # MLflow when a store is opened
+        (["--help"], []),
+        (["-h"], []),
+        (["--version"], []),
+        (["frobnicate"], []),
+        (["splitters"], ["numpy"]),
+        (["fit", "--help"], ["numpy", "torch", "lightning", "sqlalchemy"]),  # MLflow when a store is opened
     ],
-    ids=" ".join,
+    ids=["help", "h", "version", "unknown", "splitters", "fit"],
 )
 def test_a_command_loads_what_it_needs(arguments, loaded):
     code = (
@@ -308,7 +308,7 @@ def test_a_command_loads_what_it_needs(arguments, loaded):
         f"with contextlib.suppress(SystemExit):\n    main({arguments})\nprint(*{HEAVY})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert {*done.stdout.splitlines()[-1].split()} <= loaded
+    assert {*done.stdout.splitlines()[-1].split()} <= {*loaded}
 
 
 def test_scipy_is_whole_for_whoever_imports_it_later():
