@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aunet_lightning.model.attention import AttentionMask
+from aunet_lightning.model.attention import AttentionMask, Step
 
 
 class KVCache(NamedTuple):
@@ -73,7 +73,7 @@ class BlockContext:
     """Rotary angles, attention mask and neighbours of the positions of a call, shared by all blocks of a stage."""
 
     rotation: Rotation
-    mask: AttentionMask
+    mask: AttentionMask | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
 
 
@@ -99,8 +99,7 @@ class Attention(nn.Module):
             for linear in (self.query, self.key, self.value)
         )  # [B, H, N, K]
         q, k = context.rotation(q), context.rotation(k)
-        keys, values = (k, v) if past is None else (torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2))
-        out = context.mask.attend(q, keys, values)
+        out = context.mask.attend(q, k, v, past[:2] if past is not None else None)
         return self.out(out.transpose(1, 2).flatten(2)), k, v
 
 
