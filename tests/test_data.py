@@ -19,10 +19,10 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aunet_lightning import ByteDataModule
+from aunet_lightning import AUNet, ByteDataModule
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
-from splitters import build
-from tests.helpers import ROOT, UDHR
+from splitters import available, build
+from tests.helpers import ROOT, UDHR, tiny
 
 UPPER = [{"name": "every", "n": 2}]
 
@@ -152,10 +152,24 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone():
     files = [UDHR / "en.jsonl", UDHR / "my.jsonl"]
     one, other = (module(files, workers=w, row_bytes=64).batches("train") for w in (0, 2))
     for index in [(0, 5), (2, 0), (0, 5), (1, 3)]:
-        for key, value in one[index].items():
-            assert torch.equal(value, other[index][key])
+        torch.testing.assert_close(one[index], other[index], rtol=0, atol=0)
     assert not torch.equal(one[0, 0]["ids"], one[1, 0]["ids"])
     assert not torch.equal(one[0, 0]["ids"], module(files, seed=1, row_bytes=64).batches("train")[0, 0]["ids"])
+
+
+@pytest.mark.parametrize("upper", [[], UPPER, [*UPPER, "whitespace"], ["router"], ["router", *UPPER]], ids=str)
+@pytest.mark.parametrize("name", available("rule"))
+@torch.no_grad()
+def test_a_batch_carries_the_units_that_the_network_counts(tmp_path, name, upper):
+    data = module([small(tmp_path)[0]], splitter=name, upper_splitters=upper, row_bytes=48)
+    rules, batches = data.reader.stack.n_byte_rules, data.batches("train")
+    last = data.batches("train")
+    last.rank = last.batch_rows - 1  # which has a row of padding where others have text
+    for masked in (True, False):
+        net = AUNet(tiny(data.reader.depth + 1, document_masking=masked), data.reader.stack).eval()
+        for batch in (batches[0, 0], batches[1, len(batches) - 1], last[0, len(batches) - 1]):
+            counted = net(batch["ids"], batch["levels"]).units.T.tolist()
+            assert batch["n_units"] == counted[:rules]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,6 +13,7 @@ score.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import Splitter
 from splitters.teachers import Teacher
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 
@@ -38,7 +39,9 @@ class PackedBatches(Dataset[Batch]):
     boundary; `targets` int64 [B, L], IGNORE where nothing is to be predicted (BOS, padding);
     `documents` int64 [B, L], the number of the document that the target belongs to, -1 where ignored;
     `languages` int64 [B, L] likewise; `sizes` int16 [B, L], the bytes of text that the target is: 1, of a token
-    as many as it has, of EOS and where nothing is to be predicted 0.
+    as many as it has, of EOS and where nothing is to be predicted 0;
+    `n_units`, a list of ints per transition whose rule reads bytes: the units that begin in each row there, as the
+    network counts them where no cap leaves any out. (Ints stay on the host, so that shapes are known without a read.)
     """
 
     def __init__(
@@ -96,7 +99,9 @@ class PackedBatches(Dataset[Batch]):
         rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
         made = [self.row(epoch, r) for r in rows] or [_nothing()]  # every rank needs a row, if only of padding
         width = max(len(row["ids"]) for row in made)
-        return {key: torch.from_numpy(_padded([row[key] for row in made], width, key)) for key in made[0]}
+        batch: Batch = {key: torch.from_numpy(_padded([row[key] for row in made], width, key)) for key in made[0]}
+        batch["n_units"] = [_units(made, s) for s in range(self.reader.stack.n_byte_rules)]
+        return batch
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the epoch's documents in order, and the place of each one's BOS in the stream."""
@@ -170,6 +175,11 @@ def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
     for row, content in zip(padded, rows, strict=True):
         row[: len(content)] = content
     return padded
+
+
+def _units(rows: Sequence[Mapping[str, np.ndarray]], s: int) -> list[int]:
+    """Returns the units that begin at transition s in each row: its first position begins one whatever its level."""
+    return [1 + int(np.count_nonzero(row["levels"][1:] > s)) for row in rows]
 
 
 def _nothing() -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, S
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.embedding import NOTHING, Embedding, preceding
 from aunet_lightning.model.init import draw, ones, seed_of
+from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Contracted, Stage
 from aunet_lightning.model.state import StageState, State, put
@@ -135,7 +136,7 @@ class AUNet(nn.Module):
             y, after[s] = stages[s].expand(y, way, past[s])
 
         assert y is not None
-        logits = self.head(self.norm(y))
+        logits = normed_linear(y, self.norm, [self.head])[0]
         if state is not None:
             logits = cast(Tensor, put(None, stream.index, logits, len(ids)))
             self._miss(ids, after, contracted)

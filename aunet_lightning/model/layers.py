@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask, Step
+from aunet_lightning.model.kernels import by_hand, normed_linear, normed_swiglu
 
 
 class KVCache(NamedTuple):
@@ -43,6 +44,9 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotates [B, H, N, K], in float32 or better whatever the type of x."""
+        if by_hand(x) and x.dtype == self.cos.dtype:
+            pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+            return torch.view_as_real(pairs * torch.complex(self.cos, self.sin)).flatten(-2)
         a, b = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-1)
         return turned.flatten(-2).to(x.dtype)
@@ -92,11 +96,13 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
+    def forward(
+        self, x: Tensor, norm: RMSNorm, context: BlockContext, past: KVCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """norm(x) [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
         q, k, v = (
-            linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
+            projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projected in normed_linear(x, norm, (self.query, self.key, self.value))
         )  # [B, H, N, K]
         q, k = context.rotation(q), context.rotation(k)
         out = context.mask.attend(q, k, v, past[:2] if past is not None else None)
@@ -113,8 +119,9 @@ class SwiGLU(nn.Module):
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """What the layer makes of norm(x), for x [..., D]."""
+        return normed_swiglu(x, norm, self.gate, self.up, self.down)
 
 
 class CausalConv(nn.Module):
@@ -171,6 +178,6 @@ class Block(nn.Module):
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             convolved, recent = self.conv(self.conv_norm(x), context.neighbours, past.recent if past else None)
             x = x + convolved
-        attended, keys, values = self.attention(self.attention_norm(x), context, past)
+        attended, keys, values = self.attention(x, self.attention_norm, context, past)
         x = x + attended
-        return x + self.ffn(self.ffn_norm(x)), KVCache(keys, values, recent)
+        return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)

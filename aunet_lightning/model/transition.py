@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider, FromData, Learned, RuleAbove
+from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
 from aunet_lightning.model.steppers import Track
@@ -32,7 +33,7 @@ class Pooling(nn.Module):
         self.down = nn.Linear(dim, coarser_dim, bias=False)
 
     def forward(self, h: Tensor, units: Units) -> Tensor:
-        return self.down(self.norm(take(h, units.boundaries)))  # [R, U, E]
+        return normed_linear(take(h, units.boundaries), self.norm, [self.down])[0]  # [R, U, E]
 
 
 @dataclass(frozen=True)

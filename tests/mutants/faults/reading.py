@@ -56,6 +56,13 @@ READING = [
         (DATA + "test_what_a_row_holds_of_a_whole_document_does_not_depend_on_its_neighbours",),
     ),
     Fault(
+        "the unit that a row's first position begins is not counted",
+        "aunet_lightning/data/packing.py",
+        '1 + int(np.count_nonzero(row["levels"][1:] > s))',
+        'int(np.count_nonzero(row["levels"] > s))',
+        (DATA + "test_a_batch_carries_the_units_that_the_network_counts",),
+    ),
+    Fault(
         "the teacher's marks are one byte off",
         "aunet_lightning/data/packing.py",
         "marks[1:-1] |= marker.split",

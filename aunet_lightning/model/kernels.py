@@ -1,0 +1,115 @@
+"""Fast forms of what a block computes, each beside the plain form that it equals in values and gradients.
+
+Eager PyTorch on a CPU spends a third of a step on passes over memory: a norm is five of them, its gradient ten. Here
+norm and linear layer are one function, whose matrix takes up the norm's weight, and the layers that read the same
+input are one product. A compiler fuses by itself, autocast has rules of its own, and a step of a few positions is
+bound by its weights: all of them take the plain form, as everything does with AUNET_PLAIN=1 in the environment.
+Shapes: D inputs, O outputs of a linear layer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEW = 64  # positions for which joining weights costs more than it saves
+
+
+def plain() -> bool:
+    """Whether plain forms were asked for."""
+    return os.environ.get("AUNET_PLAIN") == "1"
+
+
+def by_hand(x: Tensor) -> bool:
+    """Whether operations on x are fused by hand: on a CPU, by neither a compiler nor autocast."""
+    return x.device.type == "cpu" and not (
+        torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or plain()
+    )
+
+
+def _fused(x: Tensor, norm: nn.RMSNorm, weight: Tensor) -> bool:
+    many = x.numel() > FEW * x.shape[-1]
+    return many and by_hand(x) and x.dtype == norm.weight.dtype == weight.dtype
+
+
+def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    """Returns what linear layers (without biases) make of norm(x), for x [..., D]: one [..., O] each."""
+    weights = [layer.weight for layer in layers]
+    if not _fused(x, norm, weights[0]):
+        x = norm(x)
+        return [layer(x) for layer in layers]
+    joined = _NormedLinear.apply(x, norm.eps, norm.weight, *weights)
+    return joined.split([len(weight) for weight in weights], -1) if len(weights) > 1 else [joined]
+
+
+def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> Tensor:
+    """Returns down(silu(gate(z)) · up(z)), z = norm(x), for x [..., D]."""
+    if not _fused(x, norm, gate.weight):
+        x = norm(x)
+        return down(F.silu(gate(x)) * up(x))
+    return _NormedSwiGLU.apply(x, norm.eps, norm.weight, gate.weight, up.weight, down.weight)
+
+
+def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Returns x [N, D] divided by its root mean square, and the factors [N, 1]."""
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    factor = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return x * factor, factor
+
+
+def _unit_backward(grad: Tensor, unit: Tensor, factor: Tensor) -> Tensor:
+    """The gradient of `_unit`, with grad [N, D] of its result."""
+    along = torch.linalg.vecdot(grad, unit).div_(-unit.shape[-1])[:, None]
+    return torch.addcmul(grad, unit, along).mul_(factor)
+
+
+class _NormedLinear(torch.autograd.Function):
+    """W · (scale · unit(x)) as (W · scale) · unit(x), for the rows of all matrices W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float, scale: Tensor, *weights: Tensor) -> Tensor:
+        unit, factor = _unit(x.flatten(0, -2), eps)
+        ctx.save_for_backward(unit, factor, scale, *weights)
+        return F.linear(unit, torch.cat(weights) * scale).unflatten(0, x.shape[:-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        unit, factor, scale, *weights = ctx.saved_tensors
+        shape, grad, joined = grad.shape[:-1], grad.flatten(0, -2), torch.cat(weights)
+        of_folded = grad.t() @ unit
+        of_x = _unit_backward(grad @ (joined * scale), unit, factor)
+        of_weights = (of_folded * scale).split([len(weight) for weight in weights])
+        return of_x.unflatten(0, shape), None, (of_folded * joined).sum(0), *of_weights
+
+
+class _NormedSwiGLU(torch.autograd.Function):
+    """The feed-forward layer with its norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, eps: float, scale: Tensor, gate_weight: Tensor, up_weight: Tensor, down_weight: Tensor
+    ) -> Tensor:
+        unit, factor = _unit(x.flatten(0, -2), eps)
+        gate, up = F.linear(unit, gate_weight * scale), F.linear(unit, up_weight * scale)
+        active = F.silu(gate)
+        hidden = active * up
+        ctx.save_for_backward(unit, factor, scale, gate, up, active, hidden, gate_weight, up_weight, down_weight)
+        return F.linear(hidden, down_weight).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        unit, factor, scale, gate, up, active, hidden, gate_weight, up_weight, down_weight = ctx.saved_tensors
+        shape, grad = grad.shape, grad.flatten(0, -2)
+        of_hidden = grad @ down_weight
+        of_up = of_hidden * active
+        of_gate = torch.ops.aten.silu_backward(of_hidden.mul_(up), gate)
+        of_unit = torch.addmm(of_gate @ (gate_weight * scale), of_up, up_weight * scale)
+        of_gate_folded, of_up_folded = of_gate.t() @ unit, of_up.t() @ unit
+        of_scale = (of_gate_folded * gate_weight + of_up_folded * up_weight).sum(0)
+        of_x = _unit_backward(of_unit, unit, factor).view(shape)
+        return of_x, None, of_scale, of_gate_folded * scale, of_up_folded * scale, grad.t() @ hidden
