@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.costs import Cost, counter, memory, published_flops_per_byte
 from aunet_lightning.costs.memory import Kept
+from aunet_lightning.model import joined, kernels
 from aunet_lightning.training.calibration import Taught
 from tests.helpers import ROOT
 
@@ -24,6 +25,12 @@ PUBLISHED = {
     "aunet4_1b": (2.8e9, 4.2e9),
     "aunet2_8b": (1.0e10, 7.9e9),
 }
+
+
+@pytest.fixture(autouse=True)
+def padded(monkeypatch):
+    """What is counted here has padding; `joined.py` leaves it out."""
+    monkeypatch.setattr(joined, "WORTH", 0)
 
 
 def run(config, splitters=(), rows=2, n=150, every=3, half=False, seed=0):
@@ -141,11 +148,12 @@ def test_pytorchs_own_counter_takes_the_flash_kernel_of_cpus_for_free():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_flops_are_those_of_pytorchs_own_counter_with_plain_attention(masked):
+def test_flops_are_those_of_pytorchs_own_counter_with_plain_forms(masked, monkeypatch):
     """The stock counter, and nothing of ours, on a window in blocks, a trunk and document masking."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    monkeypatch.setattr(kernels, "PLAIN", True)
     config = AUNetConfig([StageConfig(32, 1, 8, 40), StageConfig(48, 2, 16)], document_masking=masked)
     net, ids = AUNet(config), torch.randint(0, 256, (2, 160))
     levels = (torch.arange(160) % 5 == 0).long().expand(2, -1)

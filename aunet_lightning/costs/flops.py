@@ -159,13 +159,16 @@ def linear_weights(module: nn.Module) -> int:
 
 
 def counter(**options: Any) -> FlopCounterMode:
-    """Returns PyTorch's FLOP counter (display off), extended by the CPU attention kernel, which it counts as zero."""
-    aten = torch.ops.aten
-    attention = {
+    """Returns PyTorch's FLOP counter (display off), extended by the CPU attention kernel, which it counts as zero, and
+    by the network's own operations."""
+    aten, own = torch.ops.aten, torch.ops.aunet
+    found = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        own.sorted_linear: lambda x, sizes, weights, **_: 2 * x[0] * weights[1] * weights[2],
+        own.sorted_outer: lambda grad, x, sizes, **_: 2 * grad[0] * grad[1] * x[1],
     }
-    return FlopCounterMode(display=False, custom_mapping=attention, **options)
+    return FlopCounterMode(display=False, custom_mapping=found, **options)
 
 
 def _attention_forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

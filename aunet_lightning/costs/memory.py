@@ -19,10 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from aunet_lightning.costs.flops import FLOAT, HALF, Precision
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.model.deciders import Decider, FromData, Learned, Proposal
-from aunet_lightning.model.stage import Stage
-from aunet_lightning.model.state import OpenUnit, StageState
-from aunet_lightning.model.units import Stream, Units
+from aunet_lightning.model.deciders import FromData
+from aunet_lightning.model.units import Room
 from splitters.registry import Spec
 from splitters.stack import Stack
 
@@ -110,40 +108,17 @@ class Kept:
         return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors.values())
 
 
-class _GivenUnits(Decider):
-    """A given number of units per row, for tensors without data."""
-
-    def __init__(self, n_units: int, stage: Stage) -> None:
-        self.n_units = n_units
-        self.decider = FromData(stage.s) if stage.predictor is None else Learned(stage.predictor)
-
-    def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
-        return self.decider.propose(h, stream, past)
-
-    def units(self, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        index = torch.zeros(len(boundary), self.n_units, dtype=torch.long)
-        serving = torch.zeros(boundary.shape, dtype=torch.long)
-        return _AnyUnits(index, index > 0, serving, torch.zeros_like(serving))
-
-
-class _AnyUnits(Units):
-    """Units with equally many positions at each offset: their distribution does not change what autograd keeps."""
-
-    def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
-        n = offset.numel()
-        return torch.arange(n), [n // n_offsets + (i < n % n_offsets) for i in range(n_offsets)]
-
-
 def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precision) -> int:
     """Returns the bytes that autograd keeps of a forward of `rows` rows and its loss."""
     round_to = net.config.round_units_to
     sizes = [round(positions[0])]
     for n in positions[1:]:
         sizes.append(min(-(-round(n) // round_to) * round_to, sizes[-1]))
-    deciders = {stage.s: _GivenUnits(sizes[stage.s + 1], stage) for stage in net.stages[:-1]}
+    deciders = {stage.s: FromData(stage.s) for stage in net.stages[:-1] if stage.predictor is None}
+    rooms = [Room(n, rows * n) for n in sizes[1:]]
     half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     with Kept(net) as kept, half:
         ids = torch.zeros(rows, sizes[0], dtype=torch.long)
-        logits = net(ids, torch.zeros_like(ids), deciders=deciders).logits
+        logits = net(ids, torch.zeros_like(ids), deciders=deciders, rooms=rooms).logits
         F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none")
         return kept.bytes

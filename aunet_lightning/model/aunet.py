@@ -33,7 +33,7 @@ from aunet_lightning.model.stage import Contracted, Stage
 from aunet_lightning.model.state import StageState, State, put
 from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
-from aunet_lightning.model.units import Stream
+from aunet_lightning.model.units import Room, Stream
 from aunet_lightning.model.upsampling import Upsampling
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Splitter
@@ -105,6 +105,7 @@ class AUNet(nn.Module):
         levels: Tensor | None = None,
         state: State | None = None,
         deciders: Mapping[int, Decider] | None = None,
+        rooms: Sequence[Room] = (),
         lengths: Sequence[int] | None = None,
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
@@ -113,6 +114,8 @@ class AUNet(nn.Module):
         the highest level whatever `levels` says. `levels` may be left out where there is one stage, where the
         first splitter is learned, or where the state has the splitters' steppers.
         deciders: by transition (0: from bytes), deciders that replace the model's own in this call.
+        rooms: of the first transitions, for their units (see `rooms_for`). Where there is none, the number of units is
+        read from the device, once per transition: it has to be below a learned splitter's upper stage.
         lengths [B]: of each row, how many ids to read with a state; what comes after them is not looked at, and its
         logits are arbitrary.
         Raises ValueError for shapes that do not match, or levels missing.
@@ -125,7 +128,8 @@ class AUNet(nn.Module):
 
         above: tuple[Tensor, Stream] | None = (x, stream)
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
-            contracted.append(stage.contract(*above, past[s], (deciders or {}).get(s)))
+            room = rooms[s] if s < len(rooms) else None
+            contracted.append(stage.contract(*above, past[s], (deciders or {}).get(s), room))
             above = contracted[-1].above
             if above is None:  # a step that begins no unit ends here
                 break
@@ -189,7 +193,9 @@ class AUNet(nn.Module):
             forced = forced | ((at == 0) & fresh)
         levels = levels.masked_fill(forced, depth)
         begins = begins if masked else torch.zeros_like(begins)
-        stream = Stream(ids, levels, valid, at, forced, documents, begins, rows if state is not None else ())
+        stream = Stream(
+            ids, levels, valid, at, forced, documents, begins, ids.numel(), rows if state is not None else ()
+        )
         if lengths is not None and not all(lengths):
             stream = stream.of([row for row in rows if lengths[row]])
         return stream, steppers
@@ -234,6 +240,13 @@ class AUNet(nn.Module):
                 f"{learned or 'none'}: make the model with the same splitters"
             )
         return State.initial(len(self.stages), batch, self.head.weight.device, stack)
+
+    def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
+        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of
+        `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
+        pairs = zip(self.config.stages[1:], n_units, strict=False)  # of rules that read bytes
+        uncapped = itertools.takewhile(lambda pair: pair[0].max_units is None, pairs)
+        return [Room.of(counts, self.config.round_units_to) for _, counts in uncapped]
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aunet_lightning.model.state import OpenUnit, StageState
+from aunet_lightning.model.state import StageState
 from aunet_lightning.model.steppers import Track, read
-from aunet_lightning.model.units import Stream, Units
+from aunet_lightning.model.units import Stream
 from aunet_lightning.vocabulary import BOS, N_BYTES
 from splitters import Splitter
 from splitters.learned.predictor import Predictor
@@ -37,11 +37,6 @@ class Decider(ABC):
     @abstractmethod
     def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
         """Returns the boundaries among the positions of `stream`, with encoder output h [B, N, D]."""
-
-    def units(self, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        """Returns the units of boundary, bool [B, N], their number rounded up to a multiple of `round_to`. (Overridden
-        by the memory estimate alone, whose tensors have no data to count.)"""
-        return Units.at(boundary, past, round_to)
 
 
 class FromData(Decider):

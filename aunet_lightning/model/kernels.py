@@ -17,24 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PLAIN = os.environ.get("AUNET_PLAIN") == "1"
 FEW = 64  # positions for which joining weights costs more than it saves
-
-
-def plain() -> bool:
-    """Whether plain forms were asked for."""
-    return os.environ.get("AUNET_PLAIN") == "1"
 
 
 def by_hand(x: Tensor) -> bool:
     """Whether operations on x are fused by hand: on a CPU, by neither a compiler nor autocast."""
-    return x.device.type == "cpu" and not (
-        torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or plain()
-    )
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or PLAIN)
 
 
 def _fused(x: Tensor, norm: nn.RMSNorm, weight: Tensor) -> bool:
     many = x.numel() > FEW * x.shape[-1]
-    return many and by_hand(x) and x.dtype == norm.weight.dtype == weight.dtype
+    return many and by_hand(x) and x.dtype == norm.weight.dtype == weight.dtype and x.dtype != torch.bfloat16
 
 
 def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:

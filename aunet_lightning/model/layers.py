@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask, Step
+from aunet_lightning.model.joined import Joined
 from aunet_lightning.model.kernels import by_hand, normed_linear, normed_swiglu
 
 
@@ -74,11 +75,20 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class BlockContext:
-    """Rotary angles, attention mask and neighbours of the positions of a call, shared by all blocks of a stage."""
+    """What the positions of a call share in all blocks of a stage."""
 
     rotation: Rotation
     mask: AttentionMask | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
+    joined: Joined | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """A block's vectors as [B, N, D]."""
+        return x if self.joined is None else self.joined.part(x)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """The reverse."""
+        return x if self.joined is None else self.joined.join(x)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -99,14 +109,14 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, norm: RMSNorm, context: BlockContext, past: KVCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """norm(x) [B, N, D] → [B, N, D], and the keys and values [B, H, N, K] of these positions."""
+        """norm(x) [B, N, D] or [T, D] → the same, and the keys and values [B, H, N, K] of these positions."""
         q, k, v = (
-            projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            context.by_row(projected).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projected in normed_linear(x, norm, (self.query, self.key, self.value))
         )  # [B, H, N, K]
         q, k = context.rotation(q), context.rotation(k)
         out = context.mask.attend(q, k, v, past[:2] if past is not None else None)
-        return self.out(out.transpose(1, 2).flatten(2)), k, v
+        return self.out(context.as_given(out.transpose(1, 2).flatten(2))), k, v
 
 
 class SwiGLU(nn.Module):
@@ -176,8 +186,9 @@ class Block(nn.Module):
     def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         recent = None
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
-            convolved, recent = self.conv(self.conv_norm(x), context.neighbours, past.recent if past else None)
-            x = x + convolved
+            normed = context.by_row(self.conv_norm(x))
+            convolved, recent = self.conv(normed, context.neighbours, past.recent if past else None)
+            x = x + context.as_given(convolved)
         attended, keys, values = self.attention(x, self.attention_norm, context, past)
         x = x + attended
         return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider, select_in_stream
+from aunet_lightning.model.joined import Joined
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
 from aunet_lightning.model.state import StageCache, StageState, put
 from aunet_lightning.model.transition import Cut, Transition
-from aunet_lightning.model.units import Stream
+from aunet_lightning.model.units import Room, Stream
 from splitters.learned.predictor import Predictor
 
 
@@ -102,10 +103,9 @@ class Stage:
         turns = config.head_dim, self.network_config.rope_theta, dtype
         if cache is None or cache.tape is None:
             mask = within_row(stream.documents, batch, n, config.window, device)
-            neighbours = self._neighbours(stream, None)
-            return Reading(
-                BlockContext(Rotation.at(torch.arange(n, device=device)[None], *turns), mask, neighbours)
-            )
+            rotation = Rotation.at(torch.arange(n, device=device)[None], *turns)
+            joined = Joined.of(stream.valid, stream.most)
+            return Reading(BlockContext(rotation, mask, self._neighbours(stream, None), joined))
         neighbours = self._neighbours(stream, cache)
         if n == 1 and cache.tape.writable:
             step, after = cache.step(stream.rows, stream.begins[:, 0].tolist(), config.window)
@@ -126,15 +126,18 @@ class Stage:
             seen = torch.where(last < 0, -1, 0)  # documents begun in this call count from 1
         return Neighbours.of(self.config.conv, stream.valid, stream.documents, seen)
 
-    def contract(self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None) -> Contracted:
+    def contract(
+        self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None, room: Room | None
+    ) -> Contracted:
         """Encodes x [R, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
 
-        decider: what decides about units in this call; None: what the network has.
+        decider: what decides about units in this call; None: what the network has. room: for them; None: it is read
+        from the device how many there are.
         """
         transition, reading = self.transition, self.reading(x, stream, past)
         assert transition is not None
         h, layers = _run(self.encoder, x, stream, reading, 0)
-        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider or transition.decider)
+        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider or transition.decider, room)
         above = None
         if cut.rows is None or cut.rows:
             pooled = transition.pooling(h if cut.index is None else h[cut.index], cut.above)
@@ -188,8 +191,8 @@ def _run(
     blocks: nn.ModuleList, x: Tensor, stream: Stream, reading: Reading, first: int
 ) -> tuple[Tensor, list[KVCache]]:
     """Runs blocks of a stage, of which the first has the number `first`."""
-    layers = []
+    layers, x = [], reading.context.as_given(x)
     for i, block in enumerate(blocks.children(), first):
         x, new = block(x, reading.context, reading.past(i, stream))
         layers.append(new)
-    return x, layers
+    return reading.context.by_row(x), layers

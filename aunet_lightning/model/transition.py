@@ -18,7 +18,7 @@ from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
 from aunet_lightning.model.steppers import Track
-from aunet_lightning.model.units import Stream, Units, counted_in_documents, take
+from aunet_lightning.model.units import Room, Stream, Units, counted_in_documents, take
 from aunet_lightning.model.upsampling import Upsampling
 from splitters import Splitter
 from splitters.learned.predictor import Predictor
@@ -132,8 +132,8 @@ class Transition:
         if self.predictor is not None:
             yield self.predictor
 
-    def cut(self, h: Tensor, stream: Stream, past: StageState | None, decider: Decider) -> Cut:
-        """Cuts the positions of stage s into units, with encoder output h [R, N, D]."""
+    def cut(self, h: Tensor, stream: Stream, past: StageState | None, decider: Decider, room: Room | None) -> Cut:
+        """Cuts the positions of stage s into units, with encoder output h [R, N, D]; room: see `Units.at`."""
         boundary, log_odds, steppers = decider.propose(h, stream, past)
         cap, counted, dropped = self.config.stages[self.s + 1].max_units, None, None
         if cap is not None:
@@ -141,9 +141,9 @@ class Transition:
             counted = counted_in_documents(boundary, stream.begins, before)
             dropped = (boundary & (counted > cap)).sum(1)
             boundary = boundary & (counted <= cap)
-        # A step pads to the most units that begin in it; a row rounds up, so that shapes recur.
+        # A step pads to the most units that begin in it; rows round up.
         opened = past.unit if past is not None and past.unit.vector is not None else None
-        units = decider.units(boundary, opened, self.config.round_units_to if past is None else 1)
+        units = Units.at(boundary, opened, room, self.config.round_units_to if past is None else 1)
         decision = Decision(stream, boundary, units.offset, log_odds, dropped)
         rows = index = None
         if past is not None:  # rows that begin no unit go no further

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,19 @@ from torch import Tensor
 
 from aunet_lightning.model.state import OpenUnit
 from aunet_lightning.vocabulary import N_BYTES
+
+
+class Room(NamedTuple):
+    """Room for the units of one transition: what a call must know before it, so as to read nothing from the device."""
+
+    row: int  # units that a row may begin
+    batch: int  # units that all rows together may begin
+
+    @classmethod
+    def of(cls, n_units: Sequence[int], round_to: int) -> Room:
+        """Returns the room for rows that begin so many units, rounded up, so that shapes recur."""
+        row = -(-max(n_units) // round_to) * round_to
+        return cls(row, min(-(-sum(n_units) // round_to) * round_to, row * len(n_units)))
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Stream:
     forced: Tensor  # bool [R, N], True where every stage begins a unit: at the start of a stream or a document
     documents: Tensor | None  # [R, N] where documents are masked, else None; 0 goes on from the call before
     begins: Tensor  # bool [R, N], True where such a document begins
+    most: int  # valid positions of all rows together are no more than this
     rows: Sequence[int] = ()  # [R] of the state, where there is one: those with a position here
     index: Tensor | None = None  # the same; None: all rows
 
@@ -46,15 +61,16 @@ class Stream:
         documents = here.documents.gather(1, units.boundaries) if here.documents is not None else None
         return Stream(
             here.ids, pool(here.levels), units.valid, pool(here.at), pool(here.forced), documents, pool(here.begins),
-            here.rows, here.index,
+            units.most, here.rows, here.index,
         )  # fmt: skip
 
     def of(self, chosen: Sequence[int]) -> Stream:
         """Returns the positions of some of the rows."""
         at = torch.tensor(chosen, device=self.ids.device)
         tensors = (self.ids, self.levels, self.valid, self.at, self.forced, self.documents, self.begins)
+        few = (x[at] if x is not None else None for x in tensors)
         index = at if self.index is None else self.index[at]
-        return Stream(*(x[at] if x is not None else None for x in tensors), [self.rows[i] for i in chosen], index)
+        return Stream(*few, self.most, [self.rows[i] for i in chosen], index)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -65,38 +81,39 @@ class Units:
     valid: Tensor  # bool [R, U]
     serving: Tensor  # [R, N] index of each position's unit; with a past, 0 is the unit left open
     offset: Tensor  # [R, N] distance from its boundary
+    most: int  # units of all rows together are no more than this
 
     @classmethod
-    def at(cls, boundary: Tensor, past: OpenUnit | None, round_to: int) -> Units:
-        """Finds the units of boundary, bool [R, N]. Without a past, the first position of every row must be one."""
+    def at(cls, boundary: Tensor, past: OpenUnit | None, room: Room | None, round_to: int) -> Units:
+        """Finds the units of boundary, bool [R, N]. Without a past, the first position of every row must be one.
+
+        room: None reads the number of units from the device, which waits for it. Too little of it is an IndexError (or
+        an assertion of the device).
+        """
         n = boundary.shape[1]
         if n == 1 and past is not None:
             offset = (past.offset[:, None] + 1).masked_fill(boundary, 0)
-            return cls(torch.zeros_like(offset), boundary, boundary.long(), offset)
+            return cls(torch.zeros_like(offset), boundary, boundary.long(), offset, len(boundary))
         at = torch.arange(n, device=boundary.device).expand_as(boundary)
         counted = boundary.cumsum(1)
         per_row = counted[:, -1]
-        most = int(per_row.max())
-        n_units = min(-(-most // round_to) * round_to, n)
-        slots = torch.where(boundary, counted - 1, n_units)  # other positions go past the end
-        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, :n_units]
+        room = room or Room.of(per_row.tolist(), round_to)
+        n_units = min(room.row, n)
+        slots = torch.where(boundary, counted, 0)  # other positions go before the first
+        positions = at.new_zeros(len(boundary), n_units + 1).scatter(1, slots, at)[:, 1:]
         last = torch.where(boundary, at, -1).cummax(1).values
         offset = at - last
         if past is not None:  # before the first new boundary, the open unit continues
             offset = torch.where(last < 0, past.offset[:, None] + 1 + at, offset)
         valid = torch.arange(n_units, device=boundary.device) < per_row[:, None]
-        return cls(positions, valid, counted if past is not None else counted - 1, offset)
+        return cls(positions, valid, counted if past is not None else counted - 1, offset, room.batch)
 
     def of(self, index: Tensor | None) -> Units:
         """Returns the units of some of the rows."""
         if index is None:
             return self
-        return Units(self.boundaries[index], self.valid[index], self.serving[index], self.offset[index])
-
-    def by_offset(self, offset: Tensor, n_offsets: int) -> tuple[Tensor, list[int]]:
-        """Returns the order that sorts the positions by offset [B, N] (< n_offsets), and how many have each."""
-        order = offset.flatten().argsort(stable=True)
-        return order, offset.flatten().bincount(minlength=n_offsets).tolist()
+        tensors = (self.boundaries, self.valid, self.serving, self.offset)
+        return Units(*(x[index] for x in tensors), self.most)
 
 
 def take(rows: Tensor, index: Tensor) -> Tensor:

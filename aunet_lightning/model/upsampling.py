@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.model.grouped import grouped_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.scan import smooth
 from aunet_lightning.model.units import Units, take
@@ -80,17 +81,9 @@ class MultiLinear(Upsampling):
         self.by_offset = nn.Parameter(torch.empty(config.max_offset, dim, coarser_dim))  # [P, D, E]
 
     def spread(self, u: Tensor, units: Units) -> Tensor:
-        offset = self.bounded(units.offset)
-        if offset.numel() == 1:
-            return self.up(u) + F.linear(u, self.by_offset[int(offset)])
-        shared = take(self.up(u), units.serving)
-        # Positions sorted by offset, so that each matrix is applied once, to just its positions.
-        order, sizes = units.by_offset(offset, self.n_offsets)
-        rows = units.serving + u.shape[1] * torch.arange(len(u), device=u.device)[:, None]
-        vectors = F.embedding(rows.flatten()[order], u.flatten(0, 1)).split(sizes)
-        own = torch.cat([F.linear(x, matrix) for x, matrix in zip(vectors, self.by_offset, strict=True)])
-        back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=u.device))
-        return shared + F.embedding(back, own).view_as(shared)
+        shared, offset = take(self.up(u), units.serving), self.bounded(units.offset)
+        own = grouped_linear(take(u, units.serving).flatten(0, 1), offset.flatten(), self.by_offset)
+        return shared + own.view_as(shared)
 
     def weights_per_position(self) -> int:
         return self.by_offset[0].numel()

@@ -127,7 +127,8 @@ class AUNetModule(LightningModule):
 
     def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
         """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
-        output = self.net(batch["ids"], batch["levels"], deciders=deciders)
+        rooms = self.net.rooms_for(batch["n_units"])
+        output = self.net(batch["ids"], batch["levels"], deciders=deciders, rooms=rooms)
         return nats_per_target(output.logits, batch["targets"]), output
 
     def on_train_start(self) -> None:
