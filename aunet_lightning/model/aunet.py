@@ -194,8 +194,9 @@ class AUNet(nn.Module):
         levels = levels.masked_fill(forced, depth)
         begins = begins if masked else torch.zeros_like(begins)
         stream = Stream(
-            ids, levels, valid, at, forced, documents, begins, ids.numel(), rows if state is not None else ()
-        )
+            ids, levels, valid, at, forced, documents, begins, sum(lengths) if lengths is not None else ids.numel(),
+            rows if state is not None else (),
+        )  # fmt: skip
         if lengths is not None and not all(lengths):
             stream = stream.of([row for row in rows if lengths[row]])
         return stream, steppers

@@ -2,8 +2,8 @@
 
 Eager PyTorch on a CPU spends a third of a step on passes over memory: a norm is five of them, its gradient ten. Here
 norm and linear layer are one function, whose matrix takes up the norm's weight, and the layers that read the same
-input are one product. A compiler fuses by itself, autocast has rules of its own, and a step of a few positions is
-bound by its weights: all of them take the plain form, as everything does with AUNET_PLAIN=1 in the environment.
+input are one product. A compiler fuses by itself and autocast has rules of its own: they take the plain form, as everything does
+with AUNET_PLAIN=1 in the environment.
 Shapes: D inputs, O outputs of a linear layer.
 """
 
@@ -31,9 +31,18 @@ def _fused(x: Tensor, norm: nn.RMSNorm, weight: Tensor) -> bool:
     return many and by_hand(x) and x.dtype == norm.weight.dtype == weight.dtype and x.dtype != torch.bfloat16
 
 
+def stepping(x: Tensor, *weights: Tensor) -> bool:
+    """Whether x [..., D] is a few positions without a gradient, for which each call of PyTorch counts."""
+    few = x.numel() <= FEW * x.shape[-1] and not torch.is_grad_enabled()
+    return few and by_hand(x) and all(x.dtype == weight.dtype != torch.bfloat16 for weight in weights)
+
+
 def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """Returns what linear layers (without biases) make of norm(x), for x [..., D]: one [..., O] each."""
     weights = [layer.weight for layer in layers]
+    if stepping(x, norm.weight, weights[0]):
+        x = _unit(x, norm.eps)[0].mul_(norm.weight)
+        return [F.linear(x, weight) for weight in weights]
     if not _fused(x, norm, weights[0]):
         x = norm(x)
         return [layer(x) for layer in layers]
@@ -43,6 +52,9 @@ def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> S
 
 def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> Tensor:
     """Returns down(silu(gate(z)) · up(z)), z = norm(x), for x [..., D]."""
+    if stepping(x, norm.weight, gate.weight):
+        x = _unit(x, norm.eps)[0].mul_(norm.weight)
+        return F.linear(F.silu(F.linear(x, gate.weight), inplace=True).mul_(F.linear(x, up.weight)), down.weight)
     if not _fused(x, norm, gate.weight):
         x = norm(x)
         return down(F.silu(gate(x)) * up(x))

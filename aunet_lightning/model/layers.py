@@ -6,6 +6,7 @@ Shapes: B rows, N positions, D width, H heads, K head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask, Step
-from aunet_lightning.model.joined import Joined
+from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.kernels import by_hand, normed_linear, normed_swiglu
 
 
@@ -43,11 +44,15 @@ class Rotation:
         angles = positions[:, None, :, None].double() * theta**-exponents
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
+    @cached_property
+    def _turns(self) -> Tensor:
+        return torch.complex(self.cos, self.sin)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Rotates [B, H, N, K], in float32 or better whatever the type of x."""
         if by_hand(x) and x.dtype == self.cos.dtype:
             pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-            return torch.view_as_real(pairs * torch.complex(self.cos, self.sin)).flatten(-2)
+            return torch.view_as_real(pairs * self._turns).flatten(-2)
         a, b = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-1)
         return turned.flatten(-2).to(x.dtype)
@@ -80,7 +85,7 @@ class BlockContext:
     rotation: Rotation
     mask: AttentionMask | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
-    joined: Joined | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+    joined: Joined | OneEach | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
 
     def by_row(self, x: Tensor) -> Tensor:
         """A block's vectors as [B, N, D]."""

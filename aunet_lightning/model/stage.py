@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider, select_in_stream
-from aunet_lightning.model.joined import Joined
+from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
 from aunet_lightning.model.state import StageCache, StageState, put
 from aunet_lightning.model.transition import Cut, Transition
@@ -110,7 +110,8 @@ class Stage:
         if n == 1 and cache.tape.writable:
             step, after = cache.step(stream.rows, stream.begins[:, 0].tolist(), config.window)
             rotation, after = after.turned([cache.count[row] for row in stream.rows], *turns, device)
-            return Reading(BlockContext(rotation, step, neighbours), after, writes=True)
+            joined = OneEach() if config.conv is None else None
+            return Reading(BlockContext(rotation, step, neighbours, joined), after, writes=True)
         before = cache.before(stream.rows, config.window, device)  # [R, M]
         positions = torch.tensor([cache.count[row] for row in stream.rows], device=device)[:, None]
         positions = positions + torch.arange(n, device=device)  # [R, N]
