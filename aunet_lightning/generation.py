@@ -39,7 +39,7 @@ def generate(
     text_of = reader.bytes_of
     rows = [[BOS, *map(int, ids)] for ids in reader.encode(prompts)]
     made = [0 for _ in rows]  # bytes
-    logits, state = read(net, rows, net.initial_state(len(rows), reader.stack))
+    logits, state = read(net, rows, net.initial_state(len(rows), reader.stack, constant=True))
     with _threads(len(rows), net):
         going = [n < n_bytes for n in made]
         while any(going):

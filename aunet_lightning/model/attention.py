@@ -158,7 +158,7 @@ class Step:
         low, high, mask = self._slice
         whole, n = len(self.rows) == self.batch, len(self.rows)
         if whole and (mask is None or n > ONE_BY_ONE):
-            keys, values = (x[:, :, low:high] for x in past)
+            keys, values = (x.narrow(2, low, high - low) for x in past)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         if n > ONE_BY_ONE:
             keys, values = (x[:, :, low:high].index_select(0, self._at[0]) for x in past)
@@ -170,11 +170,11 @@ class Step:
         return torch.cat(out) if n > 1 else out[0]
 
     def _write(self, tape: Tensor, new: Tensor) -> None:
-        slot = self.slots[0]
-        if len(self.rows) == 1:
-            tape[self.rows[0], :, slot] = new[0, :, 0]
-        elif len(self.rows) == self.batch and min(self.slots) == max(self.slots):
-            tape[:, :, slot] = new[:, :, 0]
+        whole, slot = len(self.rows) == self.batch, self.slots[0]
+        if whole and min(self.slots) == max(self.slots):
+            tape.narrow(2, slot, 1).copy_(new)
+        elif len(self.rows) == 1:
+            tape[self.rows[0]].narrow(1, slot, 1).copy_(new[0])
         else:
             rows, slots = self._at
             tape[rows, :, slots] = new[:, :, 0]

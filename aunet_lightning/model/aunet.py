@@ -21,6 +21,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, StageConfig
@@ -225,12 +226,14 @@ class AUNet(nn.Module):
                 counts[1, of, s] = decision.dropped
         return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
 
-    def initial_state(self, batch: int, stack: Stack | None = None) -> State:
+    def initial_state(self, batch: int, stack: Stack | None = None, constant: bool = False) -> State:
         """Returns the state of `batch` streams that have not begun.
 
         With `stack` (by default the model's own), the forward works out levels from the bytes it is given; a
         stack whose depth or whose learned transitions are not the model's raises ValueError.
+        constant: the weights stay as they are while the stream goes on, so that steps may keep them in another form.
         """
+        constant = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
         stack = stack or self.stack
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(_wrong_depth(stack, self.config))
@@ -240,7 +243,7 @@ class AUNet(nn.Module):
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
                 f"{learned or 'none'}: make the model with the same splitters"
             )
-        return State.initial(len(self.stages), batch, self.head.weight.device, stack)
+        return State.initial(len(self.stages), batch, self.head.weight.device, stack, constant)
 
     def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
         """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +72,45 @@ def _unit_backward(grad: Tensor, unit: Tensor, factor: Tensor) -> Tensor:
     """The gradient of `_unit`, with grad [N, D] of its result."""
     along = torch.linalg.vecdot(grad, unit).div_(-unit.shape[-1])[:, None]
     return torch.addcmul(grad, unit, along).mul_(factor)
+
+
+class Folded(NamedTuple):
+    """The matrices of a block as a step multiplies by them: joined, transposed, with the norms' weights taken up."""
+
+    projections: Tensor  # [D, 3D] of query, key and value
+    out: Tensor  # [D, D]
+    gate_up: Tensor  # [D, 2F]
+    down: Tensor  # [F, D]
+
+    @classmethod
+    def of(
+        cls, norm: nn.RMSNorm, projections: Sequence[nn.Linear], out: nn.Linear,
+        ffn_norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear,
+    ) -> Folded:  # fmt: skip
+        joined = torch.cat([layer.weight for layer in projections]) * norm.weight
+        gate_up = torch.cat([gate.weight, up.weight]) * ffn_norm.weight
+        of_root = joined.shape[1] ** 0.5  # the norm is of the mean square, `unit` of the sum
+        return cls((joined * of_root).t(), out.weight.t(), (gate_up * of_root).t(), down.weight.t())
+
+    def project(self, x: Tensor, eps: float, head_dim: int, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [R, D] → query and key, turned by complex `turns` [R|1, 1, 1, K/2], and value, [R, H, 1, K] each."""
+        found = torch.mm(self._unit(x, eps), self.projections).view(len(x), 3, -1, head_dim)
+        torch.view_as_complex(found[:, :2].unflatten(-1, (-1, 2))).mul_(turns)
+        q, k, v = found.unsqueeze(3).unbind(1)
+        return q, k, v
+
+    def attended(self, x: Tensor, found: Tensor) -> Tensor:
+        """x [R, D] and what attention found [R, H, 1, K] → the block's vectors after attention."""
+        return torch.addmm(x, found.reshape(x.shape), self.out)
+
+    def feed_forward(self, x: Tensor, eps: float) -> Tensor:
+        """x [R, D] → the block's vectors after the feed-forward layer."""
+        gate, up = torch.mm(self._unit(x, eps), self.gate_up).chunk(2, 1)
+        return torch.addmm(x, F.silu(gate).mul_(up), self.down)
+
+    def _unit(self, x: Tensor, eps: float) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return x * square.add_(eps * x.shape[-1]).rsqrt_()
 
 
 class _NormedLinear(torch.autograd.Function):

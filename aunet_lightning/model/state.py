@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from aunet_lightning.model.attention import Step
-from aunet_lightning.model.layers import KVCache, Rotation
+from aunet_lightning.model.kernels import Folded
+from aunet_lightning.model.layers import Block, KVCache, Rotation
 from aunet_lightning.model.steppers import Track, read
 from aunet_lightning.vocabulary import BOS
 from splitters import Splitter
@@ -53,10 +54,11 @@ class StageCache:
     tape: Tape | None = None
     recent: tuple[Tensor, ...] = ()  # per block, the last inputs [B, W-1, D] of its convolution
     turns: tuple[int, Rotation] | None = None  # the first of some positions, and the angles of all of them
+    folds: dict[Block, Folded] | None = None  # see `KVCache`; shared by all states of a stream
 
     @classmethod
-    def empty(cls, batch: int) -> StageCache:
-        return cls([0] * batch, [0] * batch)
+    def empty(cls, batch: int, constant: bool) -> StageCache:
+        return cls([0] * batch, [0] * batch, folds={} if constant else None)
 
     def step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
         """Returns how one new position of each of `rows` attends, and the cache after. begins: where a document does."""
@@ -85,7 +87,7 @@ class StageCache:
         assert self.tape is not None
         keys, values = self.tape.layers[i] if before is None else self.last(i, rows, before)
         recent = self.recent[i] if self.recent else None
-        return KVCache(keys, values, recent if recent is None or index is None else recent[index])
+        return KVCache(keys, values, recent if recent is None or index is None else recent[index], self.folds)
 
     def last(self, layer: int, rows: Sequence[int], n: int) -> tuple[Tensor, Tensor]:
         """Returns keys and values [R, H, n, K] of the n positions before a call (anything where a row has fewer)."""
@@ -232,13 +234,15 @@ class State:
     recent: Tensor | None = None  # [B, C] last ids, where the embedding reads C before each
 
     @classmethod
-    def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
+    def initial(
+        cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None, constant: bool = False
+    ) -> State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
 
         def stage(s: int) -> StageState:
             rule = stack.rules[s] if stack is not None and stack.n_byte_rules <= s < stack.depth else None
             steppers = tuple(Track.of(rule.unit_stepper) for _ in range(batch)) if isinstance(rule, Splitter) else ()
-            return StageState(StageCache.empty(batch), OpenUnit(zeros), steppers)
+            return StageState(StageCache.empty(batch, constant), OpenUnit(zeros), steppers)
 
         first = tuple(Track.of(stack.stepper) for _ in range(batch)) if stack is not None else ()
         return cls(tuple(map(stage, range(n_stages))), stack, first)
