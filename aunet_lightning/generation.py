@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.state import State
@@ -17,7 +18,6 @@ SHARED = 8  # rows of a step from which threads pay
 TEMPERATURES = Range(least=0.001, most=1000)  # beyond, logits ÷ temperature leave what float32 has; 0 is another way
 
 
-@torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # each step has other shapes, for which a compiled network would be compiled
 def generate(
     net: AUNet,
@@ -35,13 +35,22 @@ def generate(
     TEMPERATURES.
     """
     check_sampling(n_bytes, temperature)
+    plain = not any(isinstance(parameter, DTensor) for parameter in net.parameters())
+    with torch.inference_mode(plain), torch.no_grad():  # what FSDP gathers must serve training afterwards
+        rows = _continued(net, reader, prompts, n_bytes, temperature, seed)
+    return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _continued(
+    net: AUNet, reader: Reader, prompts: Sequence[bytes], n_bytes: int, temperature: float, seed: int
+) -> list[list[int]]:
+    """Returns the ids of the prompts and what follows them."""
     generator = torch.Generator(net.head.weight.device).manual_seed(seed)
     text_of = reader.bytes_of
     rows = [[BOS, *map(int, ids)] for ids in reader.encode(prompts)]
-    made = [0 for _ in rows]  # bytes
+    made, going = [0 for _ in rows], [n_bytes > 0 for _ in rows]  # made: bytes
     logits, state = read(net, rows, net.initial_state(len(rows), reader.stack, constant=True))
     with _threads(len(rows), net):
-        going = [n < n_bytes for n in made]
         while any(going):
             sampled = _sample(logits[:, : len(text_of)].float(), temperature, generator)
             for r, id_ in enumerate(sampled.tolist()):
@@ -52,7 +61,7 @@ def generate(
             if any(going):
                 output = net(sampled[:, None], state=state, lengths=None if all(going) else [*map(int, going)])
                 logits, state = output.logits[:, -1], output.state
-    return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
+    return rows
 
 
 def read(net: AUNet, rows: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:

@@ -53,15 +53,18 @@ def full(model, stack, ids):
 @pytest.mark.parametrize(
     ("conv", "masked", "window"), [(None, True, 5), (3, True, 5), (3, False, 9), (None, True, None)]
 )
-@pytest.mark.parametrize("rows", [1, 3, 12])
+@pytest.mark.parametrize("rows", [1, 12])
 @torch.no_grad()
 def test_rows_step_at_their_own_times_through_many_tapes(rules, conv, masked, window, rows):
     model, stack = model_of(rules, conv, masked, window)
-    ids = texts(rows, 230)
+    ids = texts(rows, 150)
+    expected = full(model, stack, ids)
     got, state = stepped(model, ids, model.initial_state(rows, stack))
-    torch.testing.assert_close(got, full(model, stack, ids), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    got, _ = stepped(model, ids[:, :80], model.initial_state(rows, stack, constant=True))
+    torch.testing.assert_close(got, expected[:, :80], atol=1e-4, rtol=1e-4)
     if window is not None:
-        assert state.stages[0].cache.tape.size < 100  # of 230 positions
+        assert state.stages[0].cache.tape.size < 100  # of 150 positions
     if rows > 1:
         assert len(set(state.stages[1].cache.count)) > 1
 

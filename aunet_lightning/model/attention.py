@@ -50,7 +50,6 @@ class Blocks(NamedTuple):
         return torch.cat([*before, cut], dim=3)
 
 
-
 @dataclass(frozen=True)
 class AttentionMask:
     """The keys that each query sees: computed once per stage and call, used by all its layers."""
@@ -196,7 +195,7 @@ def over_cache(
     if documents is None:
         documents = torch.zeros_like(torch.cat([key, query], 1))
     documents[:, : key.shape[1]].masked_fill_(key < 0, -1)
-    return within_row(documents, *documents.shape, window, query.device)
+    return within_row(documents, len(documents), documents.shape[1], window, query.device)
 
 
 def _sees(query: Tensor, key: Tensor, of_query: Tensor | None, of_key: Tensor | None, window: int | None) -> Tensor:

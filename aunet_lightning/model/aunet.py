@@ -128,12 +128,14 @@ class AUNet(nn.Module):
         contracted, after = [], list(past)
 
         above: tuple[Tensor, Stream] | None = (x, stream)
+        index = stream.index
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
             room = rooms[s] if s < len(rooms) else None
-            contracted.append(stage.contract(*above, past[s], (deciders or {}).get(s), room))
+            contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s), room))
             above = contracted[-1].above
             if above is None:  # a step that begins no unit ends here
                 break
+            x, stream = above
         y: Tensor | None = None
         if above is not None:  # y_S = Trunk(x_S)
             y, after[-1] = trunk.run(*above, past[-1])
@@ -143,9 +145,9 @@ class AUNet(nn.Module):
         assert y is not None
         logits = normed_linear(y, self.norm, [self.head])[0]
         if state is not None:
-            logits = cast(Tensor, put(None, stream.index, logits, len(ids)))
+            logits = cast(Tensor, put(None, index, logits, len(ids)))
             self._miss(ids, after, contracted)
-            state = replace(state, stages=tuple(after), steppers=steppers, recent=recent)
+            state = replace(state, stages=cast(tuple[StageState, ...], tuple(after)), steppers=steppers, recent=recent)
         return self._output(ids, logits, [way.cut for way in contracted], state)
 
     def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:

@@ -2,8 +2,8 @@
 
 Eager PyTorch on a CPU spends a third of a step on passes over memory: a norm is five of them, its gradient ten. Here
 norm and linear layer are one function, whose matrix takes up the norm's weight, and the layers that read the same
-input are one product. A compiler fuses by itself and autocast has rules of its own: they take the plain form, as everything does
-with AUNET_PLAIN=1 in the environment.
+input are one product. A compiler fuses by itself and autocast has rules of its own: they take the plain form, as
+everything does with AUNET_PLAIN=1 in the environment. A step of a few positions has forms of its own.
 Shapes: D inputs, O outputs of a linear layer.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> S
     """Returns what linear layers (without biases) make of norm(x), for x [..., D]: one [..., O] each."""
     weights = [layer.weight for layer in layers]
     if stepping(x, norm.weight, weights[0]):
-        x = _unit(x, norm.eps)[0].mul_(norm.weight)
+        x = _unit(x, cast(float, norm.eps))[0].mul_(norm.weight)
         return [F.linear(x, weight) for weight in weights]
     if not _fused(x, norm, weights[0]):
         x = norm(x)
@@ -53,7 +53,7 @@ def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> S
 def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> Tensor:
     """Returns down(silu(gate(z)) · up(z)), z = norm(x), for x [..., D]."""
     if stepping(x, norm.weight, gate.weight):
-        x = _unit(x, norm.eps)[0].mul_(norm.weight)
+        x = _unit(x, cast(float, norm.eps))[0].mul_(norm.weight)
         return F.linear(F.silu(F.linear(x, gate.weight), inplace=True).mul_(F.linear(x, up.weight)), down.weight)
     if not _fused(x, norm, gate.weight):
         x = norm(x)

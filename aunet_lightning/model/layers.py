@@ -87,7 +87,9 @@ class BlockContext:
     rotation: Rotation
     mask: AttentionMask | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
-    joined: Joined | OneEach | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+    joined: Joined | OneEach | None = (
+        None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+    )
 
     def by_row(self, x: Tensor) -> Tensor:
         """A block's vectors as [B, N, D]."""

@@ -110,8 +110,8 @@ class Stage:
         if n == 1 and cache.tape.writable:
             step, after = cache.step(stream.rows, stream.begins[:, 0].tolist(), config.window)
             rotation, after = after.turned([cache.count[row] for row in stream.rows], *turns, device)
-            joined = OneEach() if config.conv is None else None
-            return Reading(BlockContext(rotation, step, neighbours, joined), after, writes=True)
+            one_each = OneEach() if config.conv is None else None
+            return Reading(BlockContext(rotation, step, neighbours, one_each), after, writes=True)
         before = cache.before(stream.rows, config.window, device)  # [R, M]
         positions = torch.tensor([cache.count[row] for row in stream.rows], device=device)[:, None]
         positions = positions + torch.arange(n, device=device)  # [R, N]
@@ -166,8 +166,8 @@ class Stage:
         return y, replace(past, cache=self._after(past, stream, reading, layers)) if past else None
 
     def miss(self, past: StageState, ids: Tensor, rows: Sequence[int]) -> StageState:
-        """Returns the state after bytes ids [B, L] of which those of `rows` reached no position of this stage: rules see every
-        byte."""
+        """Returns the state after bytes ids [B, L], where those of `rows` reached no position of this stage: rules see
+        every byte."""
         if self.transition is None or self.transition.rule is None or not past.steppers or not rows:
             return past
         ids = ids[torch.tensor(rows, device=ids.device)]
@@ -185,7 +185,7 @@ class Stage:
             return cache
         olds = past.cache.recent or [None] * len(layers)
         recent = (put(old, stream.index, new.recent, len(cache.count)) for old, new in zip(olds, layers, strict=True))
-        return replace(cache, recent=tuple(recent))
+        return replace(cache, recent=cast(tuple[Tensor, ...], tuple(recent)))
 
 
 def _run(

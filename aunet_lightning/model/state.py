@@ -61,7 +61,7 @@ class StageCache:
         return cls([0] * batch, [0] * batch, folds={} if constant else None)
 
     def step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
-        """Returns how one new position of each of `rows` attends, and the cache after. begins: where a document does."""
+        """Returns how one new position of each of `rows` attends, and the cache after. begins: where documents do."""
         tape, count, begin = self._room(rows, [1] * len(rows), window), self.count.copy(), self.begin.copy()
         first, slots = [], []
         for row, new in zip(rows, begins, strict=True):
@@ -71,7 +71,9 @@ class StageCache:
             first.append(tape.shift[row] + (begin[row] if window is None else max(begin[row], at + 1 - window)))
             slots.append(tape.shift[row] + at)
             count[row] = tape.written[row] = at + 1
-        return Step(rows, slots, first, len(count), tape.layers[0][0].device), replace(self, count=count, begin=begin, tape=tape)
+        return Step(rows, slots, first, len(count), tape.layers[0][0].device), replace(
+            self, count=count, begin=begin, tape=tape
+        )
 
     def before(self, rows: Sequence[int], window: int | None, device: torch.device, n: int | None = None) -> Tensor:
         """Returns the positions [R, n] before a call, -1 where its first position does not see one. n: by default as
@@ -123,9 +125,7 @@ class StageCache:
                 values[row, :, end - m : end] = one.values[i, :, n - m : n]
         return replace(self, count=count, begin=begin, tape=tape)
 
-    def _room(
-        self, rows: Sequence[int], new: Sequence[int], window: int | None, like: Sequence[KVCache] = ()
-    ) -> Tape:
+    def _room(self, rows: Sequence[int], new: Sequence[int], window: int | None, like: Sequence[KVCache] = ()) -> Tape:
         """Returns a tape that `rows` may be written to after the positions seen: this one, or where it is full, or has
         been written to from another state, a new one. like: the first keys and values [R, H, N, K]."""
         tape, count = self.tape, self.count
@@ -150,7 +150,9 @@ class StageCache:
                 for source, target in zip(before, after_, strict=True):
                     for row, (a, b) in enumerate(zip(first, count, strict=True)):
                         if a < b:
-                            target[row, :, a + shift[row] : b + shift[row]] = source[row, :, a + old[row] : b + old[row]]
+                            target[row, :, a + shift[row] : b + shift[row]] = source[
+                                row, :, a + old[row] : b + old[row]
+                            ]
         return Tape(layers, shift, count.copy())
 
     def turned(

@@ -137,8 +137,7 @@ class Transition:
         boundary, log_odds, steppers = decider.propose(h, stream, past)
         cap, counted, dropped = self.config.stages[self.s + 1].max_units, None, None
         if cap is not None:
-            before = past.unit.counted if past is not None else None
-            counted = counted_in_documents(boundary, stream.begins, before)
+            counted = counted_in_documents(boundary, stream.begins, past.unit.counted if past is not None else None)
             dropped = (boundary & (counted > cap)).sum(1)
             boundary = boundary & (counted <= cap)
         # A step pads to the most units that begin in it; rows round up.

@@ -6,8 +6,8 @@ Shapes: R rows, L bytes of the call, N positions of the finer stage, U units, D 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,10 +67,10 @@ class Stream:
     def of(self, chosen: Sequence[int]) -> Stream:
         """Returns the positions of some of the rows."""
         at = torch.tensor(chosen, device=self.ids.device)
-        tensors = (self.ids, self.levels, self.valid, self.at, self.forced, self.documents, self.begins)
-        few = (x[at] if x is not None else None for x in tensors)
-        index = at if self.index is None else self.index[at]
-        return Stream(*few, self.most, [self.rows[i] for i in chosen], index)  # type: ignore[arg-type]
+        names = ("ids", "levels", "valid", "at", "forced", "documents", "begins", "index")
+        few: dict[str, Any] = {name: None if (x := getattr(self, name)) is None else x[at] for name in names}
+        few |= {"rows": [self.rows[i] for i in chosen], "index": at if self.index is None else few["index"]}
+        return replace(self, **few)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ class Units:
         """Returns the units of some of the rows."""
         if index is None:
             return self
-        tensors = (self.boundaries, self.valid, self.serving, self.offset)
-        return Units(*(x[index] for x in tensors), self.most)
+        return Units(self.boundaries[index], self.valid[index], self.serving[index], self.offset[index], self.most)
 
 
 def take(rows: Tensor, index: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def answer() -> None:
 
     for line in sys.stdin:
         question = json.loads(line)
-        with torch.no_grad():
+        with torch.inference_mode():
             found = {"step": step, "read": read, "profile": profile}[question.pop("what")](**question)
         print(json.dumps(found), flush=True)
 
