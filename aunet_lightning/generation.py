@@ -1,19 +1,23 @@
 """Generation of text, by stepping the one forward with a state."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.state import State
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS
 
+PART = 4096  # ids of each prompt that are read at once
+SHARED = 8  # rows of a step from which threads pay
 TEMPERATURES = Range(least=0.001, most=1000)  # beyond, logits ÷ temperature leave what float32 has; 0 is another way
 
 
-@torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # each step has other shapes, for which a compiled network would be compiled
 def generate(
     net: AUNet,
@@ -31,27 +35,62 @@ def generate(
     TEMPERATURES.
     """
     check_sampling(n_bytes, temperature)
-    device = net.head.weight.device
-    generator = torch.Generator(device).manual_seed(seed)
+    plain = not any(isinstance(parameter, DTensor) for parameter in net.parameters())
+    with torch.inference_mode(plain), torch.no_grad():  # what FSDP gathers must serve training afterwards
+        rows = _continued(net, reader, prompts, n_bytes, temperature, seed)
+    return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _continued(
+    net: AUNet, reader: Reader, prompts: Sequence[bytes], n_bytes: int, temperature: float, seed: int
+) -> list[list[int]]:
+    """Returns the ids of the prompts and what follows them."""
+    generator = torch.Generator(net.head.weight.device).manual_seed(seed)
     text_of = reader.bytes_of
     rows = [[BOS, *map(int, ids)] for ids in reader.encode(prompts)]
-    made = [0 for _ in rows]  # bytes
-    # What all prompts have in common in length is read at once, the rest one by one: where a row is still
-    # inside its prompt, the prompt's id is taken and not a sampled one.
-    position = min(map(len, rows))
-    state = net.initial_state(len(rows), reader.stack)
-    ids = torch.tensor([row[:position] for row in rows], device=device)
-    while any(n < n_bytes and row[-1] != EOS for n, row in zip(made, rows, strict=True)):
-        output = net(ids, state=state)
-        state = output.state
-        sampled = _sample(output.logits[:, -1, : len(text_of)].float(), temperature, generator).tolist()
-        for r, (row, id_) in enumerate(zip(rows, sampled, strict=True)):
-            if len(row) == position:
-                row.append(EOS if row[-1] == EOS else id_)
-                made[r] += len(text_of[row[-1]])
-        ids = torch.tensor([[row[position]] for row in rows], device=device)
-        position += 1
-    return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
+    made, going = [0 for _ in rows], [n_bytes > 0 for _ in rows]  # made: bytes
+    logits, state = read(net, rows, net.initial_state(len(rows), reader.stack, constant=True))
+    with _threads(len(rows), net):
+        while any(going):
+            sampled = _sample(logits[:, : len(text_of)].float(), temperature, generator)
+            for r, id_ in enumerate(sampled.tolist()):
+                if going[r]:
+                    rows[r].append(id_)
+                    made[r] += len(text_of[id_])
+                    going[r] = made[r] < n_bytes and id_ != EOS
+            if any(going):
+                output = net(sampled[:, None], state=state, lengths=None if all(going) else [*map(int, going)])
+                logits, state = output.logits[:, -1], output.state
+    return rows
+
+
+def read(net: AUNet, rows: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:
+    """Reads ids of different lengths at once, in parts; returns the logits after each row's last, and the state."""
+    device, last = net.head.weight.device, None
+    for at in range(0, max(map(len, rows)), PART):
+        parts = [list(row[at : at + PART]) for row in rows]
+        lengths = [len(part) for part in parts]
+        most = max(lengths)
+        ids = torch.tensor([part + [EOS] * (most - len(part)) for part in parts], device=device)
+        output = net(ids, state=state, lengths=lengths if min(lengths) < most else None)
+        assert output.state is not None
+        state, ends = output.state, torch.tensor(lengths, device=device)
+        found = output.logits[torch.arange(len(rows), device=device), (ends - 1).clamp(min=0)]
+        last = found if last is None else torch.where(ends[:, None] > 0, found, last)
+    assert last is not None
+    return last, state
+
+
+@contextmanager
+def _threads(rows: int, net: AUNet) -> Iterator[None]:
+    """One thread on a CPU where a step is of few rows: its products are too small to share."""
+    before = torch.get_num_threads()
+    if rows < SHARED and net.head.weight.device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_sampling(n_bytes: int, temperature: float, prefix: str = "") -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from aunet_lightning import AUNet
 from aunet_lightning.model.deciders import select_in_rows, select_in_stream
+from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.units import deferred
 from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reader.reader import ByteReader
@@ -307,9 +308,9 @@ def test_a_rule_above_selects_as_it_does_in_the_data(rule):
     rule = stack.rules[1]
     selected = select_in_rows(rule, ids, units)
     assert torch.equal(selected & text, (levels > 1) & text)
-    steppers, got = tuple(rule.unit_stepper() for _ in ids), []
+    steppers, got = tuple(Track.of(rule.unit_stepper) for _ in ids), []
     for t in range(ids.shape[1]):
-        one, steppers = select_in_stream(rule, steppers, ids[:, t : t + 1], units[:, t : t + 1])
+        one, steppers = select_in_stream(steppers, range(len(ids)), ids[:, t : t + 1], units[:, t : t + 1])
         got.append(one)
     assert torch.equal(torch.cat(got, 1), selected)
 

@@ -170,7 +170,7 @@ def test_stages_compute_in_the_types_that_are_named(kinds):
             if len(set(kinds)) == 1:
                 assert torch.equal(logits, plain.bfloat16()(ids, state=state).logits)
         for stage, kind in zip(streamed.stages, kinds, strict=True):
-            assert {layer.keys.dtype for layer in stage.cache.layers} == {getattr(torch, kind)}
+            assert {keys.dtype for keys, _ in stage.cache.tape.layers} == {getattr(torch, kind)}
         assert (torch.cat(parts, 1) - logits).abs().max() < 0.02 * logits.abs().max()
     finally:
         torch.distributed.destroy_process_group()

@@ -8,7 +8,9 @@ Shapes: B rows, H heads, N queries, M keys, K head width, S block size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aunet_lightning.model.kernels import by_hand
+
+ONE_BY_ONE = 8  # rows of a step that are read one by one where their slices differ
 
 
 class Blocks(NamedTuple):
@@ -53,24 +57,34 @@ class AttentionMask:
     mask: Tensor | None  # [B|1, 1, N, M], in blocks [B|1, blocks, 1, S, back + S]; None: plainly causal
     blocks: Blocks | None = None
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Returns attention of q [B, H, N, K] over k and v [B, H, M, K]: [B, H, N, K]."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Returns attention of q [B, H, N, K] over past keys and values, and k and v [B, H, N, K]: [B, H, N, K]."""
+        before = past[0].shape[2] if past is not None else 0
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
         if self.blocks is None:
             mask = self.mask if self.mask is None or self.mask.dtype == torch.bool else self.mask.to(q.dtype)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         assert self.mask is not None
+        q = F.pad(q, (0, 0, before, 0)) if before else q  # blocks have as many queries as keys
+        return self._in_blocks(q, k, v)[:, :, before : k.shape[2]]
+
+    def _in_blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Returns attention of as many queries as keys [B, H, N, K], with blocks that may go past them."""
+        assert self.blocks is not None
+        assert self.mask is not None
         if by_hand(q):
-            n, beyond = q.shape[2], -q.shape[2] % self.blocks.size
+            beyond = -q.shape[2] % self.blocks.size
             q, k, v = (F.pad(x, (0, 0, 0, beyond)) if beyond else x for x in (q, k, v))
-            return _InBlocks.apply(q, k, v, self.mask.to(q.dtype), self.blocks)[:, :, :n]
-        batch, n, mask = len(q), q.shape[2], self.mask.expand(len(q), -1, -1, -1, -1)
+            return _InBlocks.apply(q, k, v, self.mask.to(q.dtype), self.blocks)
+        mask = self.mask.expand(len(q), -1, -1, -1, -1)
         if mask.dtype != torch.bool:
             mask = mask.to(q.dtype)
         q, k, v = self.blocks.cut(q), self.blocks.seen(k), self.blocks.seen(v)
         out = F.scaled_dot_product_attention(
             q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=mask.flatten(0, 1)
         )  # [B·blocks, H, S, K]
-        return out.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :n]
+        return out.unflatten(0, (len(mask), -1)).transpose(1, 2).flatten(2, 3)
 
 
 def attended_pairs(n: Tensor, window: int | None) -> Tensor:
@@ -107,15 +121,81 @@ def _added(mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
+@dataclass(frozen=True)
+class Step:
+    """Attention of one new position per row, over a tape of which each row sees one slice, up to that position.
+
+    The new keys and values are written to the tape first. Rows share one call of the kernel where their slices are
+    alike; a few rows are read each for itself, so that nothing is copied or masked.
+    """
+
+    rows: Sequence[int]  # [R] of the tape
+    slots: Sequence[int]  # [R] of the new position
+    first: Sequence[int]  # [R] the first slot that it sees
+    batch: int  # rows of the tape
+    device: torch.device
+
+    @cached_property
+    def _at(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.rows, device=self.device), torch.tensor(self.slots, device=self.device)
+
+    @cached_property
+    def _slice(self) -> tuple[int, int, Tensor | None]:
+        """The slots that some row sees, and which of them each does, bool [R, 1, 1, M]; None: all."""
+        low, high = min(self.first), max(self.slots) + 1
+        if low == max(self.first) and high == min(self.slots) + 1:
+            return low, high, None
+        first, (_, last) = torch.tensor(self.first, device=self.device), self._at
+        slot = torch.arange(low, high, device=self.device)
+        return low, high, ((slot >= first[:, None]) & (slot <= last[:, None]))[:, None, None]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Writes k and v [R, H, 1, K] into past keys and values [B, H, C, K], and returns attention [R, H, 1, K]."""
+        assert past is not None
+        self._write(past[0], k)
+        self._write(past[1], v)
+        low, high, mask = self._slice
+        whole, n = len(self.rows) == self.batch, len(self.rows)
+        if whole and (mask is None or n > ONE_BY_ONE):
+            keys, values = (x.narrow(2, low, high - low) for x in past)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        if n > ONE_BY_ONE:
+            keys, values = (x[:, :, low:high].index_select(0, self._at[0]) for x in past)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        out = []
+        for i, (row, first, slot) in enumerate(zip(self.rows, self.first, self.slots, strict=True)):
+            keys, values = (x[row : row + 1, :, first : slot + 1] for x in past)
+            out.append(F.scaled_dot_product_attention(q[i : i + 1], keys, values))
+        return torch.cat(out) if n > 1 else out[0]
+
+    def _write(self, tape: Tensor, new: Tensor) -> None:
+        whole, slot = len(self.rows) == self.batch, self.slots[0]
+        if whole and min(self.slots) == max(self.slots):
+            tape.narrow(2, slot, 1).copy_(new)
+        elif len(self.rows) == 1:
+            tape[self.rows[0]].narrow(1, slot, 1).copy_(new[0])
+        else:
+            rows, slots = self._at
+            tape[rows, :, slots] = new[:, :, 0]
+
+
 def over_cache(
     query: Tensor,  # [B, N] positions
-    key: Tensor,  # [B, M] positions, -1 in an empty slot
+    key: Tensor,  # [B, M] positions before them, -1 where there is none
     query_documents: Tensor | None,
     key_documents: Tensor | None,
     window: int | None,
 ) -> AttentionMask:
-    """Mask of cached and new keys, in any order."""
-    return AttentionMask(_sees(query, key, query_documents, key_documents, window)[:, None])
+    """Mask of cached keys and, after them, the queries' own."""
+    n, blocks, documents = query.shape[1], Blocks.of(window) if window is not None else None, None
+    if query_documents is not None and key_documents is not None:
+        documents = torch.cat([key_documents, query_documents], 1)
+    if blocks is None or n < blocks.size or key.shape[1] + n <= blocks.keys:
+        return AttentionMask(_sees(query, torch.cat([key, query], 1), query_documents, documents, window)[:, None])
+    if documents is None:
+        documents = torch.zeros_like(torch.cat([key, query], 1))
+    documents[:, : key.shape[1]].masked_fill_(key < 0, -1)
+    return within_row(documents, len(documents), documents.shape[1], window, query.device)
 
 
 def _sees(query: Tensor, key: Tensor, of_query: Tensor | None, of_key: Tensor | None, window: int | None) -> Tensor:

@@ -21,24 +21,26 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils import _pytree as pytree
 
 from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider
-from aunet_lightning.model.embedding import Embedding, preceding
+from aunet_lightning.model.embedding import NOTHING, Embedding, preceding
 from aunet_lightning.model.init import draw, ones, seed_of
 from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
-from aunet_lightning.model.stage import Stage
-from aunet_lightning.model.state import StageState, State
+from aunet_lightning.model.stage import Contracted, Stage
+from aunet_lightning.model.state import StageState, State, put
+from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
 from aunet_lightning.model.units import Room, Stream
 from aunet_lightning.model.upsampling import Upsampling
-from aunet_lightning.vocabulary import BOS
+from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Splitter
 from splitters.learned.predictor import Predictor
 from splitters.registry import Spec
-from splitters.stack import LevelStepper, Stack
+from splitters.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class AUNet(nn.Module):
         state: State | None = None,
         deciders: Mapping[int, Decider] | None = None,
         rooms: Sequence[Room] = (),
+        lengths: Sequence[int] | None = None,
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
 
@@ -114,92 +117,125 @@ class AUNet(nn.Module):
         deciders: by transition (0: from bytes), deciders that replace the model's own in this call.
         rooms: of the first transitions, for their units (see `rooms_for`). Where there is none, the number of units is
         read from the device, once per transition: it has to be below a learned splitter's upper stage.
+        lengths [B]: of each row, how many ids to read with a state; what comes after them is not looked at, and its
+        logits are arbitrary.
         Raises ValueError for shapes that do not match, or levels missing.
         """
-        stream, steppers = self._stream(ids, levels, state)
+        stream, steppers = self._stream(ids, levels, state, lengths)
         past = state.stages if state is not None else (None,) * len(self.stages)
         *stages, trunk = self.stages
-        x, recent = self._embed(ids, state)
+        x, recent = self._embed(stream, state)
         contracted, after = [], list(past)
 
+        above: tuple[Tensor, Stream] | None = (x, stream)
+        index = stream.index
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
             room = rooms[s] if s < len(rooms) else None
             contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s), room))
-            x, stream = contracted[-1].above
-            if not x.shape[1]:  # a step that begins no unit ends here
+            above = contracted[-1].above
+            if above is None:  # a step that begins no unit ends here
                 break
+            x, stream = above
         y: Tensor | None = None
-        if x.shape[1]:  # y_S = Trunk(x_S)
-            y, after[-1] = trunk.run(x, stream, past[-1])
+        if above is not None:  # y_S = Trunk(x_S)
+            y, after[-1] = trunk.run(*above, past[-1])
         for s, way in reversed([*enumerate(contracted)]):  # y_s = Decoder_s(Upsample_s(y_{s+1}) + h_s)
             y, after[s] = stages[s].expand(y, way, past[s])
 
         assert y is not None
         logits = normed_linear(y, self.norm, [self.head])[0]
-        cuts = [way.cut for way in contracted]
         if state is not None:
-            state = replace(state, steppers=steppers, recent=recent)
-        return self._output(ids, logits, cuts, state, cast(list[StageState], after))
+            logits = cast(Tensor, put(None, index, logits, len(ids)))
+            self._miss(ids, after, contracted)
+            state = replace(state, stages=cast(tuple[StageState, ...], tuple(after)), steppers=steppers, recent=recent)
+        return self._output(ids, logits, [way.cut for way in contracted], state)
 
-    def _embed(self, ids: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
-        """Returns vectors [B, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""
+    def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:
+        """Returns vectors [R, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""
         if not self.embedding.context:
-            return self.embedding(ids), None
-        recent = state.recent if state is not None else None
-        before, recent = preceding(ids, recent, self.embedding.context, self.config.document_masking)
-        return self.embedding(ids, before), recent
+            return self.embedding(stream.ids), None
+        known = state.recent if state is not None else None
+        before, recent = preceding(
+            stream.ids,
+            known if known is None or stream.index is None else known[stream.index],
+            self.embedding.context,
+            self.config.document_masking,
+            stream.valid,
+        )
+        if state is not None and stream.index is not None:
+            known = recent.new_full((len(state.count), self.embedding.context), NOTHING) if known is None else known
+            recent = known.index_copy(0, stream.index, recent)
+        return self.embedding(stream.ids, before), recent
 
     def _stream(
-        self, ids: Tensor, levels: Tensor | None, state: State | None
-    ) -> tuple[Stream, tuple[LevelStepper, ...]]:
+        self, ids: Tensor, levels: Tensor | None, state: State | None, lengths: Sequence[int] | None
+    ) -> tuple[Stream, tuple[Track, ...]]:
         """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
-        depth = self.config.depth
+        depth, rows = self.config.depth, range(len(ids))
+        at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        valid = torch.ones_like(ids, dtype=torch.bool)
+        if lengths is not None:
+            valid = at < torch.tensor(lengths, device=ids.device)[:, None]
+            ids = ids.masked_fill(~valid, EOS)
         steppers = state.steppers if state is not None else ()
         if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_byte_rules == 0)):
             levels = torch.zeros_like(ids)
         elif levels is None and state is not None:
-            levels, steppers = state.step_levels(ids)
+            levels, steppers = state.step_levels(ids, rows)
         if levels is None or ids.dim() != 2 or levels.shape != ids.shape or ids.shape[1] == 0:
             got = "no levels" if levels is None else f"levels {list(levels.shape)}"
             raise ValueError(f"ids {list(ids.shape)} came with {got}: both must be [B, L] with L at least 1")
         begins = ids == BOS
         masked = self.config.document_masking
-        documents = begins.cumsum(1) + (0 if state is None else state.document[:, None]) if masked else None
+        documents = begins.cumsum(1) if masked else None
         forced = begins if masked or self.predictors else torch.zeros_like(begins)
-        at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        if state is None or state.fresh:
+        if state is None:
             forced = forced | (at == 0)
+        elif not all(state.count):
+            fresh = torch.tensor([not n for n in state.count], device=ids.device)[:, None]
+            forced = forced | ((at == 0) & fresh)
         levels = levels.masked_fill(forced, depth)
-        valid = torch.ones_like(begins)
-        return Stream(ids, levels, valid, at, forced, documents, begins & masked, ids.numel()), steppers
+        begins = begins if masked else torch.zeros_like(begins)
+        stream = Stream(
+            ids, levels, valid, at, forced, documents, begins, sum(lengths) if lengths is not None else ids.numel(),
+            rows if state is not None else (),
+        )  # fmt: skip
+        if lengths is not None and not all(lengths):
+            stream = stream.of([row for row in rows if lengths[row]])
+        return stream, steppers
 
-    def _output(
-        self,
-        ids: Tensor,
-        logits: Tensor,
-        cuts: Sequence[Cut],
-        state: State | None,
-        after: Sequence[StageState],
-    ) -> Output:
+    def _miss(self, ids: Tensor, after: list[StageState | None], contracted: Sequence[Contracted]) -> None:
+        """Lets rules above a learned splitter see the bytes of the rows that had no position of their stage."""
+        for s, stage in enumerate(self.stages):
+            one = after[s]
+            if one is not None and one.steppers:
+                reached = contracted[s].stream.rows if s < len(contracted) else ()
+                after[s] = stage.miss(one, ids, [row for row in range(len(ids)) if row not in reached])
+
+    def _output(self, ids: Tensor, logits: Tensor, cuts: Sequence[Cut], state: State | None) -> Output:
         levels = torch.zeros_like(ids, dtype=torch.uint8)
         counts = torch.zeros(2, len(ids), self.config.depth, dtype=torch.long, device=ids.device)
         for s, cut in enumerate(cuts):
-            decision = cut.decision
-            levels.scatter_add_(1, decision.at, decision.boundary.to(torch.uint8))
-            counts[0, :, s], counts[1, :, s] = decision.boundary.sum(1), decision.dropped
-        if state is not None:
-            document = state.document + (ids == BOS).sum(1)
-            missed = range(len(cuts), self.config.depth)  # no unit began below, but rules see every byte
-            stages = [one if s not in missed else self.stages[s].miss(one, ids) for s, one in enumerate(after)]
-            state = replace(state, stages=tuple(stages), document=document)
+            decision, rows = cut.decision, cut.decision.stream.index
+            boundary = decision.boundary.to(torch.uint8)
+            if rows is None:
+                levels.scatter_add_(1, decision.at, boundary)
+            else:
+                levels.index_put_((rows[:, None], decision.at), boundary, accumulate=True)
+            of = slice(None) if rows is None else rows
+            counts[0, of, s] = decision.boundary.sum(1)
+            if decision.dropped is not None:
+                counts[1, of, s] = decision.dropped
         return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
 
-    def initial_state(self, batch: int, stack: Stack | None = None) -> State:
+    def initial_state(self, batch: int, stack: Stack | None = None, constant: bool = False) -> State:
         """Returns the state of `batch` streams that have not begun.
 
         With `stack` (by default the model's own), the forward works out levels from the bytes it is given; a
         stack whose depth or whose learned transitions are not the model's raises ValueError.
+        constant: the weights stay as they are while the stream goes on, so that steps may keep them in another form.
         """
+        constant = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
         stack = stack or self.stack
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(_wrong_depth(stack, self.config))
@@ -209,7 +245,7 @@ class AUNet(nn.Module):
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
                 f"{learned or 'none'}: make the model with the same splitters"
             )
-        return State.initial(len(self.stages), batch, self.head.weight.device, stack)
+        return State.initial(len(self.stages), batch, self.head.weight.device, stack, constant)
 
     def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
         """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of

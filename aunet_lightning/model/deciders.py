@@ -7,8 +7,8 @@ Shapes: B rows, L bytes of the call, N positions of a stage, D its width.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from aunet_lightning.model.state import StageState
+from aunet_lightning.model.steppers import Track, read
 from aunet_lightning.model.units import Stream
 from aunet_lightning.vocabulary import BOS, N_BYTES
-from splitters import Splitter, UnitStepper
+from splitters import Splitter
 from splitters.learned.predictor import Predictor
 
 
@@ -27,7 +28,7 @@ class Proposal(NamedTuple):
 
     boundary: Tensor  # bool [B, N], before any cap
     log_odds: Tensor | None = None  # float32 [B, N] of a boundary, of a learned splitter
-    steppers: tuple[UnitStepper, ...] = ()  # one per row, after this call, of a rule above a learned splitter
+    steppers: tuple[Track, ...] = ()  # one per row of the state, after this call, of a rule above a learned splitter
 
 
 class Decider(ABC):
@@ -81,7 +82,7 @@ class RuleAbove(Decider):
         if past is None:
             selected, steppers = select_in_rows(self.rule, stream.ids, has_unit), None
         else:
-            selected, steppers = select_in_stream(self.rule, past.steppers, stream.ids, has_unit)
+            selected, steppers = select_in_stream(past.steppers, stream.rows, stream.ids, has_unit)
         return Proposal((selected.gather(1, stream.at) | stream.forced) & stream.valid, None, steppers or ())
 
 
@@ -97,14 +98,10 @@ def select_in_rows(rule: Splitter, ids: Tensor, units: Tensor) -> Tensor:
 
 
 def select_in_stream(
-    rule: Splitter, steppers: tuple[UnitStepper, ...], ids: Tensor, units: Tensor
-) -> tuple[Tensor, tuple[UnitStepper, ...]]:
-    """The same for a stream that continues from its rows' steppers; returns the steppers after as well."""
-    selected, after = np.zeros(ids.shape, bool), list(copy.deepcopy(steppers))
-    for row, (bytes_of_row, has_unit) in enumerate(zip(ids.tolist(), units.tolist(), strict=True)):
-        for position, (byte, unit) in enumerate(zip(bytes_of_row, has_unit, strict=True)):
-            if byte == BOS:
-                after[row] = rule.unit_stepper()
-            elif byte < N_BYTES:
-                selected[row, position] = after[row].push(byte, unit)
-    return torch.from_numpy(selected).to(ids.device), tuple(after)
+    steppers: tuple[Track, ...], rows: Sequence[int], ids: Tensor, units: Tensor
+) -> tuple[Tensor, tuple[Track, ...]]:
+    """The same for a stream, ids [R, L] of `rows` of a state, that continues from its steppers; returns those after as
+    well."""
+    pushes = (zip(*row, strict=True) for row in zip(ids.tolist(), units.tolist(), strict=True))
+    selected, after = read(steppers, rows, pushes)
+    return torch.tensor(selected, dtype=torch.bool, device=ids.device), after

@@ -38,15 +38,20 @@ class ByteEmbedding(nn.Embedding, Embedding):
         return super().forward(ids)
 
 
-def preceding(ids: Tensor, recent: Tensor | None, context: int, masked: bool) -> tuple[Tensor, Tensor]:
+def preceding(
+    ids: Tensor, recent: Tensor | None, context: int, masked: bool, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the `context` ids before each of ids [B, L] as [B, L, C], and the last of this call [B, C].
 
     recent [B, C]: those of the call before; None: the stream begins. masked: whether a BOS hides what is before it.
+    valid bool [B, L]: False past a row's last id; None: all are ids.
     """
     if recent is None:
         recent = ids.new_full((len(ids), context), NOTHING)
     windows = torch.cat([recent, ids], 1).unfold(1, context, 1)  # [B, L + 1, C]
     before, recent = windows[:, :-1], windows[:, -1]
+    if valid is not None:
+        recent = windows[torch.arange(len(ids), device=ids.device), valid.sum(1)]
     if masked:
         begins = torch.cat([before, ids[..., None]], 2) == BOS  # [B, L, C + 1]
         since = begins.flip(2).cumsum(2).flip(2)  # BOS from each id up to this one

@@ -40,3 +40,15 @@ class Joined(NamedTuple):
     def part(self, x: Tensor) -> Tensor:
         """[T, D] → [B, N, D]."""
         return F.embedding(self.slot, x)
+
+
+class OneEach:
+    """The positions of rows that have one each: products of matrices and not of batches of them."""
+
+    def join(self, x: Tensor) -> Tensor:
+        """[R, 1, D] → [R, D]."""
+        return x.squeeze(1)
+
+    def part(self, x: Tensor) -> Tensor:
+        """[R, D] → [R, 1, D]."""
+        return x.unsqueeze(1)

@@ -2,8 +2,8 @@
 
 Eager PyTorch on a CPU spends a third of a step on passes over memory: a norm is five of them, its gradient ten. Here
 norm and linear layer are one function, whose matrix takes up the norm's weight, and the layers that read the same
-input are one product. A compiler fuses by itself, autocast has rules of its own, and a step of a few positions is
-bound by its weights: all of them take the plain form, as everything does with AUNET_PLAIN=1 in the environment.
+input are one product. A compiler fuses by itself and autocast has rules of its own: they take the plain form, as
+everything does with AUNET_PLAIN=1 in the environment. A step of a few positions has forms of its own.
 Shapes: D inputs, O outputs of a linear layer.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,18 @@ def _fused(x: Tensor, norm: nn.RMSNorm, weight: Tensor) -> bool:
     return many and by_hand(x) and x.dtype == norm.weight.dtype == weight.dtype and x.dtype != torch.bfloat16
 
 
+def stepping(x: Tensor, *weights: Tensor) -> bool:
+    """Whether x [..., D] is a few positions without a gradient, for which each call of PyTorch counts."""
+    few = x.numel() <= FEW * x.shape[-1] and not torch.is_grad_enabled()
+    return few and by_hand(x) and all(x.dtype == weight.dtype != torch.bfloat16 for weight in weights)
+
+
 def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """Returns what linear layers (without biases) make of norm(x), for x [..., D]: one [..., O] each."""
     weights = [layer.weight for layer in layers]
+    if stepping(x, norm.weight, weights[0]):
+        x = _unit(x, cast(float, norm.eps))[0].mul_(norm.weight)
+        return [F.linear(x, weight) for weight in weights]
     if not _fused(x, norm, weights[0]):
         x = norm(x)
         return [layer(x) for layer in layers]
@@ -43,6 +52,9 @@ def normed_linear(x: Tensor, norm: nn.RMSNorm, layers: Sequence[nn.Linear]) -> S
 
 def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> Tensor:
     """Returns down(silu(gate(z)) · up(z)), z = norm(x), for x [..., D]."""
+    if stepping(x, norm.weight, gate.weight):
+        x = _unit(x, cast(float, norm.eps))[0].mul_(norm.weight)
+        return F.linear(F.silu(F.linear(x, gate.weight), inplace=True).mul_(F.linear(x, up.weight)), down.weight)
     if not _fused(x, norm, gate.weight):
         x = norm(x)
         return down(F.silu(gate(x)) * up(x))
@@ -60,6 +72,45 @@ def _unit_backward(grad: Tensor, unit: Tensor, factor: Tensor) -> Tensor:
     """The gradient of `_unit`, with grad [N, D] of its result."""
     along = torch.linalg.vecdot(grad, unit).div_(-unit.shape[-1])[:, None]
     return torch.addcmul(grad, unit, along).mul_(factor)
+
+
+class Folded(NamedTuple):
+    """The matrices of a block as a step multiplies by them: joined, transposed, with the norms' weights taken up."""
+
+    projections: Tensor  # [D, 3D] of query, key and value
+    out: Tensor  # [D, D]
+    gate_up: Tensor  # [D, 2F]
+    down: Tensor  # [F, D]
+
+    @classmethod
+    def of(
+        cls, norm: nn.RMSNorm, projections: Sequence[nn.Linear], out: nn.Linear,
+        ffn_norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, down: nn.Linear,
+    ) -> Folded:  # fmt: skip
+        joined = torch.cat([layer.weight for layer in projections]) * norm.weight
+        gate_up = torch.cat([gate.weight, up.weight]) * ffn_norm.weight
+        of_root = joined.shape[1] ** 0.5  # the norm is of the mean square, `unit` of the sum
+        return cls((joined * of_root).t(), out.weight.t(), (gate_up * of_root).t(), down.weight.t())
+
+    def project(self, x: Tensor, eps: float, head_dim: int, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [R, D] → query and key, turned by complex `turns` [R|1, 1, 1, K/2], and value, [R, H, 1, K] each."""
+        found = torch.mm(self._unit(x, eps), self.projections).view(len(x), 3, -1, head_dim)
+        torch.view_as_complex(found[:, :2].unflatten(-1, (-1, 2))).mul_(turns)
+        q, k, v = found.unsqueeze(3).unbind(1)
+        return q, k, v
+
+    def attended(self, x: Tensor, found: Tensor) -> Tensor:
+        """x [R, D] and what attention found [R, H, 1, K] → the block's vectors after attention."""
+        return torch.addmm(x, found.reshape(x.shape), self.out)
+
+    def feed_forward(self, x: Tensor, eps: float) -> Tensor:
+        """x [R, D] → the block's vectors after the feed-forward layer."""
+        gate, up = torch.mm(self._unit(x, eps), self.gate_up).chunk(2, 1)
+        return torch.addmm(x, F.silu(gate).mul_(up), self.down)
+
+    def _unit(self, x: Tensor, eps: float) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return x * square.add_(eps * x.shape[-1]).rsqrt_()
 
 
 class _NormedLinear(torch.autograd.Function):

@@ -6,6 +6,7 @@ Shapes: B rows, N positions, D width, H heads, K head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import torch
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aunet_lightning.model.attention import AttentionMask
-from aunet_lightning.model.joined import Joined
-from aunet_lightning.model.kernels import by_hand, normed_linear, normed_swiglu
+from aunet_lightning.model.attention import AttentionMask, Step
+from aunet_lightning.model.joined import Joined, OneEach
+from aunet_lightning.model.kernels import Folded, by_hand, normed_linear, normed_swiglu, stepping
 
 
 class KVCache(NamedTuple):
@@ -24,6 +25,7 @@ class KVCache(NamedTuple):
     keys: Tensor  # [B, H, N, K]
     values: Tensor
     recent: Tensor | None  # [B, W-1, D] last inputs of its convolution of width W
+    folds: dict[Block, Folded] | None = None  # where weights stay as they are: matrices of blocks that have stepped
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,16 @@ class Rotation:
         angles = positions[:, None, :, None].double() * theta**-exponents
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
+    @cached_property
+    def turns(self) -> Tensor:
+        """The angles as complex numbers [B|1, 1, N, K/2]."""
+        return torch.complex(self.cos, self.sin)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Rotates [B, H, N, K], in float32 or better whatever the type of x."""
         if by_hand(x) and x.dtype == self.cos.dtype:
             pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-            return torch.view_as_real(pairs * torch.complex(self.cos, self.sin)).flatten(-2)
+            return torch.view_as_real(pairs * self.turns).flatten(-2)
         a, b = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-1)
         return turned.flatten(-2).to(x.dtype)
@@ -78,9 +85,11 @@ class BlockContext:
     """What the positions of a call share in all blocks of a stage."""
 
     rotation: Rotation
-    mask: AttentionMask
+    mask: AttentionMask | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
-    joined: Joined | None = None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+    joined: Joined | OneEach | None = (
+        None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
+    )
 
     def by_row(self, x: Tensor) -> Tensor:
         """A block's vectors as [B, N, D]."""
@@ -115,8 +124,7 @@ class Attention(nn.Module):
             for projected in normed_linear(x, norm, (self.query, self.key, self.value))
         )  # [B, H, N, K]
         q, k = context.rotation(q), context.rotation(k)
-        keys, values = (k, v) if past is None else (torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2))
-        out = context.mask.attend(q, keys, values)
+        out = context.mask.attend(q, k, v, past[:2] if past is not None else None)
         return self.out(context.as_given(out.transpose(1, 2).flatten(2))), k, v
 
 
@@ -186,6 +194,8 @@ class Block(nn.Module):
 
     def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         recent = None
+        if past is not None and past.folds is not None and x.dim() == 2 and stepping(x, self.ffn.down.weight):
+            return self._step(x, context, past, past.folds)
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             normed = context.by_row(self.conv_norm(x))
             convolved, recent = self.conv(normed, context.neighbours, past.recent if past else None)
@@ -193,3 +203,18 @@ class Block(nn.Module):
         attended, keys, values = self.attention(x, self.attention_norm, context, past)
         x = x + attended
         return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)
+
+    def _step(
+        self, x: Tensor, context: BlockContext, past: KVCache, folds: dict[Block, Folded]
+    ) -> tuple[Tensor, KVCache]:
+        """The same for one position per row, x [R, D], whose keys and values are written to `past`."""
+        attention, ffn, eps = self.attention, self.ffn, cast(float, self.ffn_norm.eps)
+        if self not in folds:
+            projections = (attention.query, attention.key, attention.value)
+            folds[self] = Folded.of(
+                self.attention_norm, projections, attention.out, self.ffn_norm, ffn.gate, ffn.up, ffn.down
+            )
+        folded = folds[self]
+        q, k, v = folded.project(x, eps, attention.head_dim, context.rotation.turns)
+        x = folded.attended(x, context.mask.attend(q, k, v, past[:2]))
+        return folded.feed_forward(x, eps), past

@@ -1,6 +1,6 @@
 """One stage of the network: encoder, transition to the stage above, and decoder.
 
-Shapes: B rows, N positions of the stage, D its width.
+Shapes: R rows of a call, N positions of the stage, D its width, U units.
 """
 
 from __future__ import annotations
@@ -15,25 +15,38 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
-from aunet_lightning.model.deciders import Decider
-from aunet_lightning.model.joined import Joined
+from aunet_lightning.model.deciders import Decider, select_in_stream
+from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
-from aunet_lightning.model.state import StageCache, StageState
+from aunet_lightning.model.state import StageCache, StageState, put
 from aunet_lightning.model.transition import Cut, Transition
 from aunet_lightning.model.units import Room, Stream
 from splitters.learned.predictor import Predictor
+
+
+class Reading(NamedTuple):
+    """How the blocks of a stage read and keep the positions of a call."""
+
+    context: BlockContext
+    cache: StageCache | None = None  # what they read from; None: nothing was before
+    before: int = 0  # the positions before that they read
+    writes: bool = False  # whether they write into the cache, which is then the one after the call
+
+    def past(self, layer: int, stream: Stream) -> KVCache | None:
+        if self.cache is None:
+            return None
+        return self.cache.layer(layer, stream.rows, stream.index, None if self.writes else self.before)
 
 
 class Contracted(NamedTuple):
     """A stage between the contracting and the expanding path of a call."""
 
     stream: Stream
-    context: BlockContext
-    positions: Tensor  # [B|1, N] in the stream
-    h: Tensor  # [B, N, D] encoder output
+    reading: Reading
+    h: Tensor  # [R, N, D] encoder output
     layers: list[KVCache]  # of the encoder's blocks
     cut: Cut
-    above: tuple[Tensor, Stream]  # pooled vectors [B, U, coarser D], and their positions
+    above: tuple[Tensor, Stream] | None  # pooled vectors [R, U, coarser D], and their positions; None: no unit began
 
 
 class Stage:
@@ -83,84 +96,104 @@ class Stage:
         for module in chain(self.block_lists, between):
             yield from module.parameters()
 
-    def context(self, x: Tensor, stream: Stream, past: StageState | None) -> tuple[BlockContext, Tensor]:
-        """Returns the context of all blocks for the stage's positions, and their places in the stream [B|1, N]."""
-        config, (batch, n) = self.config, stream.valid.shape
-        positions = torch.arange(n, device=stream.valid.device)[None]  # [1, N]
-        cache = past.cache if past is not None and past.cache.size else None
-        if cache is None:
-            mask = within_row(stream.documents, batch, n, config.window, positions.device)
-        else:
-            positions = cache.count[:, None] + positions  # [B, N]
-            documents, keys = stream.documents, torch.cat([cache.positions, positions], 1)
-            key_documents = torch.cat([cache.documents, documents], 1) if documents is not None else None
-            mask = over_cache(positions, keys, documents, key_documents, config.window)
-        neighbours = None
-        if config.conv is not None:
-            recent = cache.recent_documents if cache is not None else None
-            neighbours = Neighbours.of(config.conv, stream.valid, stream.documents, recent)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        rotation = Rotation.at(positions, config.head_dim, self.network_config.rope_theta, dtype)
-        joined = Joined.of(stream.valid, stream.most) if past is None and self.s else None
-        return BlockContext(rotation, mask, neighbours, joined), positions
+    def reading(self, x: Tensor, stream: Stream, past: StageState | None) -> Reading:
+        """Returns how all blocks read the stage's positions."""
+        config, (batch, n), device = self.config, stream.valid.shape, stream.valid.device
+        dtype, cache = torch.promote_types(x.dtype, torch.float32), past.cache if past is not None else None
+        turns = config.head_dim, self.network_config.rope_theta, dtype
+        if cache is None or cache.tape is None:
+            mask = within_row(stream.documents, batch, n, config.window, device)
+            rotation = Rotation.at(torch.arange(n, device=device)[None], *turns)
+            joined = Joined.of(stream.valid, stream.most) if self.s or past is not None else None
+            return Reading(BlockContext(rotation, mask, self._neighbours(stream, None), joined))
+        neighbours = self._neighbours(stream, cache)
+        if n == 1 and cache.tape.writable:
+            step, after = cache.step(stream.rows, stream.begins[:, 0].tolist(), config.window)
+            rotation, after = after.turned([cache.count[row] for row in stream.rows], *turns, device)
+            one_each = OneEach() if config.conv is None else None
+            return Reading(BlockContext(rotation, step, neighbours, one_each), after, writes=True)
+        before = cache.before(stream.rows, config.window, device)  # [R, M]
+        positions = torch.tensor([cache.count[row] for row in stream.rows], device=device)[:, None]
+        positions = positions + torch.arange(n, device=device)  # [R, N]
+        mask = over_cache(positions, before, stream.documents, torch.zeros_like(before), config.window)
+        return Reading(BlockContext(Rotation.at(positions, *turns), mask, neighbours), cache, before.shape[1])
+
+    def _neighbours(self, stream: Stream, cache: StageCache | None) -> Neighbours | None:
+        if self.config.conv is None:
+            return None
+        seen = None
+        if cache is not None and stream.documents is not None:
+            last = cache.before(stream.rows, self.config.conv, stream.valid.device, self.config.conv - 1)
+            seen = torch.where(last < 0, -1, 0)  # documents begun in this call count from 1
+        return Neighbours.of(self.config.conv, stream.valid, stream.documents, seen)
 
     def contract(
         self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None, room: Room | None
     ) -> Contracted:
-        """Encodes x [B, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
+        """Encodes x [R, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
 
         decider: what decides about units in this call; None: what the network has. room: for them; None: it is read
         from the device how many there are.
         """
-        transition, (context, positions) = self.transition, self.context(x, stream, past)
+        transition, reading = self.transition, self.reading(x, stream, past)
         assert transition is not None
-        h, layers = _run(self.encoder, x, context, past.cache.layers[: self.config.layers] if past else ())
-        cut = transition.cut(h, stream, past, decider or transition.decider, room)
-        pooled = transition.pooling(h, cut.units)  # [B, U, coarser D]; U is 0 where a step begins no unit
-        return Contracted(stream, context, positions, h, layers, cut, (pooled, stream.pooled(cut.units)))
+        h, layers = _run(self.encoder, x, stream, reading, 0)
+        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider or transition.decider, room)
+        above = None
+        if cut.rows is None or cut.rows:
+            pooled = transition.pooling(h if cut.index is None else h[cut.index], cut.above)
+            above = pooled, stream.pooled(cut.above, cut.rows)
+        return Contracted(stream, reading, h, layers, cut, above)
 
     def expand(self, y: Tensor | None, way: Contracted, past: StageState | None) -> tuple[Tensor, StageState | None]:
-        """Upsamples the outputs y [B, U, coarser D] of the stage above (None: no unit began) and decodes:
-        y_s = Decoder_s(up + h_s). Returns y_s [B, N, D] and the stage's state after."""
+        """Upsamples the outputs y [R, U, coarser D] of the stage above (None: no unit began) and decodes:
+        y_s = Decoder_s(up + h_s). Returns y_s [R, N, D] and the stage's state after."""
         assert self.transition is not None
         assert self.decoder is not None
-        up, vectors = self.transition.upsample(y, way.cut, past)
+        up, vectors = self.transition.upsample(y, way.cut)
         x = up + way.h if self.config.skip else up
-        y, layers = _run(self.decoder, x, way.context, past.cache.layers[self.config.layers :] if past else ())
+        y, layers = _run(self.decoder, x, way.stream, way.reading, self.config.layers)
         if past is None:
             return y, None
-        unit = self.transition.open_unit(way.h, way.cut, vectors, past.unit)
-        cache = self._extended(past, way.stream, way.positions, way.layers + layers)
+        unit = past.unit.put(way.stream.index, way.cut.open_unit(way.h, vectors))
+        cache = self._after(past, way.stream, way.reading, way.layers + layers)
         return y, StageState(cache, unit, way.cut.steppers)
 
     def run(self, x: Tensor, stream: Stream, past: StageState | None) -> tuple[Tensor, StageState | None]:
-        """The trunk: x [B, N, D] → y_S [B, N, D], and its state after."""
-        context, positions = self.context(x, stream, past)
-        y, layers = _run(self.encoder, x, context, past.cache.layers if past else ())
-        return y, replace(past, cache=self._extended(past, stream, positions, layers)) if past else None
+        """The trunk: x [R, N, D] → y_S [R, N, D], and its state after."""
+        reading = self.reading(x, stream, past)
+        y, layers = _run(self.encoder, x, stream, reading, 0)
+        return y, replace(past, cache=self._after(past, stream, reading, layers)) if past else None
 
-    def miss(self, past: StageState, ids: Tensor) -> StageState:
-        """Returns the state after bytes ids [B, L] of which none began a unit of this stage."""
-        return replace(past, steppers=self.transition.missed(past.steppers, ids)) if self.transition else past
+    def miss(self, past: StageState, ids: Tensor, rows: Sequence[int]) -> StageState:
+        """Returns the state after bytes ids [B, L], where those of `rows` reached no position of this stage: rules see
+        every byte."""
+        if self.transition is None or self.transition.rule is None or not past.steppers or not rows:
+            return past
+        ids = ids[torch.tensor(rows, device=ids.device)]
+        _, steppers = select_in_stream(past.steppers, rows, ids, torch.zeros_like(ids, dtype=torch.bool))
+        return replace(past, steppers=steppers)
 
-    def _extended(self, past: StageState, stream: Stream, positions: Tensor, layers: list[KVCache]) -> StageCache:
+    def _after(self, past: StageState, stream: Stream, reading: Reading, layers: list[KVCache]) -> StageCache:
         """Returns the cache with the keys and values of this call's positions."""
-        positions, conv = positions.expand_as(stream.valid), self.config.conv
-        documents = stream.documents if stream.documents is not None else torch.zeros_like(positions)
-        recent = None
-        if conv is not None and stream.documents is not None:
-            before = past.cache.recent_documents
-            nothing = documents.new_full((len(documents), conv - 1), -1)
-            seen = torch.cat([nothing if before is None else before, documents], 1)
-            recent = seen.gather(1, Neighbours.of(conv, stream.valid, None, None).last)
-        return past.cache.extended(positions, documents, recent, stream.valid, layers, self.config.window)
+        cache = reading.cache
+        if cache is None or not reading.writes:
+            at = torch.arange(stream.begins.shape[1], device=stream.begins.device)
+            begins = torch.where(stream.begins, at, -1).amax(1).tolist()
+            cache = past.cache.extended(stream.rows, stream.valid.sum(1).tolist(), begins, layers, self.config.window)
+        if self.config.conv is None:
+            return cache
+        olds = past.cache.recent or [None] * len(layers)
+        recent = (put(old, stream.index, new.recent, len(cache.count)) for old, new in zip(olds, layers, strict=True))
+        return replace(cache, recent=cast(tuple[Tensor, ...], tuple(recent)))
 
 
 def _run(
-    blocks: nn.ModuleList, x: Tensor, context: BlockContext, past: Sequence[KVCache]
+    blocks: nn.ModuleList, x: Tensor, stream: Stream, reading: Reading, first: int
 ) -> tuple[Tensor, list[KVCache]]:
-    layers, x = [], context.as_given(x)
-    for i, block in enumerate(blocks.children()):
-        x, new = block(x, context, past[i] if past else None)
+    """Runs blocks of a stage, of which the first has the number `first`."""
+    layers, x = [], reading.context.as_given(x)
+    for i, block in enumerate(blocks.children(), first):
+        x, new = block(x, reading.context, reading.past(i, stream))
         layers.append(new)
-    return context.by_row(x), layers
+    return reading.context.by_row(x), layers

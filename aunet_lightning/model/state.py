@@ -1,88 +1,216 @@
 """State of a stream between two calls of a model: values, passed in and returned.
 
-Shapes: B rows, N positions of a stage in this call, C cached positions, H heads, K head width.
+Keys and values are appended to tapes that successive states share, so that a step copies nothing: each state sees a
+tape up to an end of its own. Places are counted on the host, since they say which slices of a tape are read.
+Shapes: B rows of a state, R those of a call, N positions of a stage in a call, C slots, H heads, K head width.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from aunet_lightning.model.layers import KVCache
-from aunet_lightning.vocabulary import BOS, N_BYTES
-from splitters import Splitter, UnitStepper
-from splitters.stack import LevelStepper, Stack
+from aunet_lightning.model.attention import Step
+from aunet_lightning.model.kernels import Folded
+from aunet_lightning.model.layers import Block, KVCache, Rotation
+from aunet_lightning.model.steppers import Track, read
+from aunet_lightning.vocabulary import BOS
+from splitters import Splitter
+from splitters.stack import Stack
 
-GROW_BY = 64  # cached positions are made room for in steps of this many
+LEAST_ROOM = 64  # positions that a new tape has room for
+TURNS = 256  # positions whose rotary angles are computed at once
+
+
+@dataclass
+class Tape:
+    """Keys and values of a stage's blocks, in slots that are written once: row b's position p in slot p + shift[b]."""
+
+    layers: list[tuple[Tensor, Tensor]]  # keys and values [B, H, C, K], encoder then decoder
+    shift: list[int]  # [B]
+    written: list[int]  # [B] positions, of all states that share the tape
+
+    @property
+    def size(self) -> int:
+        return self.layers[0][0].shape[2]
+
+    @property
+    def writable(self) -> bool:
+        """Whether this call may write: not what another mode made, nor where a gradient may need what is there."""
+        return not torch.is_grad_enabled() and (
+            torch.is_inference_mode_enabled() or not self.layers[0][0].is_inference()
+        )
 
 
 @dataclass(frozen=True)
 class StageCache:
-    """Keys and values of the positions that a stage has seen, in a ring that holds at least its window."""
+    """The positions that a stage has seen, of which a tape holds at least its window."""
 
-    count: Tensor  # [B] positions seen since the stream began
-    positions: Tensor  # [B, C] position in each slot, -1 in an empty one
-    documents: Tensor  # [B, C] its document
-    recent_documents: Tensor | None = None  # [B, W-1] those of the last positions, where a convolution sees them
-    layers: tuple[KVCache, ...] = ()  # keys and values [B, H, C, K], encoder then decoder
+    count: list[int]  # [B] positions seen since the stream began
+    begin: list[int]  # [B] the first that later positions may see: where a masked document began
+    tape: Tape | None = None
+    recent: tuple[Tensor, ...] = ()  # per block, the last inputs [B, W-1, D] of its convolution
+    turns: tuple[int, Rotation] | None = None  # the first of some positions, and the angles of all of them
+    folds: dict[Block, Folded] | None = None  # see `KVCache`; shared by all states of a stream
 
     @classmethod
-    def empty(cls, batch: int, device: torch.device) -> StageCache:
-        nothing = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        return cls(torch.zeros(batch, dtype=torch.long, device=device), nothing, nothing)
+    def empty(cls, batch: int, constant: bool) -> StageCache:
+        return cls([0] * batch, [0] * batch, folds={} if constant else None)
 
-    @property
-    def size(self) -> int:
-        return self.positions.shape[1]
+    def step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
+        """Returns how one new position of each of `rows` attends, and the cache after. begins: where documents do."""
+        tape, count, begin = self._room(rows, [1] * len(rows), window), self.count.copy(), self.begin.copy()
+        first, slots = [], []
+        for row, new in zip(rows, begins, strict=True):
+            at = count[row]
+            if new:
+                begin[row] = at
+            first.append(tape.shift[row] + (begin[row] if window is None else max(begin[row], at + 1 - window)))
+            slots.append(tape.shift[row] + at)
+            count[row] = tape.written[row] = at + 1
+        return Step(rows, slots, first, len(count), tape.layers[0][0].device), replace(
+            self, count=count, begin=begin, tape=tape
+        )
+
+    def before(self, rows: Sequence[int], window: int | None, device: torch.device, n: int | None = None) -> Tensor:
+        """Returns the positions [R, n] before a call, -1 where its first position does not see one. n: by default as
+        many as one of the rows sees."""
+        seen = [self.count[row] - self.begin[row] for row in rows]
+        seen = seen if window is None else [min(m, window - 1) for m in seen]
+        back = torch.arange(-(max(seen) if n is None else n), 0, device=device)
+        positions = torch.tensor([self.count[row] for row in rows], device=device)[:, None] + back
+        return positions.masked_fill_(back < -torch.tensor(seen, device=device)[:, None], -1)
+
+    def layer(self, i: int, rows: Sequence[int], index: Tensor | None, before: int | None) -> KVCache:
+        """Returns what block i kept of `rows`, with the last positions before a call; None: the tape of all rows."""
+        assert self.tape is not None
+        keys, values = self.tape.layers[i] if before is None else self.last(i, rows, before)
+        recent = self.recent[i] if self.recent else None
+        return KVCache(keys, values, recent if recent is None or index is None else recent[index], self.folds)
+
+    def last(self, layer: int, rows: Sequence[int], n: int) -> tuple[Tensor, Tensor]:
+        """Returns keys and values [R, H, n, K] of the n positions before a call (anything where a row has fewer)."""
+        assert self.tape is not None
+        ends = [self.count[row] + self.tape.shift[row] for row in rows]
+        tensors = self.tape.layers[layer]
+        if len(rows) == len(self.count) and min(ends) == max(ends):
+            return tensors[0][:, :, ends[0] - n : ends[0]], tensors[1][:, :, ends[0] - n : ends[0]]
+        device = tensors[0].device
+        slots = torch.tensor(ends, device=device)[:, None] + torch.arange(-n, 0, device=device)
+        at = torch.tensor(rows, device=device)[:, None], slice(None), slots.clamp(min=0)
+        keys, values = (tensor[at].transpose(1, 2) for tensor in tensors)
+        return keys, values
 
     def extended(
         self,
-        positions: Tensor,  # [B, N], continuing from count
-        documents: Tensor,  # [B, N]
-        recent_documents: Tensor | None,  # [B, W-1] after this call
-        valid: Tensor,  # [B, N] False past a row's last new position
-        layers: list[KVCache],  # [B, H, N, K]
+        rows: Sequence[int],
+        new: Sequence[int],  # [R] positions of this call
+        begins: Sequence[int],  # [R] the last position of this call where a document begins, or -1
+        layers: Sequence[KVCache],  # [R, H, N, K]
         window: int | None,
     ) -> StageCache:
         """Returns the cache with the new positions, and without those that no later one can see."""
-        count = self.count + valid.sum(1)
-        size = max(self.size, -(-int(count.max()) // GROW_BY) * GROW_BY)
-        if window is not None:
-            size = max(min(size, window), self.size)
-        kept = valid & (positions >= (count - size)[:, None])
-        slots = torch.where(kept, positions % size, size)  # positions not kept go to a slot past the end
+        tape, count, begin = self._room(rows, new, window, layers), self.count.copy(), self.begin.copy()
+        for i, (row, n) in enumerate(zip(rows, new, strict=True)):
+            if begins[i] >= 0:
+                begin[row] = count[row] + begins[i]
+            count[row] += n
+            tape.written[row], end = count[row], count[row] + tape.shift[row]
+            m = n if window is None else min(n, window)
+            for (keys, values), one in zip(tape.layers, layers, strict=True):
+                keys[row, :, end - m : end] = one.keys[i, :, n - m : n]
+                values[row, :, end - m : end] = one.values[i, :, n - m : n]
+        return replace(self, count=count, begin=begin, tape=tape)
 
-        def write(cached: Tensor, new: Tensor, dim: int, fill: int = 0) -> Tensor:
-            room = list(new.shape)
-            room[dim] = size + 1 - self.size
-            ring = torch.cat([cached, new.new_full(room, fill)], dim)
-            index = slots if new.dim() == 2 else slots[:, None, :, None].expand_as(new)
-            return ring.scatter(dim, index, new).narrow(dim, 0, size)
+    def _room(self, rows: Sequence[int], new: Sequence[int], window: int | None, like: Sequence[KVCache] = ()) -> Tape:
+        """Returns a tape that `rows` may be written to after the positions seen: this one, or where it is full, or has
+        been written to from another state, a new one. like: the first keys and values [R, H, N, K]."""
+        tape, count = self.tape, self.count
+        if tape is not None and tape.writable:
+            for row, n in zip(rows, new, strict=True):
+                if tape.written[row] != count[row] or count[row] + n + tape.shift[row] > tape.size:
+                    break
+            else:
+                return tape
+        after = count.copy()
+        for row, n in zip(rows, new, strict=True):
+            after[row] += n
+        most = max(after)
+        end = most if window is None else min(most, window)  # all rows end in the same slot
+        shift = [end - n for n in after]
+        size = end + max(end, LEAST_ROOM)
+        shapes = tape.layers if tape is not None else [(one.keys, one.values) for one in like]
+        layers = [(_zeros(keys, len(count), size), _zeros(values, len(count), size)) for keys, values in shapes]
+        if tape is not None:
+            old, first = tape.shift, [max(a, -b, -c) for a, b, c in zip(self.begin, shift, tape.shift, strict=True)]
+            for before, after_ in zip(tape.layers, layers, strict=True):
+                for source, target in zip(before, after_, strict=True):
+                    for row, (a, b) in enumerate(zip(first, count, strict=True)):
+                        if a < b:
+                            target[row, :, a + shift[row] : b + shift[row]] = source[
+                                row, :, a + old[row] : b + old[row]
+                            ]
+        return Tape(layers, shift, count.copy())
 
-        cached = self.layers or [KVCache(new.keys[:, :, :0], new.values[:, :, :0], None) for new in layers]
-        return StageCache(
-            count,
-            write(self.positions, positions, 1, -1),
-            write(self.documents, documents, 1),
-            recent_documents,
-            tuple(
-                KVCache(write(old.keys, new.keys, 2), write(old.values, new.values, 2), new.recent)
-                for old, new in zip(cached, layers, strict=True)
-            ),
-        )
+    def turned(
+        self, positions: Sequence[int], head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Rotation, StageCache]:
+        """Returns the rotation of one position per row, and the cache with angles of the next ones."""
+        low, high, turns = min(positions), max(positions), self.turns
+        if turns is None or low < turns[0] or high >= turns[0] + turns[1].cos.shape[2] or turns[1].cos.dtype != dtype:
+            if high - low > TURNS:
+                apart = torch.tensor(positions, device=device)[:, None]
+                return Rotation.at(apart, head_dim, theta, dtype), self
+            at = torch.arange(low, high + TURNS, device=device)[None]
+            turns = low, Rotation.at(at, head_dim, theta, dtype)
+            self = replace(self, turns=turns)
+        first, known = turns
+        if low == high:
+            return Rotation(known.cos.narrow(2, low - first, 1), known.sin.narrow(2, low - first, 1)), self
+        at = torch.tensor(positions, device=device) - first
+        return Rotation(known.cos[0, 0, at, None, None], known.sin[0, 0, at, None, None]), self
+
+
+def _zeros(like: Tensor, batch: int, size: int) -> Tensor:
+    """[B, H, C, K]; not empty, since what is masked is multiplied all the same."""
+    return like.new_zeros(batch, like.shape[1], size, like.shape[3])
 
 
 @dataclass(frozen=True)
 class OpenUnit:
     """The unit that the last position of a stage lies in, and how far inside."""
 
-    vector: Tensor | None  # [B, coarser width], None before the first
     offset: Tensor  # [B]
-    counted: Tensor  # [B] boundaries so far, in the document where documents are masked, else in the row
+    vector: Tensor | None = None  # [B, coarser width], None before the first
+    counted: Tensor | None = None  # [B] boundaries so far, in the document or in the row, where units are capped
     hidden: Tensor | None = None  # [B, finer width] hidden state of the last position, for a learned splitter
+
+    def of(self, index: Tensor | None) -> OpenUnit:
+        """Returns the share of the rows `index` [R]; None: all."""
+        if index is None:
+            return self
+        return OpenUnit(*(x[index] if x is not None else None for x in self._tensors()))  # type: ignore[arg-type]
+
+    def put(self, index: Tensor | None, new: OpenUnit) -> OpenUnit:
+        """Returns this with `new` in the rows `index` [R]; None: all."""
+        if index is None:
+            return new
+        pairs = zip(self._tensors(), new._tensors(), strict=True)
+        return OpenUnit(*(put(old, index, one, len(self.offset)) for old, one in pairs))  # type: ignore[arg-type]
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.offset, self.vector, self.counted, self.hidden
+
+
+def put(old: Tensor | None, index: Tensor | None, new: Tensor | None, batch: int) -> Tensor | None:
+    """Returns old [B, …] (None: zeros) with new [R, …] in the rows `index` [R]; None: all."""
+    if index is None or new is None:
+        return new
+    old = new.new_zeros(batch, *new.shape[1:]) if old is None else old
+    return old.index_copy(0, index, new)
 
 
 @dataclass(frozen=True)
@@ -91,7 +219,11 @@ class StageState:
 
     cache: StageCache
     unit: OpenUnit  # of the transition to the stage above; in the deepest stage, unused
-    steppers: tuple[UnitStepper, ...] = ()  # one per row, of a rule above a learned splitter
+    steppers: tuple[Track, ...] = ()  # one per row, of a rule above a learned splitter
+
+    def of(self, index: Tensor | None) -> StageState:
+        """Returns this with the open units of the rows `index` [R]; None: all."""
+        return self if index is None else replace(self, unit=self.unit.of(index))
 
 
 @dataclass(frozen=True)
@@ -99,43 +231,37 @@ class State:
     """A stream of B rows between two calls of the model. A call returns a new state; the old one stays valid."""
 
     stages: tuple[StageState, ...]
-    document: Tensor  # [B] documents begun
     stack: Stack | None = None
-    steppers: tuple[LevelStepper, ...] = ()  # one per row, of the rules below a learned splitter
+    steppers: tuple[Track, ...] = ()  # one per row, of the rules below a learned splitter
     recent: Tensor | None = None  # [B, C] last ids, where the embedding reads C before each
 
     @classmethod
-    def initial(cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None) -> State:
+    def initial(
+        cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None, constant: bool = False
+    ) -> State:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
 
         def stage(s: int) -> StageState:
             rule = stack.rules[s] if stack is not None and stack.n_byte_rules <= s < stack.depth else None
-            steppers = tuple(rule.unit_stepper() for _ in range(batch)) if isinstance(rule, Splitter) else ()
-            return StageState(StageCache.empty(batch, device), OpenUnit(None, zeros, zeros), steppers)
+            steppers = tuple(Track.of(rule.unit_stepper) for _ in range(batch)) if isinstance(rule, Splitter) else ()
+            return StageState(StageCache.empty(batch, constant), OpenUnit(zeros), steppers)
 
-        first = tuple(stack.stepper() for _ in range(batch)) if stack is not None else ()
-        return cls(tuple(map(stage, range(n_stages))), zeros, stack, first)
+        first = tuple(Track.of(stack.stepper) for _ in range(batch)) if stack is not None else ()
+        return cls(tuple(map(stage, range(n_stages))), stack, first)
 
     @property
-    def fresh(self) -> bool:
-        """Whether the stream has not begun."""
-        return self.stages[0].cache.size == 0
+    def count(self) -> list[int]:
+        """[B] ids read."""
+        return self.stages[0].cache.count
 
-    def step_levels(self, ids: Tensor) -> tuple[Tensor, tuple[LevelStepper, ...]]:
-        """Pushes ids [B, N] through the rows' steppers; returns levels uint8 [B, N] and the steppers after.
+    def step_levels(self, ids: Tensor, rows: Sequence[int]) -> tuple[Tensor, tuple[Track, ...]]:
+        """Pushes ids [R, N] through the steppers of `rows`; returns levels [R, N] and all steppers after.
 
         BOS begins a document, at the highest level and with a fresh stepper; EOS has level 0.
         Raises ValueError if the state was made without a stack.
         """
         if self.stack is None:
             raise ValueError("levels are missing: pass them, or make the state with the splitters' stack")
-        steppers = list(copy.deepcopy(self.steppers))
-        levels = torch.zeros(ids.shape, dtype=torch.uint8)
-        for row, bytes_of_row in enumerate(ids.tolist()):
-            for position, byte in enumerate(bytes_of_row):
-                if byte == BOS:
-                    steppers[row] = self.stack.stepper()
-                    levels[row, position] = self.stack.depth
-                elif byte < N_BYTES:
-                    levels[row, position] = steppers[row].push(byte)
-        return levels.to(ids.device), tuple(steppers)
+        found, steppers = read(self.steppers, rows, [[(id_,) for id_ in row] for row in ids.tolist()])
+        levels = torch.tensor(found, device=ids.device)
+        return levels.masked_fill_(ids == BOS, self.stack.depth), steppers

@@ -1,11 +1,11 @@
 """The transition from one stage to the next: pooling at boundaries, upsampling back, and who decides.
 
-Shapes: B rows, N positions of the finer stage, U units, D finer and E coarser width.
+Shapes: R rows, N positions of the finer stage, U units, D finer and E coarser width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
-from aunet_lightning.model.deciders import Decider, FromData, Learned, RuleAbove, select_in_stream
+from aunet_lightning.model.deciders import Decider, FromData, Learned, RuleAbove
 from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
+from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.units import Room, Stream, Units, counted_in_documents, take
 from aunet_lightning.model.upsampling import Upsampling
-from splitters import Splitter, UnitStepper
+from splitters import Splitter
 from splitters.learned.predictor import Predictor
 
 
@@ -32,21 +33,38 @@ class Pooling(nn.Module):
         self.down = nn.Linear(dim, coarser_dim, bias=False)
 
     def forward(self, h: Tensor, units: Units) -> Tensor:
-        return normed_linear(take(h, units.boundaries), self.norm, [self.down])[0]  # [B, U, E]
+        return normed_linear(take(h, units.boundaries), self.norm, [self.down])[0]  # [R, U, E]
 
 
 @dataclass(frozen=True)
 class Decision:
     """The boundaries between two stages, for each position of the lower one."""
 
-    at: Tensor  # [B, N] the byte of this call that the position belongs to
-    valid: Tensor  # bool [B, N], False past a row's last position
-    forced: Tensor  # bool [B, N], where every stage begins a unit: a stream, or a document
-    open: Tensor  # bool [B, N], where the splitter decided: neither forced, nor padding, nor EOS
-    boundary: Tensor  # bool [B, N]
-    offset: Tensor  # [B, N] distance from the last boundary, in positions
-    log_odds: Tensor | None  # float32 [B, N], of a learned splitter
-    dropped: Tensor  # [B] boundaries left out by a cap
+    stream: Stream  # the positions; with a state, of the rows that have some
+    boundary: Tensor  # bool [R, N]
+    offset: Tensor  # [R, N] distance from the last boundary, in positions
+    log_odds: Tensor | None  # float32 [R, N], of a learned splitter
+    dropped: Tensor | None  # [R] boundaries left out by a cap
+
+    @property
+    def at(self) -> Tensor:
+        """[R, N] the byte of this call that the position belongs to."""
+        return self.stream.at
+
+    @property
+    def valid(self) -> Tensor:
+        """bool [R, N], False past a row's last position."""
+        return self.stream.valid
+
+    @property
+    def forced(self) -> Tensor:
+        """bool [R, N], where every stage begins a unit: a stream, or a document."""
+        return self.stream.forced
+
+    @property
+    def open(self) -> Tensor:
+        """bool [R, N], where the splitter decided: neither forced, nor padding, nor EOS."""
+        return self.stream.open
 
 
 @dataclass(frozen=True)
@@ -55,8 +73,26 @@ class Cut:
 
     units: Units
     decision: Decision
-    counted: Tensor  # [B, N] boundaries up to each position, in its document where documents are masked
-    steppers: tuple[UnitStepper, ...]  # one per row, after this call, of a rule above a learned splitter
+    counted: Tensor | None  # [R, N] boundaries up to each position, in its document where documents are masked
+    steppers: tuple[Track, ...]  # one per row of the state, after this call, of a rule above a learned splitter
+    before: OpenUnit | None  # the units that were open before
+    above: Units  # of the rows that begin any, which alone the stage above computes
+    rows: Sequence[int] | None  # these rows among those of the cut; None: all
+    index: Tensor | None  # the same
+
+    def open_unit(self, h: Tensor, vectors: Tensor) -> OpenUnit:
+        """Returns the unit that each row's last position lies in. vectors [R, 1|≤1+U, E]: see `Upsampling`."""
+        if h.shape[1] == 1:
+            counted = self.counted[:, 0] if self.counted is not None else None
+            hidden = h[:, 0] if self.decision.log_odds is not None else None
+            return OpenUnit(self.units.offset[:, 0], vectors[:, 0], counted, hidden)
+        last = self.decision.valid.sum(1, keepdim=True) - 1  # [R, 1]
+        return OpenUnit(
+            self.units.offset.gather(1, last)[:, 0],
+            take(vectors, self.units.serving.gather(1, last))[:, 0],
+            self.counted.gather(1, last)[:, 0] if self.counted is not None else None,
+            take(h, last)[:, 0] if self.decision.log_odds is not None else None,
+        )
 
 
 class Transition:
@@ -97,53 +133,35 @@ class Transition:
             yield self.predictor
 
     def cut(self, h: Tensor, stream: Stream, past: StageState | None, decider: Decider, room: Room | None) -> Cut:
-        """Cuts the positions of stage s into units, with encoder output h [B, N, D]; room: see `Units.at`."""
+        """Cuts the positions of stage s into units, with encoder output h [R, N, D]; room: see `Units.at`."""
         boundary, log_odds, steppers = decider.propose(h, stream, past)
-        before = past.unit.counted if past is not None else torch.zeros_like(stream.ids[:, 0])
-        counted = counted_in_documents(boundary, stream.begins, before)
-        dropped = torch.zeros_like(stream.ids[:, 0])
-        cap = self.config.stages[self.s + 1].max_units
+        cap, counted, dropped = self.config.stages[self.s + 1].max_units, None, None
         if cap is not None:
+            counted = counted_in_documents(boundary, stream.begins, past.unit.counted if past is not None else None)
             dropped = (boundary & (counted > cap)).sum(1)
             boundary = boundary & (counted <= cap)
         # A step pads to the most units that begin in it; rows round up.
         opened = past.unit if past is not None and past.unit.vector is not None else None
         units = Units.at(boundary, opened, room, self.config.round_units_to if past is None else 1)
-        decision = Decision(
-            stream.at, stream.valid, stream.forced, stream.open, boundary, units.offset, log_odds, dropped
-        )
-        return Cut(units, decision, counted, steppers)
+        decision = Decision(stream, boundary, units.offset, log_odds, dropped)
+        rows = index = None
+        if past is not None:  # rows that begin no unit go no further
+            rows = [i for i, begins in enumerate(units.valid.any(1).tolist()) if begins]
+            rows = rows if len(rows) < len(boundary) else None
+            index = torch.tensor(rows, dtype=torch.long, device=boundary.device) if rows is not None else None
+        before = past.unit if past is not None else None
+        return Cut(units, decision, counted, steppers, before, units.of(index), rows, index)
 
-    def upsample(self, y: Tensor | None, cut: Cut, past: StageState | None) -> tuple[Tensor, Tensor]:
-        """Returns what the units' outputs y [B, U, E] (None: no unit began) add at each position [B, N, D], and the
-        vectors that were spread [B, ≤1+U, E]."""
-        opened, decision, predictor = past.unit.vector if past is not None else None, cut.decision, self.predictor
+    def upsample(self, y: Tensor | None, cut: Cut) -> tuple[Tensor, Tensor]:
+        """Returns what the units' outputs y [R, U, E] (None: no unit began) add at each position [R, N, D], and the
+        vectors that were spread [R, 1|≤1+U, E]."""
+        opened, decision, predictor = cut.before.vector if cut.before else None, cut.decision, self.predictor
         if decision.log_odds is None or predictor is None:
-            return self.upsampling(y, cut.units, opened)
+            return self.upsampling(y, cut.units, opened, index=cut.index)
         p = decision.log_odds.sigmoid().masked_fill(decision.forced, 1.0)
         p_of_units = p.gather(1, cut.units.boundaries) if predictor.smooths else None
-        up, vectors = self.upsampling(y, cut.units, opened, p_of_units)
+        up, vectors = self.upsampling(y, cut.units, opened, p_of_units, cut.index)
         if predictor.straight_through:
             confidence = torch.where(decision.boundary, p, 1 - p)
             up = up * (1 + confidence - confidence.detach())[..., None].to(up.dtype)  # times 1, with a gradient
         return up, vectors
-
-    def open_unit(self, h: Tensor, cut: Cut, vectors: Tensor, before: OpenUnit) -> OpenUnit:
-        """Returns the unit that each row's last position lies in."""
-        count = cut.decision.valid.sum(1, keepdim=True)  # [B, 1]
-        last = (count - 1).clamp(min=0)
-        vector = take(vectors, cut.units.serving.gather(1, last))[:, 0]
-        offset = torch.where(count > 0, cut.units.offset.gather(1, last), before.offset[:, None])
-        counted = torch.where(count > 0, cut.counted.gather(1, last), before.counted[:, None])
-        hidden = None
-        if cut.decision.log_odds is not None:
-            hidden = take(h, last)[:, 0]
-            if before.hidden is not None:
-                hidden = torch.where(count > 0, hidden, before.hidden)
-        return OpenUnit(vector, offset[:, 0], counted[:, 0], hidden)
-
-    def missed(self, steppers: tuple[UnitStepper, ...], ids: Tensor) -> tuple[UnitStepper, ...]:
-        """Returns the steppers after ids [B, L] in which no unit of stage s began: rules see every byte."""
-        if self.rule is None or not steppers:
-            return steppers
-        return select_in_stream(self.rule, steppers, ids, torch.zeros_like(ids, dtype=torch.bool))[1]

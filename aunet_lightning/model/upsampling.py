@@ -6,6 +6,7 @@ Shapes: B rows, N positions of the finer stage, U units, D finer and E coarser w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +29,32 @@ class Upsampling(nn.Module, ABC):
         self.up = nn.Linear(coarser_dim, dim, bias=False)
 
     def forward(
-        self, y: Tensor | None, units: Units, open_unit: Tensor | None, p: Tensor | None = None
+        self,
+        y: Tensor | None,
+        units: Units,
+        open_unit: Tensor | None,
+        p: Tensor | None = None,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """y [B, U, E] (None: no unit began), open_unit [B, E] → positions [B, N, D] and vectors u [B, ≤1+U, E].
+        """y [B, U, E] (None: no unit began), open_unit [B, E] → positions [B, N, D] and vectors u [B, ≤1+U, E], or of
+        one position after an open unit, that of its unit [B, 1, E].
 
-        p [B, U]: each vector is smoothed, p of its own and 1 - p of the one before.
+        p [B, U]: each vector is smoothed, p of its own and 1 - p of the one before. index: the rows that y is of, where
+        it is not of all.
         """
         parts = [open_unit[:, None]] if open_unit is not None else []
         if y is not None:
             u = self.norm(y)
-            parts.append(u if p is None else smooth(u, p, open_unit))
+            if p is not None:
+                before = open_unit[index] if open_unit is not None and index is not None else open_unit
+                u = smooth(u, p if index is None else p[index], before)
+            if index is not None:
+                u = u.new_zeros(len(units.offset), *u.shape[1:]).index_copy(0, index, u)
+            parts.append(u)
         u = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        if open_unit is not None and units.serving.shape[1] == 1:
+            u = take(u, units.serving)
+            units = replace(units, serving=torch.zeros_like(units.serving))
         return self.spread(u, units), u
 
     @abstractmethod

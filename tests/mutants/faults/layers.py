@@ -34,8 +34,8 @@ LAYERS = [
     Fault(
         "stepping ignores the window",
         "aunet_lightning/model/attention.py",
-        "return AttentionMask(_sees(query, key, query_documents, key_documents, window)[:, None])",
-        "return AttentionMask(_sees(query, key, query_documents, key_documents, None)[:, None])",
+        "query_documents, documents, window)[:, None])",
+        "query_documents, documents, None)[:, None])",
         (MODEL + "test_stepping_in_any_chunks",),
     ),
     Fault(

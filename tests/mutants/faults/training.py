@@ -95,10 +95,10 @@ TRAINING = [
         ("tests/test_reports.py::test_samples_have_the_frequencies_of_their_temperature",),
     ),
     Fault(
-        "a prompt's bytes are sampled",
+        "a short prompt goes on after the padding",
         "aunet_lightning/generation.py",
-        "            if len(row) == position:\n",
-        "            if len(row) <= position or True:\n",
+        "(ends - 1).clamp(min=0)]",
+        "ends * 0 - 1]",
         ("tests/test_reports.py::test_a_sample_continues_prompts_of_any_length",),
     ),
     Fault(
