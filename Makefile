@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constra
 TORCH = $(shell grep -o '^torch==.*' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test mutants lint bench ui clean
+.PHONY: help install quickstart test mutants lint bench bench-gpu ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -38,8 +38,11 @@ lint: install  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## time the splitters
-	$(BIN)/python benchmarks/splitter_speed.py
+bench: install  ## measure every bar of speed: make bench COMPARE=commit
+	$(BIN)/python -m benchmarks.speed $(if $(COMPARE),--compare $(COMPARE))
+
+bench-gpu: install  ## measure the published configurations on a GPU
+	$(BIN)/python -m benchmarks.speed.gpu
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db

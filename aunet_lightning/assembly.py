@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from aunet_lightning.checkpoints.forms import check_intact
 from aunet_lightning.checkpoints.lightning_io import AnyForm
@@ -42,6 +42,7 @@ from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.predictions import PredictionWriter
 from aunet_lightning.training.progress import BpbProgressBar, Throughput
 from aunet_lightning.training.report_config import ReportConfig
+from aunet_lightning.training.speed_warnings import SpeedWarnings, wide_windows
 from aunet_lightning.training.stopping import EndsAsStopped
 
 
@@ -96,7 +97,8 @@ def assemble(request: Request) -> Assembly:
 def _callbacks(
     request: Request, report: RunReport, folder: RunFolder | None, checkpointing: Checkpointing | None
 ) -> list[Callback]:
-    callbacks = [Throughput(), report, BoundaryPictures(request.report.pictures_every), EndsAsStopped()]
+    pictures = BoundaryPictures(request.report.pictures_every)
+    callbacks = [Throughput(), SpeedWarnings(), report, pictures, EndsAsStopped()]
     if request.trainer["enable_progress_bar"] is not False:
         callbacks.append(BpbProgressBar())
     if folder is not None:
@@ -198,6 +200,8 @@ def begin_fit(
     parts.report.expected = expect(module, data, trainer)
     if request.run.check_memory:
         check_memory(parts.report.expected, trainer)
+    if sentence := wide_windows(module.config.stages, parts.report.expected.row.positions):
+        rank_zero_warn(sentence)
     if folder is None:
         return named
     take_folder(folder, lock, request.settings, data)

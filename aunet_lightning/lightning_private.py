@@ -22,6 +22,7 @@ IN_PLACE = {  # module or class: names that a subclass of ours overrides, calls 
         "_process_group_backend", "_save_distributed_checkpoint", "_timeout",
     ),
     "torch.distributed.distributed_c10d": ("_get_default_store",),
+    "mlflow.store.db.utils": ("_initialize_tables",),
     "mlflow.tracking._tracking_service.utils": ("_tracking_store_registry",),
 }  # fmt: skip
 
@@ -66,6 +67,14 @@ def log_step_metrics(trainer: "Trainer") -> None:
     Relies on `_logger_connector.update_train_step_metrics`.
     """
     need(need(trainer, "_logger_connector"), "update_train_step_metrics")()
+
+
+def logs_are_due(trainer: "Trainer") -> bool:
+    """Returns whether the metrics of the step that ends now are sent to the loggers.
+
+    Relies on `_logger_connector.should_update_logs`.
+    """
+    return bool(need(need(trainer, "_logger_connector"), "should_update_logs"))
 
 
 # What a checkpoint says about the place of a run

@@ -1,6 +1,6 @@
 """Times splitters on one core: a complete text at once, the same rule in plain Python, and one byte at a time.
 
-make bench            or: python benchmarks/splitter_speed.py [--megabytes 4] [--vocabulary FILE]
+python benchmarks/splitter_speed.py [--megabytes 4] [--vocabulary FILE]
 
 The text is a mix of English, Chinese, Thai and Arabic (the shipped one, repeated). "plain" pushes the
 text through the rule's stepper. A push is timed over the first 4 kB of a text, and after 1 MB of it: the ratio

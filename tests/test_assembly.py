@@ -43,7 +43,8 @@ def kinds(parts):
 
 
 def test_what_each_command_needs():
-    always = ["Throughput", "RunReport", "BoundaryPictures", "EndsAsStopped", "BpbProgressBar", "Watchdog"]
+    always = ["Throughput", "SpeedWarnings", "RunReport", "BoundaryPictures", "EndsAsStopped", "BpbProgressBar"]
+    always.append("Watchdog")
     fit = assemble(request())
     assert kinds(fit) == [*always, "Checkpointing"]
     assert fit.trainer["enable_checkpointing"] is True

@@ -15,9 +15,11 @@ from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import cells, load, merge
+from aunet_lightning.study.running import kinds
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
+from splitters.engine.characters import byte_classes
 from tests.helpers import ROOT, UDHR, place_store
 
 COMPARE = ROOT / "experiments" / "compare"
@@ -234,6 +236,24 @@ def alive_in(folder):
 
 
 @pytest.mark.slow
+def test_the_server_rehearses_a_cell_of_each_kind(tmp_path, capsys):
+    from aunet_lightning.cli.server import rehearse
+
+    study, _ = load([study_of(tmp_path, seeds=[1, 2])])
+    some = [Sizer(study).sized(cell) for cell in cells(study)[:2]]
+    assert [one.cell.name for one in kinds([some[0], *some])] == [one.cell.name for one in kinds(some)]
+    folder = tmp_path / "rehearsed"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(yaml.safe_dump(some[0].settings | {"splitter": "cjk_character"}), encoding="utf-8")
+    (folder / "b.yaml").write_text("splitter: nope", encoding="utf-8")  # an error is the cell's to report
+    byte_classes.cache_clear()
+    capsys.readouterr()
+    rehearse(folder)
+    assert byte_classes.cache_info().currsize > 0
+    assert capsys.readouterr() == ("", "")
+    assert not some[0].folder.exists()
+
+
 def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypatch):
     """The checkpoint of the last step comes after it, so that the step and it are done again."""
     from aunet_lightning.training.module import AUNetModule

@@ -1,6 +1,8 @@
 """What a network is said to cost, held against PyTorch's counter, against autograd and against the paper."""
 
+import sys
 from contextlib import nullcontext
+from unittest import mock
 
 import pytest
 import torch
@@ -223,6 +225,22 @@ def test_memory_is_what_autograd_keeps(rule, upsampling, masked, precision):
         _, saved, positions = run(config, [rule, "whitespace"], rows, half=precision != "32-true")
         found = memory(config, positions, rows, [rule, "whitespace"], precision)
         assert found.activations + found.copies == pytest.approx(saved, rel=0.03)
+
+
+@pytest.mark.parametrize("rule", ["whitespace", {"name": "router", "bytes_per_unit": 4}])
+def test_memory_of_a_small_network_is_found_on_real_tensors(rule, monkeypatch):
+    module = sys.modules[memory.__module__]
+    without_data = mock.Mock(side_effect=module.FakeTensorMode)
+    monkeypatch.setattr(module, "FakeTensorMode", without_data)
+    torch.manual_seed(1)
+    real = memory(SMALL, [512, 128], 4, [rule])
+    assert not without_data.called
+    state = torch.get_rng_state()
+    monkeypatch.setattr(module, "FEW", 0)
+    torch.manual_seed(1)
+    assert memory(SMALL, [512, 128], 4, [rule]) == real
+    assert without_data.called
+    assert torch.equal(torch.get_rng_state(), state)  # what is drawn afterwards does not depend on the way
 
 
 def test_memory_is_divided_among_devices():

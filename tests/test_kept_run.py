@@ -1,4 +1,5 @@
-"""A run begun at commit ba12ae9 (tests/kept_run) continues under the same command with the same numbers."""
+"""A run begun at commit ba12ae9 (tests/kept_run) continues under the same command with the same numbers: to six digits,
+as operations are fused otherwise than there; but for FLOPs, as windows are computed in smaller blocks."""
 
 import json
 import shutil
@@ -29,5 +30,7 @@ def test_a_run_of_an_earlier_version_continues(named, tmp_path, monkeypatch, sto
     begun = len((KEPT / "metrics.jsonl").read_text().splitlines())
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[begun:]]
     for expected in map(json.loads, (KEPT / "expected.jsonl").read_text().splitlines()):
-        found = [point["metrics"] for point in logged if point["step"] == expected["step"]]
-        assert any(expected["metrics"].items() <= point.items() for point in found), expected["step"]
+        metrics = {name: value for name, value in expected["metrics"].items() if name != "flops"}
+        of_step = (point["metrics"] for point in logged if point["step"] == expected["step"])
+        (found,) = (point for point in of_step if metrics.keys() <= point.keys())
+        assert {name: found[name] for name in metrics} == pytest.approx(metrics, rel=1e-5)

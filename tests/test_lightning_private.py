@@ -91,6 +91,19 @@ def test_metrics_of_a_step_are_sent_once(tmp_path):
     assert sent[0] == 1
 
 
+def test_it_is_known_at_a_steps_end_whether_it_is_sent(tmp_path):
+    due, sent = [], []
+
+    def ask(trainer):
+        trainer.log_every_n_steps, trainer.should_stop = 3, trainer.global_step == 5
+        connector = private.need(trainer, "_logger_connector")
+        connector.log_metrics = lambda metrics, step=None: sent.extend([trainer.global_step] * bool(metrics))
+        due.append(private.logs_are_due(trainer))
+
+    trained(ask, tmp_path, steps=6)
+    assert [step for step, asked in enumerate(due, 1) if asked] == sent == [3, 5]
+
+
 def test_a_checkpoint_can_be_marked(tmp_path):
     found = {}
 

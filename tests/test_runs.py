@@ -287,13 +287,37 @@ def test_an_unknown_key_in_a_file_is_named(place, capsys):
     assert "Did you mean head_dim?" in capsys.readouterr().err
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+HEAVY = "{'torch', 'numpy', 'lightning', 'mlflow', 'scipy.signal', 'sqlalchemy'} & set(sys.modules)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        (["--help"], []),
+        (["-h"], []),
+        (["--version"], []),
+        (["frobnicate"], []),
+        (["splitters"], ["numpy"]),
+        (["fit", "--help"], ["numpy", "torch", "lightning", "sqlalchemy"]),  # MLflow when a store is opened
+    ],
+    ids=["help", "h", "version", "unknown", "splitters", "fit"],
+)
+def test_a_command_loads_what_it_needs(arguments, loaded):
     code = (
-        "import sys, time; t = time.perf_counter(); from aunet_lightning.cli.main import main; main(['--help']);"
-        "print(time.perf_counter() - t < 2, {'torch', 'lightning', 'mlflow'} & set(sys.modules))"
+        "import contextlib, sys\nfrom aunet_lightning.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit):\n    main({arguments})\nprint(*{HEAVY})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.splitlines()[-1] == "True set()"
+    assert {*done.stdout.splitlines()[-1].split()} <= {*loaded}
+
+
+def test_scipy_is_whole_for_whoever_imports_it_later():
+    code = (
+        "from aunet_lightning.loading import load_torchmetrics\nload_torchmetrics()\n"
+        "import sys\nassert 'scipy.signal' not in sys.modules\n"
+        "import scipy.signal\nprint(scipy.signal.lfilter, scipy.signal.windows.hamming)"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
 
 
 def test_split_shows_the_boundaries_of_the_whole_text(capsys):

@@ -22,7 +22,7 @@ from aunet_lightning.training.definition import changes
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from splitters import Stack
-from tests.helpers import SETTINGS, place_store, points, tiny
+from tests.helpers import SETTINGS, fit, place_store, points, tiny
 
 RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
 
@@ -294,3 +294,17 @@ def test_a_step_of_one_batch_at_an_epochs_end_has_its_whole_gradient(tmp_path):
     assert main([*run, "5", "--run.folder", "each"]) == 0
     alone, same = points(tmp_path / "four")[1, "train/grad_norm"], points(tmp_path / "each")[4, "train/grad_norm"]
     assert alone == pytest.approx(same, rel=1e-5)
+
+
+def test_what_is_logged_seldom_is_what_is_logged_always(here):
+    """The last step of a budget is logged, whatever its number, and a checkpoint's beside it loses nothing."""
+    options = ("--model.budget.bytes", "900", "--trainer.max_steps", "-1", "--run.checkpoint_every", "4")
+    for every in (1, 5):
+        assert fit("--run.folder", f"every{every}", "--trainer.log_every_n_steps", str(every), *options) == 0
+    always, seldom = points(here / "every1"), points(here / "every5")
+    last = max(step for step, _ in always)
+    assert last % 5 != 4
+    assert {step for step, name in seldom if name == "train/grad_norm"} == {*range(4, last, 5), last}
+    assert seldom == {key: value for key, value in always.items() if key in seldom}
+    of_steps = {name for _, name in always if name.startswith("train/")} | {"bytes_seen", "flops"}
+    assert {name for step, name in seldom if step == last} >= of_steps

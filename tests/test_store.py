@@ -57,6 +57,30 @@ def refused(uri):
     return sentence
 
 
+def tables(path):
+    """What a store consists of; the order of a table's constraints varies."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+        versions = connection.execute("SELECT * FROM alembic_version").fetchall()
+    return {name: sorted(line.strip(" \t,") for line in sql.splitlines()) for name, sql in found}, versions
+
+
+def test_a_new_store_is_the_one_that_mlflow_makes(tmp_path, store_template, monkeypatch):
+    waits = []
+    monkeypatch.setattr(store, "_create", lambda path, make=store._create: (make(path), waits.append(path)))
+    (tmp_path / "at 50%").mkdir()
+    real, link = tmp_path / "at 50%" / "real.db", tmp_path / "link.db"
+    real.touch(0o600)
+    link.symlink_to(real)
+    for _ in range(2):
+        open_store(f"sqlite:///{link}")
+    assert waits == [link]  # once, without waiting for the disk after each migration
+    assert tables(real) == tables(store_template)
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert not list(real.parent.glob("*.part*"))
+
+
 def damaged(folder: Path, good: Path) -> None:
     """Fills a folder with files that are not stores."""
     (folder / "folder").mkdir()

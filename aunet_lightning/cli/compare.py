@@ -159,10 +159,10 @@ def _check_settings(sized: Sequence[Sized], main: Main) -> None:
     """Warns of settings that aunet fit will refuse, before hours are spent on other cells. Of cells that differ only in
     language or seed, one is checked."""
     from aunet_lightning.cli.settings import check
+    from aunet_lightning.study.running import kinds
 
-    checked = {(one.cell.splitter, one.cell.stages): one for one in reversed(sized)}
     with tempfile.TemporaryDirectory() as folder:
-        for one in checked.values():
+        for one in kinds(sized):
             path = Path(folder) / "settings.yaml"
             path.write_text(yaml.safe_dump(one.settings, allow_unicode=True), encoding="utf-8")
             printed, code = io.StringIO(), 0

@@ -7,8 +7,8 @@ if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as ran
     sys.path.append(sys.path.pop(0))
 
 import signal
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any
 
@@ -37,6 +37,16 @@ A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXP
 the same command again continues it. Another splitter: --splitter cjk_character
 """
 TRAINING = ("fit", "validate", "test", "predict")
+LIGHT = {  # the other commands: a module of this package, loaded for it alone, and its function
+    "generate": ("generate", "generate"),
+    "export": ("generate", "export"),
+    "split": ("split", "split"),
+    "splitters": ("split", "splitters"),
+    "vocabulary": ("split", "vocabulary"),
+    "entropy": ("entropy", "find_threshold"),
+    "compare": ("compare", "compare"),
+    "plan": ("plan", "plan"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,8 +83,11 @@ def _main(arguments: list[str]) -> int:
     try:
         if command in TRAINING:
             _check_encoding(arguments)
-            from aunet_lightning.cli.training import run
+            from aunet_lightning.loading import load_torchmetrics, without_collection
 
+            with without_collection():
+                load_torchmetrics()
+                from aunet_lightning.cli.training import run
             return run(arguments)
         return _light(command, rest)
     except BrokenPipeError:  # the reader of the output closed it
@@ -110,23 +123,13 @@ def _is_installed() -> bool:
 
 
 def _light(command: str, rest: list[str]) -> int:
-    from aunet_lightning.cli import compare, entropy, generate, plan, split
-
-    light: dict[str, Callable[[list[str]], int]] = {
-        "generate": generate.generate,
-        "export": generate.export,
-        "split": split.split,
-        "splitters": split.splitters,
-        "vocabulary": split.vocabulary,
-        "entropy": entropy.find_threshold,
-        "compare": partial(compare.compare, main=main),
-        "plan": plan.plan,
-    }
-    if command not in light:
-        known = ", ".join([*TRAINING, *light])
+    if command not in LIGHT:
+        known = ", ".join([*TRAINING, *LIGHT])
         print(f"aunet: error: unknown command {command!r}: choose one of {known}", file=sys.stderr)
         return 2
-    return light[command](rest)
+    module, name = LIGHT[command]
+    function = getattr(import_module(f"aunet_lightning.cli.{module}"), name)
+    return int(function(rest, main) if command == "compare" else function(rest))
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:

@@ -161,7 +161,7 @@ class Corpus:
         file, start = int(self._files[document]), int(self._starts[document])
         if file not in self._texts:
             path = self.folders[file] / "text.bin"
-            self._texts[file] = np.memmap(path, np.uint8, "r")
+            self._texts[file] = np.memmap(path, np.uint8, "r").view(np.ndarray)
         return self._texts[file][start : start + int(self.lengths[document])]
 
     def name(self, document: int) -> str:

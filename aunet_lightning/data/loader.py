@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ class ResumableLoader:
     def __init__(self, batches: PackedBatches, workers: int, repeat_epoch: bool = False) -> None:
         self.batches = batches
         self.repeat_epoch = repeat_epoch  # validation reads epoch 0 every time
+        self.waited = 0.0  # seconds that batches were waited for
         self._next = _Remaining(len(batches))
         self._loader = DataLoader(
             batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0,
@@ -41,9 +43,12 @@ class ResumableLoader:
             self._next.position = 0
         elif self._next.position >= len(self):
             self._next.epoch, self._next.position = self._next.epoch + 1, 0
+        asked = time.perf_counter()
         for batch in self._loader:
+            self.waited += time.perf_counter() - asked
             self._next.position += 1
             yield batch
+            asked = time.perf_counter()
 
     def close(self) -> None:
         """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""

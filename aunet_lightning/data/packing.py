@@ -29,6 +29,8 @@ from splitters import Splitter
 from splitters.teachers import Teacher
 
 Batch = dict[str, Any]
+Piece = tuple[int, int, int]  # a document, and from where to where of it: BOS is 0, then its ids, and EOS
+KEYS = ("ids", "levels", "marks", "targets", "documents", "languages", "sizes")
 REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
 
 
@@ -97,10 +99,10 @@ class PackedBatches(Dataset[Batch]):
         epoch, k = index
         lanes = range(self.rank, self.batch_rows, self.world)
         rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
-        made = [self.row(epoch, r) for r in rows] or [_nothing()]  # every rank needs a row, if only of padding
-        width = max(len(row["ids"]) for row in made)
-        batch: Batch = {key: torch.from_numpy(_padded([row[key] for row in made], width, key)) for key in made[0]}
-        batch["n_units"] = [_units(made, s) for s in range(self.reader.stack.n_byte_rules)]
+        # Every rank needs a row, if only of padding.
+        arrays = self._arrays([self._pieces(epoch, r) for r in rows] or [[]])
+        batch: Batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        batch["n_units"] = [_units(arrays["levels"], s) for s in range(self.reader.stack.n_byte_rules)]
         return batch
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,43 +116,57 @@ class PackedBatches(Dataset[Batch]):
         return self._epoch[1], self._epoch[2]
 
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
-        """Returns row r unpadded: ids, levels, marks, targets, documents and languages, each [≤ L]."""
+        """Returns row r unpadded: ids, levels, marks, targets, documents, languages and sizes, each [≤ L]."""
+        return {key: array[0] for key, array in self._arrays([self._pieces(epoch, r)]).items()}
+
+    def _pieces(self, epoch: int, r: int) -> list[Piece]:
+        """Returns the pieces of documents in row r, and of its last target."""
         order, starts = self.order(epoch)
         begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1  # one more, for the last target
         first = int(np.searchsorted(starts, begin, side="right")) - 1
-        ids, levels, marks, documents = [], [], [], []
+        pieces = []
         for place in range(first, len(order)):
             start = int(starts[place])
             if start >= end - self.whole:
                 break
             document = int(order[place])
             since, until = max(begin - start, 0), min(end - start, int(self.ids.lengths[document]) + AROUND)
-            ids.append(self._ids(document, since, until))
-            level, mark = self._boundaries(document)
-            levels.append(level[since:until])
-            marks.append(mark[since:until])
-            documents.append(np.full(len(ids[-1]), document, np.int64))
-        stream, document_of = np.concatenate(ids), np.concatenate(documents)
-        targets = stream[1:].astype(np.int64)
-        ignored = targets == BOS
-        targets[ignored] = IGNORE
-        document_of = np.where(ignored, -1, document_of[1:])
-        languages = np.where(ignored, -1, self.corpus.languages[document_of]).astype(np.int64)
-        return {
-            "ids": stream[:-1].astype(np.int64),
-            "levels": np.concatenate(levels)[:-1],
-            "marks": np.concatenate(marks)[:-1],
-            "targets": targets,
-            "documents": document_of,
-            "languages": languages,
-            "sizes": np.where(ignored, 0, self.sizes[stream[1:]]),
-        }
+            pieces.append((document, since, until))
+        return pieces
 
-    def _ids(self, document: int, since: int, until: int) -> np.ndarray:
-        """BOS, the bytes and EOS of a document, from `since` to `until` (BOS is 0): no more of it is read."""
+    def _arrays(self, rows: Sequence[Sequence[Piece]]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a batch, each [B, L], rows padded to the longest.
+
+        A row that is shorter ends with an EOS that is only predicted; read as padding is, it is padding.
+        """
+        shape = len(rows), max([2, *(sum(until - since for _, since, until in row) for row in rows)])
+        stream, documents = np.full(shape, EOS, np.int64), np.full(shape, -1, np.int64)
+        levels, marks = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
+        for i, row in enumerate(rows):
+            at = 0
+            for document, since, until in row:
+                here = i, slice(at, at := at + until - since)
+                self._read(document, since, until, stream[here])
+                level, mark = self._boundaries(document)
+                levels[here], marks[here], documents[here] = level[since:until], mark[since:until], document
+        targets, document_of = stream[:, 1:].copy(), documents[:, 1:]
+        ignored = (targets == BOS) | (document_of < 0)
+        sizes, languages = self.sizes[targets], self.corpus.languages[document_of].astype(np.int64)
+        targets[ignored] = IGNORE
+        sizes[ignored], languages[ignored] = 0, -1
+        read = (np.ascontiguousarray(array[:, :-1]) for array in (stream, levels, marks))
+        predicted = targets, np.where(ignored, -1, document_of), languages, sizes
+        return dict(zip(KEYS, (*read, *predicted), strict=True))
+
+    def _read(self, document: int, since: int, until: int, into: np.ndarray) -> None:
+        """Puts BOS, the ids and EOS of a document, from `since` to `until` (BOS is 0), into an array of that length. No
+        more of it is read."""
         ids = self.ids.ids(document)
-        bos, eos = [BOS] * (since == 0), [EOS] * (until == len(ids) + AROUND)
-        return np.concatenate([bos, ids[max(since - 1, 0) : until - 1], eos]).astype(np.int32)
+        if since == 0:
+            into[0] = BOS
+        if until == len(ids) + AROUND:
+            into[-1] = EOS
+        into[max(1 - since, 0) : len(ids) + 1 - since] = ids[max(since - 1, 0) : until - 1]
 
     def _boundaries(self, document: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns levels and marks of a complete document, with BOS and EOS."""
@@ -167,24 +183,9 @@ class PackedBatches(Dataset[Batch]):
         return self._split[document]
 
 
-_PADDING = {"ids": EOS, "levels": 0, "marks": 0, "targets": IGNORE, "documents": -1, "languages": -1, "sizes": 0}
-
-
-def _padded(rows: Sequence[np.ndarray], width: int, key: str) -> np.ndarray:
-    padded = np.full((len(rows), width), _PADDING[key], rows[0].dtype)
-    for row, content in zip(padded, rows, strict=True):
-        row[: len(content)] = content
-    return padded
-
-
-def _units(rows: Sequence[Mapping[str, np.ndarray]], s: int) -> list[int]:
-    """Returns the units that begin at transition s in each row: its first position begins one whatever its level."""
-    return [1 + int(np.count_nonzero(row["levels"][1:] > s)) for row in rows]
-
-
-def _nothing() -> dict[str, np.ndarray]:
-    kinds = {"levels": np.uint8, "marks": np.int16, "sizes": np.int16}
-    return {key: np.full(1, fill, kinds.get(key, np.int64)) for key, fill in _PADDING.items()}
+def _units(levels: np.ndarray, s: int) -> list[int]:
+    """levels [B, L] → the units that begin at transition s in each row: the first position begins one at any level."""
+    return [1 + n for n in np.count_nonzero(levels[:, 1:] > s, axis=1).tolist()]
 
 
 def marked(batch: Batch, bit: int) -> Tensor:

@@ -55,7 +55,7 @@ class TokenIds:
         file, start = self.corpus.file_of(document), int(self._starts[document])
         if file not in self._open:
             path = self.corpus.folders[file] / f"tokens-{self.tokenizer.digest}.bin"
-            self._open[file] = np.memmap(path, np.int32, "r")
+            self._open[file] = np.memmap(path, np.int32, "r").view(np.ndarray)
         return self._open[file][start : start + int(self.lengths[document])]
 
     def __getstate__(self) -> dict:

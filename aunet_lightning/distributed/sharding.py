@@ -93,16 +93,21 @@ def build(
             block.recompute = recompute
     device = torch.get_default_device()
     if devices is not None:
-        if compile:  # the gathering of weights between them is not compiled
-            for block in (block for stage in net.stages for block in stage.blocks):
-                block.compile()
+        if compile:
+            compile_in_place(net, blocks=True)
         shard(net, parallel, devices, precision)
         device = torch.device("cpu" if parallel.cpu_offload else devices.device_type)
     net._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
     net.init_weights_drawn(seed)
     if compile and devices is None:
-        net.compile()
+        compile_in_place(net, blocks=False)
     return net
+
+
+def compile_in_place(net: AUNet, blocks: bool) -> None:
+    """Compiles the network, or only its blocks: the gathering of sharded weights between them is not compiled."""
+    for module in (block for stage in net.stages for block in stage.blocks) if blocks else (net,):
+        module.compile()
 
 
 def shard(net: AUNet, parallel: ParallelConfig, devices: DeviceMesh, precision: str) -> None:

@@ -25,9 +25,9 @@ class Joined(NamedTuple):
     @classmethod
     def of(cls, valid: Tensor, most: int) -> Joined | None:
         """Returns the places of valid positions, bool [B, N], of which there are no more than `most`; None where too
-        few are padded."""
+        few are padded. (A compiler joins all, as each case would be compiled for itself.)"""
         n = valid.numel()
-        if most > WORTH * n or kernels.PLAIN:
+        if kernels.PLAIN or (not torch.compiler.is_compiling() and most > WORTH * n):
             return None
         slot = (valid.flatten().cumsum(0) * valid.flatten()).view_as(valid)  # from 1; 0 is nobody's
         place = slot.new_zeros(most + 1).scatter(0, slot.flatten(), torch.arange(n, device=valid.device))[1:]

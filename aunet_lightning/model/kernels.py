@@ -141,17 +141,16 @@ class _NormedSwiGLU(torch.autograd.Function):
     ) -> Tensor:
         unit, factor = _unit(x.flatten(0, -2), eps)
         gate, up = F.linear(unit, gate_weight * scale), F.linear(unit, up_weight * scale)
-        active = F.silu(gate)
-        hidden = active * up
-        ctx.save_for_backward(unit, factor, scale, gate, up, active, hidden, gate_weight, up_weight, down_weight)
+        hidden = F.silu(gate).mul_(up)
+        ctx.save_for_backward(unit, factor, scale, gate, up, hidden, gate_weight, up_weight, down_weight)
         return F.linear(hidden, down_weight).view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        unit, factor, scale, gate, up, active, hidden, gate_weight, up_weight, down_weight = ctx.saved_tensors
+        unit, factor, scale, gate, up, hidden, gate_weight, up_weight, down_weight = ctx.saved_tensors
         shape, grad = grad.shape, grad.flatten(0, -2)
         of_hidden = grad @ down_weight
-        of_up = of_hidden * active
+        of_up = F.silu(gate).mul_(of_hidden)
         of_gate = torch.ops.aten.silu_backward(of_hidden.mul_(up), gate)
         of_unit = torch.addmm(of_gate @ (gate_weight * scale), of_up, up_weight * scale)
         of_gate_folded, of_up_folded = of_gate.t() @ unit, of_up.t() @ unit

@@ -104,7 +104,7 @@ class Stage:
         if cache is None or cache.tape is None:
             mask = within_row(stream.documents, batch, n, config.window, device)
             rotation = Rotation.at(torch.arange(n, device=device)[None], *turns)
-            joined = Joined.of(stream.valid, stream.most)
+            joined = Joined.of(stream.valid, stream.most) if self.s or past is not None else None
             return Reading(BlockContext(rotation, mask, self._neighbours(stream, None), joined))
         neighbours = self._neighbours(stream, cache)
         if n == 1 and cache.tape.writable:

@@ -37,4 +37,6 @@ def at_start(levels: np.ndarray, depth: int) -> np.ndarray:
 def of_document(levels: np.ndarray, depth: int) -> np.ndarray:
     """levels uint8 [n] of a document's text → uint8 [n + 2] with BOS and EOS: a document begins at every stage, so BOS
     has the highest level; EOS begins nothing."""
-    return np.concatenate([[depth], levels, [0]]).astype(np.uint8)
+    around = np.zeros(len(levels) + AROUND, np.uint8)
+    around[0], around[1:-1] = depth, levels
+    return around

@@ -1,7 +1,8 @@
 """Runs cells side by side, each an ordinary `aunet fit` in a process of its own, or in one process per device.
 
-A server that has imported everything once forks the processes, so a cell starts within a second. Cells end with the
-process that started them. A finished cell leaves a file in its folder, and is not run again.
+A server that has imported everything and rehearsed a cell of each kind (`cli/server.py`) forks the processes, so a cell
+trains within seconds. Cells end with the process that started them. A finished cell leaves a file in its folder, and is
+not run again.
 """
 
 import fcntl
@@ -12,8 +13,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -24,7 +27,7 @@ from tqdm import tqdm
 
 from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import Study
+from aunet_lightning.study.grid import Settings, Study
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.training.definition import differences
@@ -33,10 +36,8 @@ GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells
 LOG_EVERY = 60.0  # seconds between lines of progress in a log file
 FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} cells [{elapsed}, {remaining} left] {postfix}"
-SERVER = [  # modules that the server imports before it forks
-    "aunet_lightning.cli.training", "aunet_lightning.study.running", "splitters.engine.compiled",
-    "mlflow.store.tracking.sqlalchemy_store",
-]  # fmt: skip
+SERVER = ["aunet_lightning.cli.server"]  # modules that the server imports before it forks
+REHEARSED = "AUNET_REHEARSED"  # the environment variable that names a folder of settings, which the server rehearses
 
 Main = Callable[[list[str]], int]  # runs an `aunet` command, and returns its exit code
 
@@ -61,10 +62,39 @@ class _Running(NamedTuple):
         return codes if len(codes) == len(self.processes) else None
 
 
-def run_cells(sized: Sequence[Sized], study: Study, main: Main, say: Callable[[str], None]) -> None:
-    """Runs the cells that are not done, `study.jobs` at once; reports failed ones and continues with the rest."""
+def kinds(cells: Sequence[Sized]) -> list[Sized]:
+    """Returns the first of the cells that differ only in language or seed."""
+    return [*{(one.cell.splitter, one.cell.stages): one for one in reversed(cells)}.values()]
+
+
+@contextmanager
+def _server(cells: Sequence[Sized]) -> Iterator[ForkServerContext]:
+    """The server of the processes of cells, which starts with the first one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        for one in kinds(cells):
+            _write(Path(folder) / f"{one.cell.name}.yaml", one.settings)
+        os.environ[REHEARSED] = folder
+        try:
+            yield context
+        finally:
+            del os.environ[REHEARSED]
+
+
+def _write(path: Path, settings: Settings) -> None:
+    path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def run_cells(sized: Sequence[Sized], study: Study, main: Main, say: Callable[[str], None]) -> None:
+    """Runs the cells that are not done, `study.jobs` at once; reports failed ones and continues with the rest."""
+    with _server([cell for cell in sized if not cell.is_done]) as context:
+        _run_cells(context, sized, study, main, say)
+
+
+def _run_cells(
+    context: ForkServerContext, sized: Sequence[Sized], study: Study, main: Main, say: Callable[[str], None]
+) -> None:
     threads = study.threads or max((os.cpu_count() or 1) // study.jobs, 1)
     waiting = [cell for cell in sized if not cell.is_done]
     free, running, done = list(range(study.jobs)), list[_Running](), len(sized) - len(waiting)
@@ -123,7 +153,7 @@ def _start(
     files = cell.files
     files.path.mkdir(parents=True, exist_ok=True)
     files.failed.unlink(missing_ok=True)
-    files.given.write_text(yaml.safe_dump(cell.settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _write(files.given, cell.settings)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

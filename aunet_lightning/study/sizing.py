@@ -59,6 +59,19 @@ class Sized:
         return min(BudgetConfig(**self.settings["model"]["budget"]).progress(spent) or 0.0, 1.0)
 
 
+def data_of(settings: Settings) -> ByteDataModule:
+    """Returns the data module of a cell's settings."""
+    top = {key: settings[key] for key in ("splitter", "upper_splitters", "tokenizer") if key in settings}
+    return ByteDataModule(**settings.get("data", {}), **top)
+
+
+def row_of(data: ByteDataModule) -> RowShape:
+    """Reads the text, and returns its mean row."""
+    data.prepare_data()
+    data.setup()
+    return mean_row(data)
+
+
 class Sizer:
     """Sizes the cells of a study, splitting the text once for all seeds."""
 
@@ -101,13 +114,10 @@ class Sizer:
         return devices
 
     def _read(self, cell: StudyCell) -> tuple[ByteDataModule, RowShape, AUNetConfig]:
-        top = {key: cell.settings[key] for key in ("splitter", "upper_splitters", "tokenizer") if key in cell.settings}
-        data = ByteDataModule(**cell.settings.get("data", {}), **top)
+        data = data_of(cell.settings)
         key = (cell.splitter, cell.language, cell.stages)
         if key not in self._rows:
-            data.prepare_data()
-            data.setup()
-            self._rows[key] = mean_row(data)
+            self._rows[key] = row_of(data)
         net = cell.settings["model"]["net"]
         config = AUNetConfig(**merge(net, {"vocabulary": data.reader.size}))
         return data, self._rows[key], config

@@ -156,7 +156,8 @@ class MLflowRunLogger(Logger):
         from mlflow.entities import Param
 
         self.experiment_id = experiment_id(self._client, self.uri, self.experiment)
-        tags = {"mlflow.source.git.commit": commit(), "commit": commit(), "run_folder": str(self.folder.path)}
+        version = commit()
+        tags = {"mlflow.source.git.commit": version, "commit": version, "run_folder": str(self.folder.path)}
         tags |= whereabouts(self.folder.path) | self.tags
         run = self._client.create_run(self.experiment_id, run_name=self.run_name, tags=tags)
         self.run_id, self._sent, self._sets_status = run.info.run_id, 0, True

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aunet_lightning.errors import UserError, describe
+from aunet_lightning.loading import without_collection
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
 
@@ -88,7 +90,8 @@ def open_store(uri: str, setting: str | None = None) -> Any:
         raise UserError(f"{setting}: {what} {shown(uri)[:200]} {shown(fault)}")
 
     try:
-        return _open(uri, fail)
+        with without_collection():
+            return _open(uri, fail)
     except UserError:
         raise
     except Exception as error:  # the client raises what its store raises
@@ -106,6 +109,8 @@ def _open(uri: str, fail: Any) -> Any:
             check_place(path, _database(uri), fail)
             with _alone(path, fail):
                 check_sqlite(path, uri, fail)
+                if not path.stat().st_size:
+                    _create(path)
                 return _client(uri)
     elif _SERVER.match(uri):
         check_server(uri, fail)
@@ -117,6 +122,27 @@ def _open(uri: str, fail: Any) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(uri)
+
+
+def _create(path: Path) -> None:
+    """Makes MLflow's tables beside an empty file, and puts them in its place: MLflow would wait for the disk after each
+    of its migrations."""
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import URL, create_engine, event
+
+    path = path.resolve()
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    engine = create_engine(URL.create("sqlite", database=str(part)))
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    try:
+        _initialize_tables(engine)
+    finally:
+        engine.dispose()
+    with part.open("rb+") as made:
+        os.fsync(made.fileno())
+    shutil.copymode(path, part)
+    part.replace(path)
 
 
 def _client(uri: str) -> Any:

@@ -19,6 +19,10 @@ class Spent:
         flops, n_bytes, seconds = (float(value) for value in (sums.flops, sums.bytes, sums.seconds))
         return Spent(self.flops + flops, self.bytes + n_bytes, self.seconds + seconds / devices)
 
+    def named(self) -> dict[str, float]:
+        """Returns what is logged of it, so that it can be the axis of a plot."""
+        return {"bytes_seen": self.bytes, "flops": self.flops, "perf/training_seconds": self.seconds}
+
 
 @dataclass
 class BudgetConfig:

@@ -110,6 +110,7 @@ class Checkpointing(Checkpoint):
             return  # it is saved at the end, after the last validation
         stops = agreed & {"stop", "requeue"}
         if agreed or trainer.global_step % self.run.checkpoint_every == 0:
+            module.log_step()
             log_step_metrics(trainer)  # a kill from here on would lose them
             self._save(trainer)
         if stops:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -21,14 +21,16 @@ from aunet_lightning.data.packing import Batch
 from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.effects import Effect, effects
-from aunet_lightning.lightning_private import device_mesh, has_trainer
+from aunet_lightning.lightning_private import device_mesh, has_trainer, logs_are_due
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.init import seed_of
+from aunet_lightning.processes import keep_freed_memory
 from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.budget import BudgetConfig, Spent
+from aunet_lightning.training.compiling import AutoCompile
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.length import steps_of
 from aunet_lightning.training.loss import nats_per_target, training_loss
@@ -51,7 +53,8 @@ class AUNetModule(LightningModule):
         splitters: one per stage transition; needed where one is learned, since its network is part of the model
         budget: what the run may spend; the run and its learning-rate schedule end there (or at trainer.max_steps if
             that comes first)
-        compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks)
+        compile: whether to compile the network (torch.compile, in place; with fsdp2 its blocks); auto: where enough
+            training is left and compiled steps prove to be faster
         parallel: memory traded for time on one device, and sharding over many (fsdp2)
         metrics: further metrics of held-out text, each a module:Class
     """
@@ -64,7 +67,7 @@ class AUNetModule(LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (never changed)
         splitters: Sequence[Spec] = (),
         budget: BudgetConfig = BudgetConfig(),  # noqa: B008
-        compile: bool = False,
+        compile: bool | Literal["auto"] = False,
         parallel: ParallelConfig = ParallelConfig(),  # noqa: B008
         metrics: list[str] | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class AUNetModule(LightningModule):
         self._since, self._seconds = 0.0, 0.0  # when this step began, and what the last one took on this device
         self.warned_of_cap = False
         self.step = Step()
+        self.noted: dict[str, float] = {}  # metrics of the step
         self.votes = Votes()
         self.skipped = self.skipped_in_a_row = 0  # steps that were not finite
         self.failure: str | None = None  # why the run stops before its end
@@ -117,7 +121,7 @@ class AUNetModule(LightningModule):
         precision = str(self.trainer.precision) if has_trainer(self) else "32-true"
         seed = torch.initial_seed() >> 1
         reader = self.reader if self.reader.rules == list(self.splitters) else self._own_reader
-        self.net = build(self.config, reader.stack, seed, self.parallel, devices, precision, self.compile_net)
+        self.net = build(self.config, reader.stack, seed, self.parallel, devices, precision, self.compile_net is True)
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
@@ -131,7 +135,12 @@ class AUNetModule(LightningModule):
         output = self.net(batch["ids"], batch["levels"], deciders=deciders, rooms=rooms)
         return nats_per_target(output.logits, batch["targets"]), output
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [AutoCompile()] if self.compile_net == "auto" else []
+
     def on_train_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.learning.announce(self.global_step)
         self._stop_when_spent()
 
@@ -148,17 +157,14 @@ class AUNetModule(LightningModule):
         local = StepSums.of(batch, nats, output, flops, self._seconds, self.votes.mine(), decided)
         total = local.reduced(self._reduce)  # over all devices, as they have different numbers of targets
         if self.step.ended:
-            self.step = Step()
+            self.step, self.noted = Step(), {}
         self.step.add(total, batch)
         self.votes.count(total.votes)
         self.spent = self.spent.plus(total, self.trainer.world_size)
-        self.log("train/bpb", self.step.bpb, prog_bar=True)
-        self.log("train/loss", self.step.loss)
-        self._log_spent()
-        self._log_units(self.step)
+        self.noted |= {"train/bpb": self.step.bpb, "train/loss": self.step.loss} | self.spent.named()
+        self._note_units(self.step)
         learned = self.learning.loss(decided, total.splitters, float(total.bytes))
-        for name, value in self.learning.logged.items():
-            self.log(f"train/{name}", value)
+        self.noted |= {f"train/{name}": value for name, value in self.learning.logged.items()}
         return training_loss(nats, learned, float(total.targets), self.step.first, self.trainer.world_size)
 
     def on_after_backward(self) -> None:
@@ -170,6 +176,14 @@ class AUNetModule(LightningModule):
         self._seconds, self._since = now - self._since, now  # reading and splitting the next batch counts
         if self.step.ended:
             self._stop_when_spent()
+        self.log_step()
+
+    def log_step(self) -> None:
+        """Logs what the step noted, if loggers write it: a call of `log` takes as long as many small operations."""
+        if self.step.ended and logs_are_due(self.trainer):
+            for name, value in self.noted.items():
+                self.log(name, value, prog_bar=name == "train/bpb")
+            self.noted = {}
 
     def on_validation_end(self) -> None:
         self._since = 0.0  # restarts with the next batch
@@ -177,12 +191,6 @@ class AUNetModule(LightningModule):
     def _stop_when_spent(self) -> None:
         if (self.budget.progress(self.spent) or 0.0) >= 1:
             self.trainer.should_stop = True
-
-    def _log_spent(self) -> None:
-        """Logs what was spent, so that it can be the axis of a plot."""
-        self.log("bytes_seen", self.spent.bytes)
-        self.log("flops", self.spent.flops)
-        self.log("perf/training_seconds", self.spent.seconds)
 
     def _gather(self, local: Tensor) -> Tensor:
         """Joins the tensors of all devices, whose lengths may differ."""
@@ -200,16 +208,17 @@ class AUNetModule(LightningModule):
         """Makes random draws in a batch a function of the seed, the batch's place in training, and the device."""
         data = data_of(self.trainer)
         at = f"{getattr(data, 'seed', 0)}/{self.trainer.current_epoch}/{batch_index}/{self.trainer.global_rank}"
-        torch.manual_seed(seed_of(at))
+        # (`manual_seed` of all devices notes, for each that has not begun, a traceback to begin with.)
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed_of(at))
 
-    def _log_units(self, step: Step) -> None:
-        """Logs bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
+    def _note_units(self, step: Step) -> None:
+        """Notes bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
         assert step.sums is not None
         for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
-            self.log(f"train/bytes_per_unit_stage{s + 2}", step.ids_per_unit(s))
+            self.noted[f"train/bytes_per_unit_stage{s + 2}"] = step.ids_per_unit(s)
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
-                self.log(f"train/dropped_stage{s + 2}", dropped)
+                self.noted[f"train/dropped_stage{s + 2}"] = dropped
             if dropped and not self.warned_of_cap:
                 self.warned_of_cap = True
                 rank_zero_warn(
@@ -219,10 +228,8 @@ class AUNetModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        self.log("train/lr", rates["stage1"])
-        for name, lr in rates.items():
-            if lr != rates["stage1"] and not name.endswith("_no_decay"):
-                self.log(f"train/lr_{name}", lr)
+        own = {name: lr for name, lr in rates.items() if lr != rates["stage1"] and not name.endswith("_no_decay")}
+        self.noted |= {"train/lr": rates["stage1"]} | {f"train/lr_{name}": lr for name, lr in own.items()}
 
     def configure_gradient_clipping(
         self,
@@ -230,21 +237,24 @@ class AUNetModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the trainer asks, logs the norm before clipping, and skips a step that is not finite."""
-        parameters = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        """Clips as the trainer asks, notes the norm before clipping, and skips a step that is not finite."""
+        parameters = [parameter for parameter in self._parameters_once if parameter.grad is not None]
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
             torch._foreach_mul_(gradients, scale)
         norm = torch.nn.utils.get_total_norm(gradients)
         total = float(whole(norm))
-        self.log("train/grad_norm", total)
         self.step.ended = True
         self._check_finite(optimizer, total)
-        self.log("train/skipped_steps", self.skipped)
+        self.noted |= {"train/grad_norm": total, "train/skipped_steps": self.skipped}
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    @cached_property
+    def _parameters_once(self) -> list[torch.nn.Parameter]:
+        return [*self.parameters()]  # to walk the modules takes as long as the norm
 
     def _check_finite(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
         """Skips a step whose loss or gradient is not finite: no parameter and no moment changes."""
@@ -368,7 +378,7 @@ class AUNetModule(LightningModule):
     def _finish(self, part: str) -> None:
         """Logs `PART/NAME` of each metric, and of stages and languages `PART_stage2/NAME_LANGUAGE`."""
         if self.trainer.state.fn == "fit":
-            self._log_spent()
+            self.log_dict(self.spent.named())
         for metric in self.metrics[part]:
             for name, value in metric.compute().items():
                 of_stage = re.match(r"stage\d+/", name)

@@ -21,6 +21,8 @@ class BpbProgressBar(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         module = cast(AUNetModule, pl_module)
+        if module.step.sums is not None:
+            metrics["train/bpb"] = module.step.bpb  # of this step, whether or not it is logged
         if (progress := module.budget.progress(module.spent)) is not None:
             metrics["spent"] = f"{progress:.0%}"
         return cast(dict[str, Any], metrics)
@@ -39,11 +41,17 @@ class Throughput(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.marks.clear()
+        if not trainer.sanity_checking:
+            self._mark(cast(AUNetModule, pl_module))
+
+    def _mark(self, module: AUNetModule) -> None:
+        self.marks.append((time.perf_counter(), module.spent.bytes))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.marks.append((time.perf_counter(), cast(AUNetModule, pl_module).spent.bytes))
+        module = cast(AUNetModule, pl_module)
+        self._mark(module)
         (begin, before), (now, seen) = self.marks[0], self.marks[-1]
         if now > begin:
-            pl_module.log("perf/bytes_per_second", (seen - before) / (now - begin))
+            module.noted["perf/bytes_per_second"] = (seen - before) / (now - begin)

@@ -6,6 +6,8 @@ rotations by elementary products, and upsampling by a loop over the matrices of 
 same weights and must give the same logits.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,15 +83,9 @@ class Upsampling(nn.Module):
         out = self.up(u)
         own = torch.zeros_like(out)
         for p, matrix in enumerate(self.by_offset):
-            own = own + F.linear(u, matrix) * (offset == p)[..., None] if PRODUCTS_EVERYWHERE else _put(own, u, matrix, offset == p)
+            here = offset == p
+            own = own.index_put((here,), F.linear(u[here], matrix))
         return out + own
-
-
-PRODUCTS_EVERYWHERE = False
-
-
-def _put(own: Tensor, u: Tensor, matrix: Tensor, here: Tensor) -> Tensor:
-    return own.index_put((here,), F.linear(u[here], matrix))
 
 
 class PlainAUNet(nn.Module):
@@ -98,7 +94,7 @@ class PlainAUNet(nn.Module):
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__()
         self.config, stages = config, config.stages
-        pairs = [*zip(stages, stages[1:], strict=False)]
+        pairs = [*itertools.pairwise(stages)]
         blocks = [nn.ModuleList(Block(stage, config) for _ in range(stage.layers)) for stage in stages]
         self.embedding = nn.Embedding(config.vocabulary, stages[0].dim)
         self.encoders, self.trunk = nn.ModuleList(blocks[:-1]), blocks[-1]

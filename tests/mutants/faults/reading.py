@@ -6,8 +6,8 @@ READING = [
     Fault(
         "a BOS is dropped",
         "aunet_lightning/data/packing.py",
-        "bos, eos = [BOS] * (since == 0)",
-        "bos, eos = [EOS] * (since == 0)",
+        "into[0] = BOS",
+        "into[0] = EOS",
         (DATA + "test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document",),
     ),
     Fault(
@@ -58,8 +58,8 @@ READING = [
     Fault(
         "the unit that a row's first position begins is not counted",
         "aunet_lightning/data/packing.py",
-        '1 + int(np.count_nonzero(row["levels"][1:] > s))',
-        'int(np.count_nonzero(row["levels"] > s))',
+        "[1 + n for n in np.count_nonzero(levels[:, 1:] > s, axis=1).tolist()]",
+        "np.count_nonzero(levels > s, axis=1).tolist()",
         (DATA + "test_a_batch_carries_the_units_that_the_network_counts",),
     ),
     Fault(
