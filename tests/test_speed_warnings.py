@@ -46,7 +46,7 @@ def test_nothing_is_said_of_a_run_that_is_as_fast_as_it_can_be():
     assert said() == []
 
 
-@pytest.mark.parametrize("known", [{"avx2"}, {"avx2", "avx512_bf16"}, {"amx_bf16"}, {"bf16"}, None], ids=str)
+@pytest.mark.parametrize("known", [{"avx2"}, {"avx2", "avx512_bf16"}, {"amx_bf16"}, {"bf16"}, None], ids=[*"abcde"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_bf16_on_a_cpu_without_it(monkeypatch, known, precision, device):

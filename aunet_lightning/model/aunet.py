@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS, AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.embedding import NOTHING, Embedding, preceding
+from aunet_lightning.model.exact import Exact
 from aunet_lightning.model.init import draw, ones, seed_of
 from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
@@ -88,6 +89,7 @@ class AUNet(nn.Module):
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
         self.stages = [self._stage(s, stack) for s in range(len(stages))]
+        self._exact = Exact()
         self.init_weights()
 
     def _stage(self, s: int, stack: Stack) -> Stage:
@@ -125,20 +127,26 @@ class AUNet(nn.Module):
         past = state.stages if state is not None else (None,) * len(self.stages)
         *stages, trunk = self.stages
         x, recent = self._embed(stream, state)
-        contracted, after = [], list(past)
-
+        contracted, after = list[Contracted](), list(past)
+        exact, kind = self._exact_stages(), x.dtype
         above: tuple[Tensor, Stream] | None = (x, stream)
         index = stream.index
         for s, stage in enumerate(stages):  # h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s])
             room = rooms[s] if s < len(rooms) else None
-            contracted.append(stage.contract(x, stream, past[s], (deciders or {}).get(s), room))
+            decider = (deciders or {}).get(s)
+            if s < exact:
+                with torch.autocast(x.device.type, enabled=False):
+                    way = stage.contract(x.double(), stream, past[s], decider, room, self._exact)
+            else:
+                way = stage.contract(x.to(kind), stream, past[s], decider, room)
+            contracted.append(way)
             above = contracted[-1].above
             if above is None:  # a step that begins no unit ends here
                 break
             x, stream = above
         y: Tensor | None = None
         if above is not None:  # y_S = Trunk(x_S)
-            y, after[-1] = trunk.run(*above, past[-1])
+            y, after[-1] = trunk.run(above[0].to(kind), above[1], past[-1])
         for s, way in reversed([*enumerate(contracted)]):  # y_s = Decoder_s(Upsample_s(y_{s+1}) + h_s)
             y, after[s] = stages[s].expand(y, way, past[s])
 
@@ -149,6 +157,15 @@ class AUNet(nn.Module):
             self._miss(ids, after, contracted)
             state = replace(state, stages=cast(tuple[StageState, ...], tuple(after)), steppers=steppers, recent=recent)
         return self._output(ids, logits, [way.cut for way in contracted], state)
+
+    def _exact_stages(self) -> int:
+        """Returns how many stages decide in float64: those up to the last learned splitter, where no gradient is
+        needed, on one device that has float64."""
+        learned = max(map(int, self.predictors), default=-1) + 1
+        weight = self.head.weight
+        if torch.is_grad_enabled() or weight.device.type == "mps" or hasattr(weight, "device_mesh"):
+            return 0
+        return learned
 
     def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:
         """Returns vectors [R, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""

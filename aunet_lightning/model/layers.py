@@ -45,6 +45,9 @@ class Rotation:
         angles = positions[:, None, :, None].double() * theta**-exponents
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 
+    def to(self, dtype: torch.dtype) -> Rotation:
+        return Rotation(self.cos.to(dtype), self.sin.to(dtype))
+
     @cached_property
     def turns(self) -> Tensor:
         """The angles as complex numbers [B|1, 1, N, K/2]."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from aunet_lightning.model.attention import over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider, select_in_stream
+from aunet_lightning.model.exact import Exact
 from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
 from aunet_lightning.model.state import StageCache, StageState, put
@@ -31,6 +32,13 @@ class Reading(NamedTuple):
     cache: StageCache | None = None  # what they read from; None: nothing was before
     before: int = 0  # the positions before that they read
     writes: bool = False  # whether they write into the cache, which is then the one after the call
+
+    def of(self, x: Tensor) -> Reading:
+        """The same for vectors of the type of x."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if self.context.rotation.cos.dtype == dtype:
+            return self
+        return self._replace(context=replace(self.context, rotation=self.context.rotation.to(dtype)))
 
     def past(self, layer: int, stream: Stream) -> KVCache | None:
         if self.cache is None:
@@ -128,20 +136,29 @@ class Stage:
         return Neighbours.of(self.config.conv, stream.valid, stream.documents, seen)
 
     def contract(
-        self, x: Tensor, stream: Stream, past: StageState | None, decider: Decider | None, room: Room | None
+        self,
+        x: Tensor,
+        stream: Stream,
+        past: StageState | None,
+        decider: Decider | None,
+        room: Room | None,
+        exact: Exact | None = None,
     ) -> Contracted:
         """Encodes x [R, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
 
         decider: what decides about units in this call; None: what the network has. room: for them; None: it is read
-        from the device how many there are.
+        from the device how many there are. exact: decides in float64, as x is.
         """
         transition, reading = self.transition, self.reading(x, stream, past)
         assert transition is not None
-        h, layers = _run(self.encoder, x, stream, reading, 0)
-        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider or transition.decider, room)
+        encoder = self.encoder if exact is None else exact.of(self.encoder)
+        h, layers = _run(encoder, x, stream, reading, 0)
+        decider = decider or transition.decider(exact)
+        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider, room)
         above = None
         if cut.rows is None or cut.rows:
-            pooled = transition.pooling(h if cut.index is None else h[cut.index], cut.above)
+            pooling = transition.pooling if exact is None else exact.of(transition.pooling)
+            pooled = pooling(h if cut.index is None else h[cut.index], cut.above)
             above = pooled, stream.pooled(cut.above, cut.rows)
         return Contracted(stream, reading, h, layers, cut, above)
 
@@ -151,8 +168,8 @@ class Stage:
         assert self.transition is not None
         assert self.decoder is not None
         up, vectors = self.transition.upsample(y, way.cut)
-        x = up + way.h if self.config.skip else up
-        y, layers = _run(self.decoder, x, way.stream, way.reading, self.config.layers)
+        x = up + way.h.to(up.dtype) if self.config.skip else up
+        y, layers = _run(self.decoder, x, way.stream, way.reading.of(x), self.config.layers)
         if past is None:
             return y, None
         unit = past.unit.put(way.stream.index, way.cut.open_unit(way.h, vectors))

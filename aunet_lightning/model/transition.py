@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.model.deciders import Decider, FromData, Learned, RuleAbove
+from aunet_lightning.model.exact import Exact
 from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
@@ -119,11 +120,10 @@ class Transition:
     def predictor(self, predictor: Predictor) -> None:
         self._predictors[str(self.s)] = predictor
 
-    @property
-    def decider(self) -> Decider:
-        """What decides where units begin, unless a call brings a decider of its own."""
+    def decider(self, exact: Exact | None = None) -> Decider:
+        """Returns what decides where units begin, unless a call brings a decider of its own."""
         if self.predictor is not None:
-            return Learned(self.predictor)
+            return Learned(self.predictor if exact is None else exact.of(self.predictor))
         return RuleAbove(self.rule) if self.rule is not None else FromData(self.s)
 
     def modules(self) -> Iterator[nn.Module]:
