@@ -243,7 +243,7 @@ def test_memory_of_a_small_network_is_found_on_real_tensors(rule, monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)  # what is drawn afterwards does not depend on the way
 
 
-def test_memory_is_divided_among_devices():
+def test_memory_is_divided_among_devices(monkeypatch):
     alone, shared = (memory(SMALL, [512, 128], 4, devices=n) for n in (1, 4))
     assert alone.parameters == 4 * Cost.of(SMALL).parameters == alone.gradients == alone.optimizer / 2
     assert alone.gathered == 0
@@ -256,6 +256,8 @@ def test_memory_is_divided_among_devices():
     assert half.copies == 0
     assert shared.activations == alone.activations
     assert memory(SMALL, [512, 128], 8).activations == pytest.approx(2 * alone.activations)
-    assert memory(SMALL, [512, 128], 4, precision="bf16-mixed").activations < alone.activations
+    monkeypatch.setattr(kernels, "PLAIN", True)  # fused float32 keeps less than plain bfloat16
+    in_float = memory(SMALL, [512, 128], 4).activations
+    assert memory(SMALL, [512, 128], 4, precision="bf16-mixed").activations < in_float
     with pytest.raises(ValueError, match="precision is '16-mixed': choose one of 32-true, bf16-mixed"):
         memory(SMALL, [512, 128], 4, precision="16-mixed")

@@ -113,7 +113,7 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
 
 def test_a_run_that_cannot_fit_is_refused_before_it_begins(here, monkeypatch, capsys):
     shutil.rmtree(here / "runs")
-    monkeypatch.setattr("aunet_lightning.training.expectation.host_memory", lambda: 1e6)
+    monkeypatch.setattr("aunet_lightning.training.expectation.host_memory", lambda: 1e5)
     assert fit("--run.folder", "x") == 1
     assert "the run does not fit: training takes about 0.0 GB" in error_of(capsys)
     assert not (here / "x").exists()

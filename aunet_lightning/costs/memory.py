@@ -73,18 +73,20 @@ def memory(
             for block in net.stages[s].blocks:
                 block.recompute = again
                 inputs += again * FLOAT * positions[s] * config.stages[s].dim
-        one, two = (_kept(net, positions, n, precision) for n in (1, 2))
+        # A single row may have too few positions for the forms that more rows take.
+        two, four = (_kept(net, positions, n, precision) for n in (2, 4))
+        of_row = (four - two) / 2
         weights = FLOAT * sum(parameter.numel() for parameter in net.parameters())
         modules = [*net.upsamplings, *(block for stage in net.stages for block in stage.blocks)]
         largest = max(sum(parameter.numel() for parameter in module.parameters()) for module in modules)
-    share, gathered, copies = weights / devices, 0.0, float(max(2 * one - two, 0))
+    share, gathered, copies = weights / devices, 0.0, float(max(2 * two - four, 0))
     if devices > 1:
         root = sum(parameter.numel() for part in (net.embedding, net.norm, net.head) for parameter in part.parameters())
         kind = HALF if precision == "bf16-mixed" else FLOAT
         # A module and the next, its gradients and their sum, and what stays gathered; autocast has nothing to copy.
         gathered = kind * (2 * largest + root) + (kind + FLOAT) * largest
         copies = copies if kind == FLOAT else 0.0
-    return DeviceMemory(share, share, 2 * share, gathered, copies, rows * (two - one + inputs))
+    return DeviceMemory(share, share, 2 * share, gathered, copies, rows * (of_row + inputs))
 
 
 @contextmanager

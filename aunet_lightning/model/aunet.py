@@ -89,7 +89,7 @@ class AUNet(nn.Module):
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
         self.stages = [self._stage(s, stack) for s in range(len(stages))]
-        self._exact = Exact()
+        self._exact, self._learned = Exact(), max(map(int, self.predictors), default=-1) + 1
         self.init_weights()
 
     def _stage(self, s: int, stack: Stack) -> Stage:
@@ -127,7 +127,8 @@ class AUNet(nn.Module):
         past = state.stages if state is not None else (None,) * len(self.stages)
         *stages, trunk = self.stages
         x, recent = self._embed(stream, state)
-        contracted, after = list[Contracted](), list(past)
+        contracted: list[Contracted] = []
+        after = list(past)
         exact, kind = self._exact_stages(), x.dtype
         above: tuple[Tensor, Stream] | None = (x, stream)
         index = stream.index
@@ -161,13 +162,12 @@ class AUNet(nn.Module):
     def _exact_stages(self) -> int:
         """Returns how many stages decide in float64: those up to the last learned splitter, where no gradient is
         needed, on one device that has float64."""
-        learned = max(map(int, self.predictors), default=-1) + 1
-        weight = self.head.weight
         if torch.is_grad_enabled():
             if not torch.compiler.is_compiling():  # there, `train` forgets
                 self._exact.forget()
             return 0
-        return 0 if weight.device.type == "mps" or hasattr(weight, "device_mesh") else learned
+        sharded = hasattr(self, "unshard")  # FSDP2 has made this an FSDPModule
+        return 0 if sharded or self.head.weight.device.type == "mps" else self._learned
 
     def train(self, mode: bool = True) -> AUNet:
         self._exact.forget()
