@@ -242,6 +242,30 @@ def test_convolutions_equal_the_plain_form_and_step(width, masked):
     torch.testing.assert_close(torch.cat(logits, 1), output.logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("forward", [True, False], ids=["trained", "train()"])
+def test_decisions_follow_weights_that_a_fused_optimizer_has_changed(forward):
+    """It does not count the versions of what it changes."""
+    model, stack = model_of(["router"])
+    ids, levels = data(stack)
+
+    def decided():
+        with torch.no_grad():
+            return model(ids, levels).decisions[0].log_odds
+
+    before, optimizer = decided(), torch.optim.AdamW(model.parameters(), 0.1, fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    if forward:
+        model(ids, levels)
+    optimizer.step()
+    if not forward:
+        model.train().eval()
+    fresh = copy.deepcopy(model)
+    assert not torch.equal(before, decided())
+    with torch.no_grad():
+        assert torch.equal(fresh(ids, levels).decisions[0].log_odds, decided())
+
+
 def test_a_student_begins_at_its_teachers_rate():
     stack = Stack([{"name": "distilled", "teacher": {"name": "fixed", "n": 5}}])
     model = AUNet(tiny(2), stack)

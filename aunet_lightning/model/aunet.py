@@ -163,9 +163,15 @@ class AUNet(nn.Module):
         needed, on one device that has float64."""
         learned = max(map(int, self.predictors), default=-1) + 1
         weight = self.head.weight
-        if torch.is_grad_enabled() or weight.device.type == "mps" or hasattr(weight, "device_mesh"):
+        if torch.is_grad_enabled():
+            if not torch.compiler.is_compiling():  # there, `train` forgets
+                self._exact.forget()
             return 0
-        return learned
+        return 0 if weight.device.type == "mps" or hasattr(weight, "device_mesh") else learned
+
+    def train(self, mode: bool = True) -> AUNet:
+        self._exact.forget()
+        return super().train(mode)
 
     def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:
         """Returns vectors [R, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""

@@ -17,13 +17,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Exact:
-    """float64 copies of modules, made anew when their weights have changed."""
+    """float64 copies of modules, made anew when their weights have changed. A fused optimizer changes them unnoticed,
+    so the network says when it trains: `forget`."""
 
     def __init__(self) -> None:
         self._copies: dict[nn.Module, tuple[list[tuple[int, int]], nn.Module]] = {}
 
     def __deepcopy__(self, memo: object) -> Exact:
         return Exact()
+
+    def forget(self) -> None:
+        self._copies.clear()
 
     def of(self, module: M) -> M:
         now = [(t.data_ptr(), t._version) for t in chain(module.parameters(), module.buffers())]

@@ -1,6 +1,6 @@
 """Faults of attention, convolutions, scans and upsampling."""
 
-from tests.mutants.faults.fault import LEARNED, LEARNED_NETWORKS, MODEL, Fault
+from tests.mutants.faults.fault import KERNELS, LEARNED, LEARNED_NETWORKS, MODEL, Fault
 
 LAYERS = [
     Fault(
@@ -93,5 +93,40 @@ LAYERS = [
         "* (units.offset == 0)[..., None]",
         "* (units.offset <= 1)[..., None]",
         (MODEL + "test_equals_the_plain_form",),
+    ),
+    Fault(
+        "the gradient of a fused norm with the wrong sign",
+        "aunet_lightning/model/kernels.py",
+        "vecdot(grad, unit).div_(-unit.shape[-1])",
+        "vecdot(grad, unit).div_(unit.shape[-1])",
+        (KERNELS + "test_fast_forms_equal_the_plain_forms",),
+    ),
+    Fault(
+        "joined positions are one off",
+        "aunet_lightning/model/joined.py",
+        "return cls(place, (slot - 1).clamp(min=0))",
+        "return cls(place, slot.clamp(max=most - 1))",
+        (KERNELS + "test_fast_forms_equal_the_plain_forms",),
+    ),
+    Fault(
+        "keys of the first block get no gradient",
+        "aunet_lightning/model/attention.py",
+        "for j in range(0, blocks.keys, blocks.size):",
+        "for j in range(0, blocks.back, blocks.size):",
+        (KERNELS + "test_fast_forms_equal_the_plain_forms",),
+    ),
+    Fault(
+        "room for the emptiest row",
+        "aunet_lightning/model/units.py",
+        "row = -(-max(n_units) // round_to) * round_to",
+        "row = -(-min(n_units) // round_to) * round_to",
+        (KERNELS + "test_fast_forms_equal_the_plain_forms",),
+    ),
+    Fault(
+        "learned boundaries are decided in float32",
+        "aunet_lightning/model/aunet.py",
+        "if s < exact:",
+        "if s < 0:",
+        (LEARNED + "test_a_row_does_not_see_its_company",),
     ),
 ]

@@ -23,7 +23,7 @@ STAGES = [
     Fault(
         "a stage forgets its skip connection",
         "aunet_lightning/model/stage.py",
-        "x = up + way.h if self.config.skip else up",
+        "x = up + way.h.to(up.dtype) if self.config.skip else up",
         "x = up",
         (MODEL + "test_equals_the_plain_form",),
     ),
@@ -37,8 +37,8 @@ STAGES = [
     Fault(
         "the decoder steps on the encoder's cache",
         "aunet_lightning/model/stage.py",
-        "way.stream, way.reading, self.config.layers)",
-        "way.stream, way.reading, 0)",
+        "way.stream, way.reading.of(x), self.config.layers)",
+        "way.stream, way.reading.of(x), 0)",
         (MODEL + "test_stepping_in_any_chunks",),
     ),
     Fault(
@@ -107,8 +107,8 @@ STAGES = [
     Fault(
         "the ids of another published name",
         "aunet_lightning/model/layers.py",
-        "return self.down(F.silu(self.gate(x)) * self.up(x))",
-        "return self.down(F.silu(self.up(x)) * self.gate(x))",
+        "return normed_swiglu(x, norm, self.gate, self.up, self.down)",
+        "return normed_swiglu(x, norm, self.up, self.gate, self.down)",
         ("tests/test_golden.py::test_logits_loss_and_every_gradient",),
     ),
     Fault(
