@@ -27,7 +27,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "rules": ["whitespace", {"name": "every", "n": 2}],
     },
 }
-PROMPT, STEPS, ROUNDS = 600, 15, 9
+PROMPT, STEPS, ROUNDS = 600, 15, 7
 BATCH, LONG, READ = 32, 65_536, 2048
 
 
@@ -152,10 +152,10 @@ def bars(old: pathlib.Path | None) -> list[Any]:
                 ms["profile"] = ours.ask(what="profile", model=model)
                 found.append(Bar(f"generation, batch 1, {model}", median_ratio(pairs), 6, detail=ms))
             step(ours, model, BATCH, steps=2)
-            pairs = [(step(ours, model, BATCH, steps=5) / BATCH, step(ours, model)) for _ in range(ROUNDS)]
+            pairs = [(step(ours, model, BATCH, steps=4) / BATCH, step(ours, model)) for _ in range(4)]
             found.append(Bar(f"generation, batch {BATCH} over batch 1, {model}", median_ratio(pairs), 10))
             read(model, True)
-            pairs = [(read(model, True), read(model, False)) for _ in range(5)]
+            pairs = [(read(model, True), read(model, False)) for _ in range(3)]
             found.append(Bar(f"reading a prompt over the forward, {model}", median_ratio(pairs), 0.6))
         step(ours, "6 M", prompt=LONG)
         step(ours, "6 M", prompt=1024)
