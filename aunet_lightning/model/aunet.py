@@ -256,7 +256,7 @@ class AUNet(nn.Module):
 
         With `stack` (by default the model's own), the forward works out levels from the bytes it is given; a
         stack whose depth or whose learned transitions are not the model's raises ValueError.
-        constant: the weights stay as they are while the stream goes on, so that steps may keep them in another form.
+        constant: the weights stay as they are while the stream continues, so that steps may keep them in another form.
         """
         constant = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
         stack = stack or self.stack

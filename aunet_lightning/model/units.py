@@ -39,7 +39,7 @@ class Stream:
     valid: Tensor  # bool [R, N], False past a row's last position
     at: Tensor  # [R, N] the byte of this call that each position belongs to
     forced: Tensor  # bool [R, N], True where every stage begins a unit: at the start of a stream or a document
-    documents: Tensor | None  # [R, N] where documents are masked, else None; 0 goes on from the call before
+    documents: Tensor | None  # [R, N] where documents are masked, else None; 0 continues the call before
     begins: Tensor  # bool [R, N], True where such a document begins
     most: int  # valid positions of all rows together are no more than this
     rows: Sequence[int] = ()  # [R] of the state, where there is one: those with a position here
