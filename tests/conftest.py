@@ -30,8 +30,10 @@ def splitter(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)  # some tests set another number: more threads than cores wait for each other
+def _as_a_new_process():
+    """What PyTorch keeps for a whole process, and an earlier test may have set."""
+    torch.set_num_threads(1)  # more threads than cores wait for each other
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.study import mlflow_study as study
 from aunet_lightning.tracking import store, store_checks
 from aunet_lightning.tracking.store import (
+    DEFAULT_URI,
     experiment_id,
     open_store,
     same_store,
@@ -306,6 +307,15 @@ def test_where_runs_are_tracked(monkeypatch):
     with pytest.raises(UserError, match=r"^\$MLFLOW_TRACKING_URI: the store foo://there"):
         open_store(tracking_uri(None))
     assert not same_store("sqlite:///~/n.db", "sqlite:////home/me/n.db")  # an older version made a folder `~`
+
+
+def test_a_relative_store_is_that_of_the_folder_one_is_in(tmp_path, monkeypatch, store_template):
+    for name in ("one", "two"):
+        place_store(store_template, tmp_path / name / "runs" / "mlflow.db")
+        monkeypatch.chdir(tmp_path / name)
+        client = open_store(DEFAULT_URI)
+        assert client.get_experiment_by_name("one") is None
+        experiment_id(client, DEFAULT_URI, name)
 
 
 def test_a_deleted_experiment(good):

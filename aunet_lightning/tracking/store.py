@@ -55,9 +55,14 @@ def store_uri(uri: str, setting: str = SETTING) -> str:
             database = str(user_path(database, setting))
         except ValueError as error:
             raise UserError(str(error)) from None
+    return _at(uri, database, setting)
+
+
+def _at(uri: str, database: str, setting: str = SETTING) -> str:
+    """Returns an SQLite URI with another file."""
     query = "?" + uri.partition("?")[2] if "?" in uri else ""
     quoted = database.replace("%", "%25").replace("?", "%3F")
-    written = (f"{driver.lower()}:///{path}{query}" for path in (database, quoted))
+    written = (f"{uri.partition(':')[0]}:///{path}{query}" for path in (database, quoted))
     return next((one for one in written if _database(one, setting) == database), uri)
 
 
@@ -111,7 +116,8 @@ def _open(uri: str, fail: Any) -> Any:
                 check_sqlite(path, uri, fail)
                 if not path.stat().st_size:
                     _create(path)
-                return _client(uri)
+                # MLflow keeps a connection per URI: a relative one would stay with the folder it was first opened in.
+                return _client(_at(uri, str(path.absolute())))
     elif _SERVER.match(uri):
         check_server(uri, fail)
     elif _DATABASE.match(uri):
