@@ -92,7 +92,7 @@ def answer() -> None:
         key = model, rows, prompt
         if key not in streams:
             ids = torch.tensor([[256, *text[97 * row : 97 * row + prompt + 2000]] for row in range(rows)])
-            streams[key] = ids, prompt, net(ids[:, :prompt], state=net.initial_state(rows, stack)).state
+            streams[key] = ids, prompt, net(ids[:, :prompt], state=fresh(net, rows, stack)).state
         ids, at, state = streams[key]
         before = time.perf_counter()
         for t in range(at, at + steps):
