@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.captured import Captured
 from aunet_lightning.model.state import State
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.reader.reader import Reader
@@ -18,7 +19,6 @@ SHARED = 8  # rows of a step from which threads pay
 TEMPERATURES = Range(least=0.001, most=1000)  # beyond, logits ÷ temperature leave what float32 has; 0 is another way
 
 
-@torch.compiler.set_stance("force_eager")  # each step has other shapes, for which a compiled network would be compiled
 def generate(
     net: AUNet,
     reader: Reader,
@@ -26,31 +26,35 @@ def generate(
     n_bytes: int,
     temperature: float = 0.8,
     seed: int = 0,
+    compiled: bool = False,
 ) -> list[bytes]:
     """Continues each prompt by up to `n_bytes` bytes (fewer where the model ends the document).
 
     Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
-    The same seed gives the same text. reader: that of the model. Returns the prompts with their continuations.
-    Raises ValueError for a negative n_bytes, and for a temperature that is neither 0 nor among
-    TEMPERATURES.
+    The same seed gives the same text. reader: that of the model. compiled: steps are compiled, which takes a minute and
+    pays for tens of thousands of bytes. Returns the prompts with their continuations.
+    Raises ValueError for a negative n_bytes, for a temperature that is neither 0 nor among TEMPERATURES, and for
+    steps that can't be compiled.
     """
     check_sampling(n_bytes, temperature)
     plain = not any(isinstance(parameter, DTensor) for parameter in net.parameters())
     with torch.inference_mode(plain), torch.no_grad():  # what FSDP gathers must serve training afterwards
-        rows = _continued(net, reader, prompts, n_bytes, temperature, seed)
+        rows = _continued(net, reader, prompts, n_bytes, temperature, seed, compiled)
     return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def _continued(
-    net: AUNet, reader: Reader, prompts: Sequence[bytes], n_bytes: int, temperature: float, seed: int
+    net: AUNet, reader: Reader, prompts: Sequence[bytes], n_bytes: int, temperature: float, seed: int, compiled: bool
 ) -> list[list[int]]:
     """Returns the ids of the prompts and what follows them."""
     generator = torch.Generator(net.head.weight.device).manual_seed(seed)
     text_of = reader.bytes_of
     rows = [[BOS, *map(int, ids)] for ids in reader.encode(prompts)]
     made, going = [0 for _ in rows], [n_bytes > 0 for _ in rows]  # made: bytes
-    logits, state = read(net, rows, net.initial_state(len(rows), reader.stack, constant=True))
-    with _threads(len(rows), net):
+    with torch.compiler.set_stance("force_eager"):  # a compiled network would be compiled for each shape
+        logits, state = read(net, rows, net.initial_state(len(rows), reader.stack, constant=True))
+    captured = Captured(net, state) if compiled and n_bytes else None
+    with torch.compiler.set_stance("default" if captured else "force_eager"), _threads(len(rows), net):
         while any(going):
             sampled = _sample(logits[:, : len(text_of)].float(), temperature, generator)
             for r, id_ in enumerate(sampled.tolist()):
@@ -58,9 +62,13 @@ def _continued(
                     rows[r].append(id_)
                     made[r] += len(text_of[id_])
                     going[r] = made[r] < n_bytes and id_ != EOS
-            if any(going):
-                output = net(sampled[:, None], state=state, lengths=None if all(going) else [*map(int, going)])
-                logits, state = output.logits[:, -1], output.state
+            if not any(going):
+                break
+            if captured is not None:
+                logits = captured(int(sampled))
+                continue
+            output = net(sampled[:, None], state=state, lengths=None if all(going) else [*map(int, going)])
+            logits, state = output.logits[:, -1], output.state
     return rows
 
 

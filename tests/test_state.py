@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from aunet_lightning import AUNet, AUNetConfig
-from aunet_lightning.generation import read
+from aunet_lightning.generation import generate, read
+from aunet_lightning.model.captured import Captured
 from aunet_lightning.model.steppers import COPY_EVERY, Track
+from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 from tests.helpers import MIXED, UPPER, stepped_levels, tiny_model
@@ -158,3 +160,61 @@ def test_a_track_is_a_value():
         assert found == [level]
     for n in (5, COPY_EVERY, COPY_EVERY + 9):
         assert states[n].read([(byte,) for byte in MIXED[n : n + 30]])[0] == levels[n : n + 30]
+
+
+COMPILED = {
+    "windows": {"window": 9, "masked": False},
+    "no window, documents": {"window": None, "masked": True},
+    "convolution, modulo": {"window": 70, "masked": True, "conv": 3, "offsets": "modulo"},
+    "insert": {"window": 4, "masked": False, "upsampling": "insert"},
+}
+
+
+@pytest.mark.parametrize("case", COMPILED)
+@torch.no_grad()
+def test_compiled_steps_are_those_of_the_forward(case):
+    """Rings that grow, come round and take new angles, in documents that began before; the state stays valid."""
+    options = {"conv": None, "upsampling": "multi_linear", "offsets": "clamp"} | COMPILED[case]
+    stages = [
+        {"dim": dim, "layers": 1, "head_dim": 8, "window": options["window"], "conv": options["conv"]}
+        for dim in (16, 24)
+    ]
+    torch.manual_seed(0)
+    config = AUNetConfig(
+        stages, document_masking=options["masked"], max_offset=5, upsampling=options["upsampling"], offsets=options["offsets"]
+    )  # fmt: skip
+    model, stack = AUNet(config).eval(), Stack(["whitespace"])
+    ids = torch.tensor([[BOS, *b"before it ", EOS, BOS, *b"a few words of different lengths, " * 12]])
+    at = 40
+    _, state = read(model, ids[:, :at].tolist(), model.initial_state(1, stack, constant=True))
+    captured = Captured(model, state, backend="eager")
+    expected, _ = stepped(model, ids[:, at:], state)
+    got = torch.stack([captured(id_) for id_ in ids[0, at:].tolist()], 1)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=2e-5)
+    again, _ = stepped(model, ids[:, at:], state)
+    torch.testing.assert_close(again, expected, atol=0, rtol=0)
+    with pytest.raises(ValueError, match="does not begin a document"):
+        captured(BOS)
+
+
+@torch.no_grad()
+def test_what_is_not_compiled():
+    model, stack = model_of(RULES[1])
+    begun = read(model, [[BOS, 65]], model.initial_state(1, stack))[1]
+    with pytest.raises(ValueError, match="can't be compiled: a learned splitter decides"):
+        Captured(model, begun)
+    model, stack = model_of(RULES[0])
+    with pytest.raises(ValueError, match="of one row, whose prompt has been read"):
+        Captured(model, model.initial_state(1, stack))
+    with pytest.raises(ValueError, match="of one row, whose prompt has been read"):
+        Captured(model, read(model, [[BOS, 65], [BOS, 66]], model.initial_state(2, stack))[1])
+
+
+@pytest.mark.slow
+def test_compiled_text_is_the_text():
+    model, reader = (
+        tiny_model(AUNetConfig([{"dim": 16, "layers": 1, "head_dim": 8, "window": 9}] * 2)),
+        ByteReader(["whitespace"]),
+    )
+    texts_ = [generate(model, reader, [b"a word"], 80, 0, compiled=compiled) for compiled in (False, True)]
+    assert texts_[0] == texts_[1]

@@ -16,6 +16,10 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument("--bytes", type=int, default=200, help="bytes to generate (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 picks the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
+    parser.add_argument(
+        "--compile", action="store_true",
+        help="compile the steps: a minute, after which one prompt is continued several times as fast",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     from aunet_lightning import generation
     from aunet_lightning.checkpoints.load import load
@@ -25,7 +29,8 @@ def generate(arguments: list[str]) -> int:
 
     net, reader = load(options.ckpt_path)
     prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
-    for text in generation.generate(net, reader, prompts, options.bytes, options.temperature, options.seed):
+    given = options.bytes, options.temperature, options.seed, options.compile
+    for text in generation.generate(net, reader, prompts, *given):
         print(printable(text.decode("utf-8", "replace")))
     return 0
 

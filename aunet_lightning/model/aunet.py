@@ -105,7 +105,7 @@ class AUNet(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        levels: Tensor | None = None,
+        levels: Tensor | list[list[int]] | None = None,
         state: State | None = None,
         deciders: Mapping[int, Decider] | None = None,
         rooms: Sequence[Room] = (),
@@ -186,12 +186,12 @@ class AUNet(nn.Module):
             stream.valid,
         )
         if state is not None and stream.index is not None:
-            known = recent.new_full((len(state.count), self.embedding.context), NOTHING) if known is None else known
+            known = recent.new_full((len(state.fresh), self.embedding.context), NOTHING) if known is None else known
             recent = known.index_copy(0, stream.index, recent)
         return self.embedding(stream.ids, before), recent
 
     def _stream(
-        self, ids: Tensor, levels: Tensor | None, state: State | None, lengths: Sequence[int] | None
+        self, ids: Tensor, levels: Tensor | list[list[int]] | None, state: State | None, lengths: Sequence[int] | None
     ) -> tuple[Stream, tuple[Track, ...]]:
         """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
         depth, rows = self.config.depth, range(len(ids))
@@ -204,7 +204,13 @@ class AUNet(nn.Module):
         if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_byte_rules == 0)):
             levels = torch.zeros_like(ids)
         elif levels is None and state is not None:
-            levels, steppers = state.step_levels(ids, rows)
+            levels, steppers = state.step_levels(ids.tolist(), rows)
+        known: tuple[int, ...] | None = None
+        if isinstance(levels, list):
+            if ids.shape[1] == 1 and state is not None:
+                pairs = zip(levels, state.fresh, strict=True)
+                known = tuple(depth if fresh else level for (level,), fresh in pairs)
+            levels = torch.tensor(levels, device=ids.device)
         if levels is None or ids.dim() != 2 or levels.shape != ids.shape or ids.shape[1] == 0:
             got = "no levels" if levels is None else f"levels {list(levels.shape)}"
             raise ValueError(f"ids {list(ids.shape)} came with {got}: both must be [B, L] with L at least 1")
@@ -214,14 +220,13 @@ class AUNet(nn.Module):
         forced = begins if masked or self.predictors else torch.zeros_like(begins)
         if state is None:
             forced = forced | (at == 0)
-        elif not all(state.count):
-            fresh = torch.tensor([not n for n in state.count], device=ids.device)[:, None]
-            forced = forced | ((at == 0) & fresh)
+        elif any(state.fresh):
+            forced = forced | ((at == 0) & torch.tensor(state.fresh, device=ids.device)[:, None])
         levels = levels.masked_fill(forced, depth)
         begins = begins if masked else torch.zeros_like(begins)
         stream = Stream(
             ids, levels, valid, at, forced, documents, begins, sum(lengths) if lengths is not None else ids.numel(),
-            rows if state is not None else (),
+            rows if state is not None else (), known=known,
         )  # fmt: skip
         if lengths is not None and not all(lengths):
             stream = stream.of([row for row in rows if lengths[row]])
@@ -258,7 +263,6 @@ class AUNet(nn.Module):
         stack whose depth or whose learned transitions are not the model's raises ValueError.
         constant: the weights stay as they are while the stream continues, so that steps may keep them in another form.
         """
-        constant = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
         stack = stack or self.stack
         if stack is not None and stack.depth != self.config.depth:
             raise ValueError(_wrong_depth(stack, self.config))
@@ -268,7 +272,9 @@ class AUNet(nn.Module):
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
                 f"{learned or 'none'}: make the model with the same splitters"
             )
-        return State.initial(len(self.stages), batch, self.head.weight.device, stack, constant)
+        folding = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
+        folded = [stage.folded() if folding else () for stage in self.stages]
+        return State.initial(batch, self.head.weight.device, stack, folded)
 
     def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
         """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of

@@ -38,6 +38,10 @@ class Decider(ABC):
     def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
         """Returns the boundaries among the positions of `stream`, with encoder output h [B, N, D]."""
 
+    def known(self, stream: Stream) -> list[bool] | None:
+        """Returns the boundaries of one position per row [R], where the host knows them without reading the device."""
+        return None
+
 
 class FromData(Decider):
     """Boundaries that came with the data, as levels."""
@@ -47,6 +51,9 @@ class FromData(Decider):
 
     def propose(self, h: Tensor, stream: Stream, past: StageState | None) -> Proposal:
         return Proposal((stream.levels > self.s) & stream.valid)
+
+    def known(self, stream: Stream) -> list[bool] | None:
+        return None if stream.known is None else [level > self.s for level in stream.known]
 
 
 class Learned(Decider):

@@ -25,7 +25,7 @@ class KVCache(NamedTuple):
     keys: Tensor  # [B, H, N, K]
     values: Tensor
     recent: Tensor | None  # [B, W-1, D] last inputs of its convolution of width W
-    folds: dict[Block, Folded] | None = None  # where weights stay as they are: matrices of blocks that have stepped
+    folded: Folded | None = None  # the block's matrices as a step multiplies by them, where weights stay as they are
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ class Block(nn.Module):
 
     def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         recent = None
-        if past is not None and past.folds is not None and x.dim() == 2 and stepping(x, self.ffn.down.weight):
-            return self._step(x, context, past, past.folds)
+        if past is not None and past.folded is not None and x.dim() == 2 and stepping(x, past.folded.down):
+            return self._step(x, context, past, past.folded)
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             normed = context.by_row(self.conv_norm(x))
             convolved, recent = self.conv(normed, context.neighbours, past.recent if past else None)
@@ -207,17 +207,19 @@ class Block(nn.Module):
         x = x + attended
         return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)
 
-    def _step(
-        self, x: Tensor, context: BlockContext, past: KVCache, folds: dict[Block, Folded]
-    ) -> tuple[Tensor, KVCache]:
+    def _step(self, x: Tensor, context: BlockContext, past: KVCache, folded: Folded) -> tuple[Tensor, KVCache]:
         """The same for one position per row, x [R, D], whose keys and values are written to `past`."""
-        attention, ffn, eps = self.attention, self.ffn, cast(float, self.ffn_norm.eps)
-        if self not in folds:
-            projections = (attention.query, attention.key, attention.value)
-            folds[self] = Folded.of(
-                self.attention_norm, projections, attention.out, self.ffn_norm, ffn.gate, ffn.up, ffn.down
-            )
-        folded = folds[self]
-        q, k, v = folded.project(x, eps, attention.head_dim, context.rotation.turns)
+        eps = cast(float, self.ffn_norm.eps)
+        both, v = folded.project(x, eps, self.attention.head_dim)
+        q, k = context.rotation(both).chunk(2, 1)
         x = folded.attended(x, context.mask.attend(q, k, v, past[:2]))
         return folded.feed_forward(x, eps), past
+
+    def folded(self) -> Folded:
+        """Returns the matrices as a step multiplies by them."""
+        attention, ffn, projections = (
+            self.attention,
+            self.ffn,
+            (self.attention.query, self.attention.key, self.attention.value),
+        )
+        return Folded.of(self.attention_norm, projections, attention.out, self.ffn_norm, ffn.gate, ffn.up, ffn.down)

@@ -18,6 +18,7 @@ from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider, select_in_stream
 from aunet_lightning.model.exact import Exact
 from aunet_lightning.model.joined import Joined, OneEach
+from aunet_lightning.model.kernels import Folded, stepping
 from aunet_lightning.model.layers import Block, BlockContext, KVCache, Neighbours, Rotation
 from aunet_lightning.model.state import StageCache, StageState, put
 from aunet_lightning.model.transition import Cut, Transition
@@ -93,6 +94,14 @@ class Stage:
         """All blocks, encoder first."""
         return [cast(Block, block) for blocks in self.block_lists for block in blocks.children()]
 
+    def folded(self) -> tuple[Folded, ...]:
+        """Returns the matrices of all blocks as a step multiplies by them; none where it does not."""
+        with torch.no_grad():
+            fold = self.config.conv is None and all(
+                stepping(block.ffn_norm.weight, block.ffn.down.weight) for block in self.blocks
+            )
+            return tuple(block.folded() for block in self.blocks) if fold else ()
+
     @property
     def predictor(self) -> Predictor | None:
         """The network of the learned splitter above this stage."""
@@ -109,15 +118,14 @@ class Stage:
         config, (batch, n), device = self.config, stream.valid.shape, stream.valid.device
         dtype, cache = torch.promote_types(x.dtype, torch.float32), past.cache if past is not None else None
         turns = config.head_dim, self.network_config.rope_theta, dtype
-        if cache is None or cache.tape is None:
+        if cache is None or not cache.begun:
             mask = within_row(stream.documents, batch, n, config.window, device)
             rotation = Rotation.at(torch.arange(n, device=device)[None], *turns)
             joined = Joined.of(stream.valid, stream.most) if self.s or past is not None else None
             return Reading(BlockContext(rotation, mask, self._neighbours(stream, None), joined))
         neighbours = self._neighbours(stream, cache)
-        if n == 1 and cache.tape.writable:
-            step, after = cache.step(stream.rows, stream.begins[:, 0].tolist(), config.window)
-            rotation, after = after.turned([cache.count[row] for row in stream.rows], *turns, device)
+        if n == 1 and cache.writable:
+            step, rotation, after = cache.stepped(stream.rows, stream.begins[:, 0], config.window, *turns)
             one_each = OneEach() if config.conv is None else None
             return Reading(BlockContext(rotation, step, neighbours, one_each), after, writes=True)
         before = cache.before(stream.rows, config.window, device)  # [R, M]

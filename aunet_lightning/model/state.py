@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aunet_lightning.model.attention import Step
 from aunet_lightning.model.kernels import Folded
-from aunet_lightning.model.layers import Block, KVCache, Rotation
+from aunet_lightning.model.layers import KVCache, Rotation
 from aunet_lightning.model.steppers import Track, read
 from aunet_lightning.vocabulary import BOS
 from splitters import Splitter
@@ -54,14 +54,35 @@ class StageCache:
     tape: Tape | None = None
     recent: tuple[Tensor, ...] = ()  # per block, the last inputs [B, W-1, D] of its convolution
     turns: tuple[int, Rotation] | None = None  # the first of some positions, and the angles of all of them
-    folds: dict[Block, Folded] | None = None  # see `KVCache`; shared by all states of a stream
+    folded: tuple[Folded, ...] = ()  # of each block, encoder first; see `KVCache`
 
     @classmethod
-    def empty(cls, batch: int, constant: bool) -> StageCache:
-        return cls([0] * batch, [0] * batch, folds={} if constant else None)
+    def empty(cls, batch: int, folded: tuple[Folded, ...] = ()) -> StageCache:
+        return cls([0] * batch, [0] * batch, folded=folded)
 
-    def step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
-        """Returns how one new position of each of `rows` attends, and the cache after. begins: where documents do."""
+    @property
+    def fresh(self) -> list[bool]:
+        """[B] whether a row has no position yet."""
+        return [not n for n in self.count]
+
+    @property
+    def begun(self) -> bool:
+        return self.tape is not None
+
+    @property
+    def writable(self) -> bool:
+        return self.tape is not None and self.tape.writable
+
+    def stepped(
+        self, rows: Sequence[int], begins: Tensor, window: int | None, head_dim: int, theta: float, dtype: torch.dtype
+    ) -> tuple[Step, Rotation, StageCache]:
+        """Returns how one new position of each of `rows` attends, their rotation, and the cache after.
+        begins [R]: where documents do."""
+        step, after = self._step(rows, begins.tolist(), window)
+        rotation, after = after._turned([self.count[row] for row in rows], head_dim, theta, dtype, begins.device)
+        return step, rotation, after
+
+    def _step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
         tape, count, begin = self._room(rows, [1] * len(rows), window), self.count.copy(), self.begin.copy()
         first, slots = [], []
         for row, new in zip(rows, begins, strict=True):
@@ -89,7 +110,8 @@ class StageCache:
         assert self.tape is not None
         keys, values = self.tape.layers[i] if before is None else self.last(i, rows, before)
         recent = self.recent[i] if self.recent else None
-        return KVCache(keys, values, recent if recent is None or index is None else recent[index], self.folds)
+        recent = recent if recent is None or index is None else recent[index]
+        return KVCache(keys, values, recent, self.folded[i] if self.folded else None)
 
     def last(self, layer: int, rows: Sequence[int], n: int) -> tuple[Tensor, Tensor]:
         """Returns keys and values [R, H, n, K] of the n positions before a call (anything where a row has fewer)."""
@@ -155,7 +177,7 @@ class StageCache:
                             ]
         return Tape(layers, shift, count.copy())
 
-    def turned(
+    def _turned(
         self, positions: Sequence[int], head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
     ) -> tuple[Rotation, StageCache]:
         """Returns the rotation of one position per row, and the cache with angles of the next ones."""
@@ -237,24 +259,25 @@ class State:
 
     @classmethod
     def initial(
-        cls, n_stages: int, batch: int, device: torch.device, stack: Stack | None = None, constant: bool = False
+        cls, batch: int, device: torch.device, stack: Stack | None, folded: Sequence[tuple[Folded, ...]]
     ) -> State:
+        """folded: of each stage's blocks, or () where there is none."""
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
 
         def stage(s: int) -> StageState:
             rule = stack.rules[s] if stack is not None and stack.n_byte_rules <= s < stack.depth else None
             steppers = tuple(Track.of(rule.unit_stepper) for _ in range(batch)) if isinstance(rule, Splitter) else ()
-            return StageState(StageCache.empty(batch, constant), OpenUnit(zeros), steppers)
+            return StageState(StageCache.empty(batch, folded[s]), OpenUnit(zeros), steppers)
 
         first = tuple(Track.of(stack.stepper) for _ in range(batch)) if stack is not None else ()
-        return cls(tuple(map(stage, range(n_stages))), stack, first)
+        return cls(tuple(map(stage, range(len(folded)))), stack, first)
 
     @property
-    def count(self) -> list[int]:
-        """[B] ids read."""
-        return self.stages[0].cache.count
+    def fresh(self) -> list[bool]:
+        """[B] whether no id of a row has been read."""
+        return self.stages[0].cache.fresh
 
-    def step_levels(self, ids: Tensor, rows: Sequence[int]) -> tuple[Tensor, tuple[Track, ...]]:
+    def step_levels(self, ids: list[list[int]], rows: Sequence[int]) -> tuple[list[list[int]], tuple[Track, ...]]:
         """Pushes ids [R, N] through the steppers of `rows`; returns levels [R, N] and all steppers after.
 
         BOS begins a document, at the highest level and with a fresh stepper; EOS has level 0.
@@ -262,6 +285,7 @@ class State:
         """
         if self.stack is None:
             raise ValueError("levels are missing: pass them, or make the state with the splitters' stack")
-        found, steppers = read(self.steppers, rows, [[(id_,) for id_ in row] for row in ids.tolist()])
-        levels = torch.tensor(found, device=ids.device)
-        return levels.masked_fill_(ids == BOS, self.stack.depth), steppers
+        depth = self.stack.depth
+        found, steppers = read(self.steppers, rows, [[(id_,) for id_ in row] for row in ids])
+        pairs = (zip(*one, strict=True) for one in zip(ids, found, strict=True))
+        return [[depth if id_ == BOS else level for id_, level in row] for row in pairs], steppers

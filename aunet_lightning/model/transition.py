@@ -146,7 +146,9 @@ class Transition:
         decision = Decision(stream, boundary, units.offset, log_odds, dropped)
         rows = index = None
         if past is not None:  # rows that begin no unit go no further
-            rows = [i for i, begins in enumerate(units.valid.any(1).tolist()) if begins]
+            known = decider.known(stream) if cap is None else None
+            begun = known if known is not None else units.valid.any(1).tolist()
+            rows = [i for i, begins in enumerate(begun) if begins]
             rows = rows if len(rows) < len(boundary) else None
             index = torch.tensor(rows, dtype=torch.long, device=boundary.device) if rows is not None else None
         before = past.unit if past is not None else None

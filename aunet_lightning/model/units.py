@@ -44,6 +44,7 @@ class Stream:
     most: int  # valid positions of all rows together are no more than this
     rows: Sequence[int] = ()  # [R] of the state, where there is one: those with a position here
     index: Tensor | None = None  # the same; None: all rows
+    known: Sequence[int] | None = None  # [R] levels of one position per row, where the host knows them
 
     @property
     def open(self) -> Tensor:
@@ -61,7 +62,7 @@ class Stream:
         documents = here.documents.gather(1, units.boundaries) if here.documents is not None else None
         return Stream(
             here.ids, pool(here.levels), units.valid, pool(here.at), pool(here.forced), documents, pool(here.begins),
-            units.most, here.rows, here.index,
+            units.most, here.rows, here.index, here.known,
         )  # fmt: skip
 
     def of(self, chosen: Sequence[int]) -> Stream:
@@ -70,6 +71,7 @@ class Stream:
         names = ("ids", "levels", "valid", "at", "forced", "documents", "begins", "index")
         few: dict[str, Any] = {name: None if (x := getattr(self, name)) is None else x[at] for name in names}
         few |= {"rows": [self.rows[i] for i in chosen], "index": at if self.index is None else few["index"]}
+        few |= {"known": None if self.known is None else [self.known[i] for i in chosen]}
         return replace(self, **few)
 
 
