@@ -165,7 +165,7 @@ def test_a_track_is_a_value():
 COMPILED = {
     "windows": {"window": 9, "masked": False},
     "no window, documents": {"window": None, "masked": True},
-    "convolution, modulo": {"window": 70, "masked": True, "conv": 3, "offsets": "modulo"},
+    "convolution, modulo": {"window": 100, "masked": True, "conv": 3, "offsets": "modulo"},
     "insert": {"window": 4, "masked": False, "upsampling": "insert"},
 }
 
