@@ -6,6 +6,7 @@ to compile, and so pays from some ten thousand bytes on.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,7 @@ class Captured:
 
     def __init__(self, net: AUNet, state: State, backend: str = "inductor") -> None:
         """backend: of torch.compile. Raises ValueError where `why_not` gives a reason."""
-        if (reason := why_not(net, state)) is not None:
+        if (reason := why_not(net, state, backend)) is not None:
             raise ValueError(f"steps can't be compiled: {reason}")
         self._config, self._rules = net.config, replace(state, stages=())  # the steppers
         caches = [stage.cache for stage in state.stages]
@@ -109,16 +110,21 @@ def _shapes(guards: Sequence[Any]) -> list[bool]:
     return [guard.guard_type == "SHAPE_ENV" for guard in guards]
 
 
-def why_not(net: AUNet, state: State) -> str | None:
+def why_not(net: AUNet, state: State, backend: str = "inductor") -> str | None:
     """Returns why steps from a state can't be compiled, None where they can."""
-    if len(state.fresh) != 1 or state.fresh[0]:
-        return "they are of one row, whose prompt has been read"
+    if len(state.fresh) != 1:
+        return f"it is done for one text at a time, and here are {len(state.fresh)}"
+    if state.fresh[0]:
+        return "nothing has been read yet"
     if net.predictors:
         return "a learned splitter decides in the middle of a step"
     if any(stage.max_units is not None for stage in net.config.stages):
         return "max_units decides in the middle of a step"
     if any(isinstance(parameter, DTensor) for parameter in net.parameters()):
         return "the weights are sharded"
+    compilers = [name for name in torch._inductor.config.cpp.cxx if name]
+    if backend == "inductor" and net.head.weight.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        return f"there is no C++ compiler ({', '.join(compilers)}): install one, or name it in $CXX"
     return None
 
 
