@@ -62,6 +62,25 @@ def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, d
     return _NormedSwiGLU.apply(x, norm.eps, norm.weight, gate.weight, up.weight, down.weight)
 
 
+def convolved(seen: Tensor, weight: Tensor, same: Tensor | None) -> Tensor:
+    """Returns [B, N, D], at each position the sum of its last W of seen [B, W-1+N, D], each times a row of weight [W, D]
+    (the position's own first). same: bool [B, N, W-1], which of the W - 1 before count; None: all."""
+    if by_hand(seen) and torch.is_grad_enabled() and seen.dtype == weight.dtype != torch.bfloat16:
+        return _Convolved.apply(seen, weight, None if same is None else same.to(seen.dtype))
+    now, *before = _taps(seen, len(weight))
+    out = weight[0] * now
+    for j, x in enumerate(before, 1):
+        tap = weight[j] * x
+        out = out + (tap if same is None else tap * same[..., j - 1 : j])
+    return out
+
+
+def _taps(seen: Tensor, width: int) -> list[Tensor]:
+    """Views of seen [B, W-1+N, D], one for each distance 0 … W-1 back: [B, N, D]."""
+    n = seen.shape[1] - width + 1
+    return [seen[:, j : j + n] for j in range(width - 1, -1, -1)]
+
+
 def _unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Returns x [N, D] divided by its root mean square, and the factors [N, 1]."""
     square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
@@ -159,3 +178,26 @@ class _NormedSwiGLU(torch.autograd.Function):
         of_scale = (of_gate_folded * gate_weight + of_up_folded * up_weight).sum(0)
         of_x = _unit_backward(of_unit, unit, factor).view(shape)
         return of_x, None, of_scale, of_gate_folded * scale, of_up_folded * scale, grad.t() @ hidden
+
+
+class _Convolved(torch.autograd.Function):
+    """The same sum in fewer passes, which keeps `seen` and not what each row of the weight makes of it."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, weight: Tensor, same: Tensor | None) -> Tensor:
+        ctx.save_for_backward(seen, weight, same)
+        now, *before = _taps(seen, len(weight))
+        out = weight[0] * now
+        for j, x in enumerate(before, 1):
+            out.addcmul_(x if same is None else x * same[..., j - 1 : j], weight[j])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        seen, weight, same = ctx.saved_tensors
+        of_seen, of_weight = torch.zeros_like(seen), torch.empty_like(weight)
+        for j, (x, into) in enumerate(zip(_taps(seen, len(weight)), _taps(of_seen, len(weight)), strict=True)):
+            part = grad if same is None or j == 0 else grad * same[..., j - 1 : j]
+            into.addcmul_(part, weight[j])
+            torch.sum(part * x, (0, 1), out=of_weight[j])
+        return of_seen, of_weight, None

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask, Step
 from aunet_lightning.model.joined import Joined, OneEach
-from aunet_lightning.model.kernels import Folded, by_hand, normed_linear, normed_swiglu, stepping
+from aunet_lightning.model.kernels import Folded, by_hand, convolved, normed_linear, normed_swiglu, stepping
 
 
 class KVCache(NamedTuple):
@@ -155,13 +155,9 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor, neighbours: Neighbours, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, N, D] after past [B, W-1, D] → [B, N, D], and each row's last W - 1 positions."""
-        back, n = len(self.weight) - 1, x.shape[1]
+        back = len(self.weight) - 1
         seen = torch.cat([x.new_zeros(len(x), back, x.shape[2]) if past is None else past, x], 1)
-        weight = self.weight.to(x.dtype)
-        out = weight[0] * x
-        for j in range(1, back + 1):
-            tap = weight[j] * seen[:, back - j : back - j + n]
-            out = out + (tap if neighbours.same is None else tap * neighbours.same[..., j - 1 : j])
+        out = convolved(seen, self.weight.to(x.dtype), neighbours.same)
         return out, seen.gather(1, neighbours.last[..., None].expand(-1, -1, x.shape[2]))
 
 
@@ -201,8 +197,8 @@ class Block(nn.Module):
             return self._step(x, context, past, past.folded)
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             normed = context.by_row(self.conv_norm(x))
-            convolved, recent = self.conv(normed, context.neighbours, past.recent if past else None)
-            x = x + context.as_given(convolved)
+            added, recent = self.conv(normed, context.neighbours, past.recent if past else None)
+            x = x + context.as_given(added)
         attended, keys, values = self.attention(x, self.attention_norm, context, past)
         x = x + attended
         return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)
