@@ -63,8 +63,8 @@ def normed_swiglu(x: Tensor, norm: nn.RMSNorm, gate: nn.Linear, up: nn.Linear, d
 
 
 def convolved(seen: Tensor, weight: Tensor, same: Tensor | None) -> Tensor:
-    """Returns [B, N, D], at each position the sum of its last W of seen [B, W-1+N, D], each times a row of weight [W, D]
-    (the position's own first). same: bool [B, N, W-1], which of the W - 1 before count; None: all."""
+    """Returns [B, N, D]: of each position, the sum of its last W of seen [B, W-1+N, D], each times a row of weight
+    [W, D] (the position's own first). same: bool [B, N, W-1], which of the W - 1 before count; None: all."""
     if by_hand(seen) and torch.is_grad_enabled() and seen.dtype == weight.dtype != torch.bfloat16:
         return _Convolved.apply(seen, weight, None if same is None else same.to(seen.dtype))
     now, *before = _taps(seen, len(weight))

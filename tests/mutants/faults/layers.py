@@ -54,8 +54,8 @@ LAYERS = [
     ),
     Fault(
         "a convolution that sees the next document's past",
-        "aunet_lightning/model/layers.py",
-        "tap if neighbours.same is None else tap * neighbours.same[..., j - 1 : j]",
+        "aunet_lightning/model/kernels.py",
+        "tap if same is None else tap * same[..., j - 1 : j]",
         "tap",
         (LEARNED + "test_convolutions_equal_the_plain_form_and_step",),
     ),
