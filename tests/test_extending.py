@@ -12,7 +12,7 @@ from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.forms import read
 from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.sources import Source, expand
-from aunet_lightning.model.embedding import preceding
+from aunet_lightning.model.embedding import coefficient, preceding
 from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.report import as_csv, as_html
@@ -125,10 +125,10 @@ def test_the_cached_text_of_json_lines_keeps_its_name(here):
     assert Source(here / "x.jsonl", "x").folder(here / "cache").name == "x-668f54ab0ea54f27"
 
 
-@pytest.fixture
-def trigrams(here):
+@pytest.fixture(params=["my_package.trigrams:Trigrams", "ngrams"])
+def trigrams(here, request):
     torch.manual_seed(0)
-    return AUNet(tiny(3, embedding="my_package.trigrams:Trigrams")).eval(), stack_of("whitespace", 3)
+    return AUNet(tiny(3, embedding=request.param, ngram_rows=97)).eval(), stack_of("whitespace", 3)
 
 
 @torch.no_grad()
@@ -171,10 +171,23 @@ def test_an_embedding_of_ids_before_gets_them_in_order():
     assert recent.tolist() == [[BOS, 3]]
 
 
+def test_hashed_ngrams_are_those_of_the_plain_form():
+    net = AUNet(tiny(1, embedding="ngrams", ngrams=[5, 2], ngram_rows=11, document_masking=False)).eval()
+    row, embedding = [BOS, *b"some text", EOS], net.embedding
+    for at, found in enumerate(embedding(torch.tensor([row]), preceding(torch.tensor([row]), None, 4, False)[0])[0]):
+        expected = embedding.weight[row[at]]
+        for i, n in enumerate((2, 5)):
+            last = ([EOS] * n + row[: at + 1])[-n:]
+            key = sum((id_ + 1) * coefficient(n - 1 - j) for j, id_ in enumerate(last)) % (2**31 - 1)
+            expected = expected + embedding.ngrams.weight[i * 11 + key % 11]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["my_package.trigrams:Trigrams", "ngrams"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_an_embedding_that_reads_ids_before_sees_no_masked_document(masked, here):
+def test_an_embedding_that_reads_ids_before_sees_no_masked_document(masked, kind, here):
     torch.manual_seed(0)
-    options = {"embedding": "my_package.trigrams:Trigrams", "document_masking": masked}
+    options = {"embedding": kind, "document_masking": masked}
     net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8, "window": 1}], **options)).eval()
     # A window of one position: only the embedding can see the document before.
     alone, after = (logits(net, splitters.Stack([]), row)[-2:] for row in ([BOS, ord("a")], [ord("z"), BOS, ord("a")]))
@@ -222,7 +235,7 @@ def test_a_wrong_name_is_refused(name, words, here):
     ("settings", "words"),
     [
         ({"model": {"net": {"upsampling": "my_package.gone:X"}}}, "model.net.upsampling is 'my_package.gone:X', which cannot"),
-        ({"model": {"net": {"embedding": "bytes"}}}, "model.net.embedding is 'bytes': choose one of byte"),
+        ({"model": {"net": {"embedding": "bytes"}}}, "model.net.embedding is 'bytes': choose one of byte, ngrams"),
         ({"model": {"optimizer": {"name": "adam"}}}, "model.optimizer.name is 'adam': choose one of adamw"),
         ({"model": {"metrics": ["bpb"]}}, "model.metrics is 'bpb': name your own class as module:Class"),
         ({"data": {"train_files": [{"path": "my.txt", "format": "text"}]}}, "data.train_files: format is 'text': choose one of jsonl"),

@@ -166,7 +166,7 @@ COMPILED = {
     "windows": {"window": 9, "masked": False},
     "no window, documents": {"window": None, "masked": True},
     "convolution, modulo": {"window": 100, "masked": True, "conv": 3, "offsets": "modulo"},
-    "insert": {"window": 4, "masked": False, "upsampling": "insert"},
+    "insert, n-grams": {"window": 4, "masked": True, "upsampling": "insert", "embedding": "ngrams"},
 }
 
 
@@ -174,14 +174,15 @@ COMPILED = {
 @torch.no_grad()
 def test_compiled_steps_are_those_of_the_forward(case):
     """Rings that grow, come round and take new angles, in documents that began before; the state stays valid."""
-    options = {"conv": None, "upsampling": "multi_linear", "offsets": "clamp"} | COMPILED[case]
+    options = {"conv": None, "upsampling": "multi_linear", "offsets": "clamp", "embedding": "byte"} | COMPILED[case]
     stages = [
         {"dim": dim, "layers": 1, "head_dim": 8, "window": options["window"], "conv": options["conv"]}
         for dim in (16, 24)
     ]
     torch.manual_seed(0)
     config = AUNetConfig(
-        stages, document_masking=options["masked"], max_offset=5, upsampling=options["upsampling"], offsets=options["offsets"]
+        stages, document_masking=options["masked"], max_offset=5, ngram_rows=97,
+        **{name: options[name] for name in ("upsampling", "offsets", "embedding")},
     )  # fmt: skip
     model, stack = AUNet(config).eval(), Stack(["whitespace"])
     ids = torch.tensor([[BOS, *b"before it ", EOS, BOS, *b"a few words of different lengths, " * 12]])

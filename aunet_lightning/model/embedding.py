@@ -5,14 +5,17 @@ Shapes: B rows, L ids, C ids of context, D width of stage 1.
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.vocabulary import BOS, EOS
 
+PRIME = 2**31 - 1  # below which hashes are: products of two stay below 2^62
 NOTHING = EOS  # stands for an id before the stream or the document
 
 
@@ -36,6 +39,42 @@ class ByteEmbedding(nn.Embedding, Embedding):
 
     def forward(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
         return super().forward(ids)
+
+
+class HashedNgrams(ByteEmbedding):
+    """A vector for each id, plus one for each n-gram that ends with it, from tables that n-grams of one hash share
+    (arXiv 2412.09871, section 3.2.1). Parameters for which no FLOPs are paid, as those of a BPE vocabulary are.
+
+    The hash is linear in the ids, with coefficients drawn once for all, modulo a prime: in whole numbers that fit 64
+    bits, so that it is the same on every device.
+    """
+
+    def __init__(self, config: AUNetConfig) -> None:
+        super().__init__(config)
+        self.lengths, self.n_rows, self.context = sorted(config.ngrams), config.ngram_rows, max(config.ngrams) - 1
+        self.ngrams = nn.Embedding(len(self.lengths) * self.n_rows, config.stages[0].dim)
+        self.coefficients = [coefficient(back) for back in range(self.context + 1)]
+
+    def forward(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
+        assert before is not None
+        rows = self.rows(torch.cat([before, ids[..., None]], -1))
+        of_ngrams = F.embedding_bag(rows.flatten(0, 1), self.ngrams.weight, mode="sum").view(*ids.shape, -1)
+        return super().forward(ids) + of_ngrams
+
+    def rows(self, last: Tensor) -> Tensor:
+        """Returns the rows [B, L, tables] of the n-grams that end the last ids [B, L, 1 + context]."""
+        found: list[Tensor] = []
+        hashed = torch.zeros_like(last[..., 0])
+        for back, factor in enumerate(self.coefficients):
+            hashed = (hashed + (last[..., -1 - back] + 1) * factor) % PRIME
+            if back + 1 in self.lengths:
+                found.append(hashed % self.n_rows + len(found) * self.n_rows)
+        return torch.stack(found, -1)
+
+
+def coefficient(back: int) -> int:
+    """Returns the number below PRIME that an id so far back is multiplied by."""
+    return random.Random(f"n-gram {back}").randrange(1, PRIME)
 
 
 def preceding(
