@@ -99,7 +99,8 @@ def test_missing_keys_are_named():
 
 
 OTHER = {"upsampling": "repeat", "embedding": "aunet_lightning.model.embedding:ByteEmbedding", "offsets": "modulo", "document_masking": False, "vocabulary": 300, "max_offset": 8,
-         "rope_theta": 1e4, "norm_eps": 1e-6, "ffn_multiple_of": 8, "ffn_multiplier": 1.3, "round_units_to": 1}  # fmt: skip
+         "rope_theta": 1e4, "norm_eps": 1e-6, "ffn_multiple_of": 8, "ffn_multiplier": 1.3, "round_units_to": 1,
+         "ngrams": [3], "ngram_rows": 9}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(AUNetConfig)])

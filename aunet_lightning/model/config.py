@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from aunet_lightning.numbers import Range, check, check_fields
+from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.registry import Registry
 from aunet_lightning.vocabulary import VOCABULARY
 
@@ -80,8 +80,8 @@ class AUNetConfig:
     vocabulary: int = VOCABULARY
     """number of ids read and predicted: bytes, BOS and EOS, and the tokens of a BPE baseline"""
     embedding: str = "byte"
-    """how an id becomes a vector of stage 1: byte, a vector for each id; ngrams, that and one for each hashed n-gram that
-    ends with it; or module:Class"""
+    """how an id becomes a vector of stage 1: byte, a vector for each id; ngrams, that and one for each n-gram that ends
+    with it, by its hash; or module:Class"""
     ngrams: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
     """with embedding ngrams: the lengths n, in bytes, each with a table of its own"""
     ngram_rows: int = 16_384
@@ -102,12 +102,10 @@ class AUNetConfig:
             max_offset=Range(least=1, most=4096), rope_theta=Range(least=1, most=1e15),
             norm_eps=Range(above=0, most=1), ffn_multiple_of=width, ffn_multiplier=Range(above=0, most=100),
             round_units_to=width, vocabulary=Range(least=VOCABULARY, most=2**24),
-            ngram_rows=Range(least=1, most=2**27),
+            ngrams=Range(least=2, most=64), ngram_rows=Range(least=1, most=2**27),
         )  # fmt: skip
-        for n in self.ngrams:
-            check("net.ngrams", n, Range(least=2, most=64), whole=True)
-        if len({*self.ngrams}) < len(self.ngrams) or (self.embedding == "ngrams" and not self.ngrams):
-            raise ValueError(f"ngrams is {self.ngrams}: give lengths that differ, such as [2, 3, 4, 6]")
+        if len({*self.ngrams}) < max(len(self.ngrams), self.embedding == "ngrams"):
+            raise ValueError(f"ngrams is {self.ngrams}, it must be lengths that differ, such as [2, 3, 4, 6]")
         if self.vocabulary > VOCABULARY and len(self.stages) > 1:
             raise ValueError(
                 f"vocabulary is {self.vocabulary}, with {len(self.stages)} stages: tokens are read by a model of one"
