@@ -91,6 +91,13 @@ STAGES = [
         ("tests/test_state.py::test_rows_step_at_their_own_times_through_many_tapes",),
     ),
     Fault(
+        "the hash of an n-gram forgets the order of its bytes",
+        "aunet_lightning/model/embedding.py",
+        "enumerate(self.coefficients)",
+        "enumerate(self.coefficients[:1] * len(self.coefficients))",
+        ("tests/test_extending.py::test_hashed_ngrams_are_those_of_the_plain_form",),
+    ),
+    Fault(
         "a ring that grows forgets the order of its slots",
         "aunet_lightning/model/ring.py",
         "slots = torch.arange(count - size, count, device=self.mask.device) % size",
