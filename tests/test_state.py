@@ -199,7 +199,7 @@ def test_compiled_steps_are_those_of_the_forward(case):
 
 
 @torch.no_grad()
-def test_what_is_not_compiled(monkeypatch):
+def test_what_is_not_compiled():
     model, stack = model_of(RULES[1])
     begun = read(model, [[BOS, 65]], model.initial_state(1, stack))[1]
     with pytest.raises(ValueError, match="can't be compiled: a learned splitter decides"):
@@ -207,9 +207,10 @@ def test_what_is_not_compiled(monkeypatch):
     model, stack = model_of(RULES[0])
     with pytest.raises(ValueError, match="nothing has been read yet"):
         Captured(model, model.initial_state(1, stack))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
-    with pytest.raises(ValueError, match=r"there is no C\+\+ compiler \(no-such-compiler\)"):
-        Captured(model, read(model, [[BOS, 65]], model.initial_state(1, stack))[1])
+    state = read(model, [[BOS, 65]], model.initial_state(1, stack))[1]
+    nowhere = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with nowhere, pytest.raises(ValueError, match=r"there is no C\+\+ compiler \(no-such-compiler\)"):
+        Captured(model, state)
     with pytest.raises(ValueError, match="one text at a time, and here are 2"):
         Captured(model, read(model, [[BOS, 65], [BOS, 66]], model.initial_state(2, stack))[1])
 
