@@ -26,8 +26,8 @@ from aunet_lightning.vocabulary import BOS
 
 
 class Captured:
-    """A stream of one row that has been read, and goes on byte by byte in its document, while the weights stay as they
-    are. The state that it is made of stays valid."""
+    """A stream of one row that continues byte by byte in its document, while the weights stay as they are. It begins
+    with a state that has read something, which stays valid."""
 
     def __init__(self, net: AUNet, state: State, backend: str = "inductor") -> None:
         """backend: of torch.compile. Raises ValueError where `why_not` gives a reason."""
@@ -73,8 +73,8 @@ class Captured:
 
 
 class _Graph:
-    """`_step` for one stream and level, compiled. Its inputs are the same tensors in each call until it is told to
-    forget them, so that nothing but the graph itself runs in between: neither guards nor the search for inputs."""
+    """`_step` for one stream and level, compiled. Its inputs are the same tensors in each call until `forget`, so that
+    only the graph itself runs: neither guards nor the search for inputs."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend

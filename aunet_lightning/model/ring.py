@@ -19,7 +19,7 @@ from aunet_lightning.model.state import LEAST_ROOM, TURNS, StageCache
 
 @dataclass(frozen=True)
 class Ring:
-    """A `StageCache` of one row whose document goes on. Position p is kept in slot p mod C, where C is at most the
+    """A `StageCache` of one row whose document continues. Position p is kept in slot p mod C, where C is at most the
     window: a step overwrites what it can no longer see, so that an older ring is not valid after it."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]  # keys [1, H, K, C] and values [1, H, C, K], encoder then decoder

@@ -119,7 +119,7 @@ STAGES = [
         ("tests/test_state.py::test_compiled_steps_are_those_of_the_forward",),
     ),
     Fault(
-        "a compiled step goes on with the tapes of a ring that has grown",
+        "a compiled step keeps the tapes of a ring that has grown",
         "aunet_lightning/model/captured.py",
         "graph.forget()",
         "pass",
