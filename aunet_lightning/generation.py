@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.captured import Captured
@@ -37,8 +36,7 @@ def generate(
     steps that can't be compiled.
     """
     check_sampling(n_bytes, temperature)
-    plain = not any(isinstance(parameter, DTensor) for parameter in net.parameters())
-    with torch.inference_mode(plain), torch.no_grad():  # what FSDP gathers must serve training afterwards
+    with torch.inference_mode(not net.sharded), torch.no_grad():  # what FSDP gathers must serve training afterwards
         rows = _continued(net, reader, prompts, n_bytes, temperature, seed, compiled)
     return [reader.decode(row)[: len(prompt) + n_bytes] for row, prompt in zip(rows, prompts, strict=True)]
 

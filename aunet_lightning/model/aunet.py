@@ -256,6 +256,11 @@ class AUNet(nn.Module):
                 counts[1, of, s] = decision.dropped
         return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
 
+    @property
+    def sharded(self) -> bool:
+        """Whether devices hold parts of parameters."""
+        return any(isinstance(parameter, DTensor) for parameter in self.parameters())
+
     def initial_state(self, batch: int, stack: Stack | None = None, constant: bool = False) -> State:
         """Returns the state of `batch` streams that have not begun.
 
@@ -272,8 +277,7 @@ class AUNet(nn.Module):
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
                 f"{learned or 'none'}: make the model with the same splitters"
             )
-        folding = constant and not any(isinstance(parameter, DTensor) for parameter in self.parameters())
-        folded = [stage.folded() if folding else () for stage in self.stages]
+        folded = [stage.folded() if constant and not self.sharded else () for stage in self.stages]
         return State.initial(batch, self.head.weight.device, stack, folded)
 
     def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:

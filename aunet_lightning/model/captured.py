@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.fx import GraphModule
 
 from aunet_lightning.model.aunet import AUNet
@@ -120,7 +119,7 @@ def why_not(net: AUNet, state: State, backend: str = "inductor") -> str | None:
         return "a learned splitter decides in the middle of a step"
     if any(stage.max_units is not None for stage in net.config.stages):
         return "max_units decides in the middle of a step"
-    if any(isinstance(parameter, DTensor) for parameter in net.parameters()):
+    if net.sharded:
         return "the weights are sharded"
     compilers = [name for name in torch._inductor.config.cpp.cxx if name]
     if backend == "inductor" and net.head.weight.device.type == "cpu" and not any(map(shutil.which, compilers)):

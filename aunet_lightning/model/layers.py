@@ -213,9 +213,6 @@ class Block(nn.Module):
 
     def folded(self) -> Folded:
         """Returns the matrices as a step multiplies by them."""
-        attention, ffn, projections = (
-            self.attention,
-            self.ffn,
-            (self.attention.query, self.attention.key, self.attention.value),
-        )
+        attention, ffn = self.attention, self.ffn
+        projections = attention.query, attention.key, attention.value
         return Folded.of(self.attention_norm, projections, attention.out, self.ffn_norm, ffn.gate, ffn.up, ffn.down)

@@ -49,7 +49,7 @@ class Ring:
 
     def _laid(self, layers: Iterable[tuple[Tensor, Tensor]], count: int, size: int) -> Ring:
         """Returns the ring with C = size slots, of keys and values [1, H, n, K] of the n positions before `count`."""
-        pairs = [(keys, values) for keys, values in layers]
+        pairs = list(layers)
         like = pairs[0][0]
         slots = torch.arange(count - like.shape[2], count, device=like.device) % size
 
