@@ -19,11 +19,15 @@ from tests.helpers import MIXED, UPPER, stepped_levels, tiny_model
 RULES = [["whitespace", {"name": "every", "n": 2}], ["router", UPPER], ["utf8_character", "router"]]
 
 
-def model_of(rules, conv=None, masked=True, window=5):
+def model_of(rules, conv=None, masked=True, window=5, qk_norm=False):
     torch.manual_seed(0)
     stages = [{"dim": dim, "layers": 1, "head_dim": 8, "window": window, "conv": conv} for dim in (16, 24, 16)]
-    config = AUNetConfig(stages=stages, document_masking=masked, max_offset=5)
-    return tiny_model(config) if rules is RULES[0] else AUNet(config, rules).eval(), Stack(rules)
+    config = AUNetConfig(stages=stages, document_masking=masked, max_offset=5, qk_norm=qk_norm)
+    model = tiny_model(config) if rules is RULES[0] else AUNet(config, rules).eval()
+    for name, weight in model.named_parameters():
+        if "query_norm" in name or "key_norm" in name:
+            torch.nn.init.uniform_(weight, 0.5, 3)
+    return model, Stack(rules)
 
 
 def texts(n_rows, n, seed=0):
@@ -53,12 +57,13 @@ def full(model, stack, ids):
 
 @pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize(
-    ("conv", "masked", "window"), [(None, True, 5), (3, True, 5), (3, False, 9), (None, True, None)]
+    ("conv", "masked", "window", "qk_norm"),
+    [(None, True, 5, False), (3, True, 5, False), (3, False, 9, True), (None, True, None, True)],
 )
 @pytest.mark.parametrize("rows", [1, 12])
 @torch.no_grad()
-def test_rows_step_at_their_own_times_through_many_tapes(rules, conv, masked, window, rows):
-    model, stack = model_of(rules, conv, masked, window)
+def test_rows_step_at_their_own_times_through_many_tapes(rules, conv, masked, window, qk_norm, rows):
+    model, stack = model_of(rules, conv, masked, window, qk_norm)
     ids = texts(rows, 150)
     expected = full(model, stack, ids)
     got, state = stepped(model, ids, model.initial_state(rows, stack))

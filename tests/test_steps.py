@@ -308,3 +308,15 @@ def test_what_is_logged_seldom_is_what_is_logged_always(here):
     assert seldom == {key: value for key, value in always.items() if key in seldom}
     of_steps = {name for _, name in always if name.startswith("train/")} | {"bytes_seen", "flops"}
     assert {name for step, name in seldom if step == last} >= of_steps
+
+
+def test_a_run_that_stays_branches_into_budgets(tmp_path):
+    run = [*RUN, "--model.optimizer.cooldown", "0.5", "--model.optimizer.name", "muon", "--run.checkpoint_every", "4"]
+    assert main([*run, "--trainer.max_steps", "12", "--run.folder", "long", "--run.keep_last", "9"]) == 0
+    assert main([*run, "--trainer.max_steps", "8", "--run.folder", "short"]) == 0
+    begin = ["--ckpt_path", "long/checkpoints/step-00000004.ckpt", "--run.folder", "branch"]
+    assert main([*run, "--trainer.max_steps", "8", *begin]) == 0
+    short, branch = points(tmp_path / "short"), points(tmp_path / "branch")
+    later = {key: value for key, value in short.items() if key[0] >= 4 and not key[1].startswith("perf")}
+    assert later
+    assert {key: branch[key] for key in later} == later

@@ -14,7 +14,8 @@ from splitters.registry import Spec
 # Keys that an export keeps. Weights mean nothing without the first four.
 EXPORTED = ("hyper_parameters", "splitters", "boundaries", "tokenizer", "global_step", "pytorch-lightning_version")
 # Settings of the optimizer that its saved state brings along, so that others would be overruled in silence.
-IN_OPTIMIZER_STATE = ("name", "lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
+IN_OPTIMIZER_STATE = ("name", "lr", "matrix_lr", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr")
+IN_TRAINING = ("residual_init", "dropout", "ngram_dropout")  # of a network: they change nothing of a trained one
 WEIGHTS_ALONE = "take its weights alone: aunet export CKPT --out w.safetensors, then --ckpt_path w.safetensors"
 
 
@@ -92,7 +93,7 @@ class Contents:
     def check_network(self, net: AUNetConfig) -> None:
         """Raises UserError where the checkpoint's network is not this one."""
         there, here = asdict(self.net), asdict(net)
-        if different := _differences({name: (there[name], here[name]) for name in here}):
+        if different := _differences({name: (there[name], here[name]) for name in here if name not in IN_TRAINING}):
             raise UserError(
                 f"ckpt_path: the checkpoint's network differs in {different}. Use the config.yaml of its run folder"
             )
@@ -147,7 +148,8 @@ class Contents:
         if not self.continues:
             return
         there = {"name": "adamw"} | dict(self.optimizer)  # older ones do not record it
-        pairs = {f"model.optimizer.{name}": (there.get(name), optimizer[name]) for name in IN_OPTIMIZER_STATE}
+        recorded = [name for name in IN_OPTIMIZER_STATE if name in there]
+        pairs = {f"model.optimizer.{name}": (there[name], optimizer[name]) for name in recorded}
         pairs |= {name: (self.packing.get(name, here), here) for name, here in packing.items()}
         if different := _differences(pairs):
             raise UserError(

@@ -89,6 +89,7 @@ class AUNet(nn.Module):
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
         self.stages = [self._stage(s, stack) for s in range(len(stages))]
+        self.dropout = nn.Dropout(config.dropout)
         self._exact, self._learned = Exact(), max(map(int, self.predictors), default=-1) + 1
         self.init_weights()
 
@@ -176,7 +177,7 @@ class AUNet(nn.Module):
     def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:
         """Returns vectors [R, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""
         if not self.embedding.context:
-            return self.embedding(stream.ids), None
+            return self.dropout(self.embedding(stream.ids)), None
         known = state.recent if state is not None else None
         before, recent = preceding(
             stream.ids,
@@ -188,7 +189,7 @@ class AUNet(nn.Module):
         if state is not None and stream.index is not None:
             known = recent.new_full((len(state.fresh), self.embedding.context), NOTHING) if known is None else known
             recent = known.index_copy(0, stream.index, recent)
-        return self.embedding(stream.ids, before), recent
+        return self.dropout(self.embedding(stream.ids, before)), recent
 
     def _stream(
         self, ids: Tensor, levels: Tensor | list[list[int]] | None, state: State | None, lengths: Sequence[int] | None
@@ -304,7 +305,13 @@ class AUNet(nn.Module):
         for blocks in (blocks for stage in self.stages for blocks in stage.block_lists):
             for block in cast(Iterable[Block], blocks.children()):
                 lasts = (block.attention.out, block.ffn.down, block.conv)
-                scales |= {last: (2 * len(blocks)) ** -0.5 for last in lasts if last is not None}
+                scales |= {
+                    last: self.config.residual_init * (2 * len(blocks)) ** -0.5 for last in lasts if last is not None
+                }
+        import os
+
+        if hasattr(self.embedding, "ngrams"):
+            scales[self.embedding.ngrams] = float(os.environ.get("NG_INIT", "1"))
         theirs = set(self.predictors.modules())
         for name, module in self.named_modules():
             for key, parameter in module.named_parameters(recurse=False):
@@ -326,8 +333,7 @@ class AUNet(nn.Module):
 
 
 def _blocks(config: AUNetConfig, stage: StageConfig) -> nn.ModuleList:
-    ffn = (config.ffn_multiple_of, config.norm_eps, stage.conv, config.ffn_multiplier)
-    return nn.ModuleList(Block(stage.dim, stage.head_dim, *ffn) for _ in range(stage.layers))
+    return nn.ModuleList(Block(config, stage) for _ in range(stage.layers))
 
 
 def _predictors(stack: Stack, stages: Sequence[StageConfig]) -> dict[str, nn.Module]:

@@ -75,6 +75,12 @@ class AUNetConfig:
     """the hidden width of SwiGLU is ffn_multiplier · 8/3 · dim, rounded up to a multiple of this"""
     ffn_multiplier: float = 1.0
     """see ffn_multiple_of; the published 8B model has 1.3"""
+    qk_norm: bool = False
+    """whether each head's queries and keys are normed (RMSNorm) before they turn"""
+    residual_init: float = 1.0
+    """multiple of the deviation with which layers that add to a residual stream begin; 0: each block begins as nothing"""
+    dropout: float = 0.0
+    """share of the channels that training sets to 0, in what each block adds and in the embedding"""
     round_units_to: int = 16
     """units per row are padded to the batch's longest row, rounded up to this, so that shapes recur"""
     vocabulary: int = VOCABULARY
@@ -86,6 +92,9 @@ class AUNetConfig:
     """with embedding ngrams: the lengths n, in bytes, each with a table of its own"""
     ngram_rows: int = 16_384
     """with embedding ngrams: rows of each table; n-grams of one hash share a row"""
+    ngram_dropout: float = 0.0
+    """with embedding ngrams: share of the n-grams' vectors that training leaves out, as an n-gram that was never read
+    has none"""
 
     def __post_init__(self) -> None:
         # Tests, notebooks and checkpoints give plain mappings.
@@ -100,9 +109,10 @@ class AUNetConfig:
         check_fields(
             self, "net",
             max_offset=Range(least=1, most=4096), rope_theta=Range(least=1, most=1e15),
-            norm_eps=Range(above=0, most=1), ffn_multiple_of=width, ffn_multiplier=Range(above=0, most=100),
+            norm_eps=Range(above=0, most=1), residual_init=Range(least=0, most=100), dropout=Range(least=0, below=1),
+            ffn_multiple_of=width, ffn_multiplier=Range(above=0, most=100),
             round_units_to=width, vocabulary=Range(least=VOCABULARY, most=2**24),
-            ngrams=Range(least=2, most=64), ngram_rows=Range(least=1, most=2**27),
+            ngrams=Range(least=2, most=64), ngram_dropout=Range(least=0, below=1), ngram_rows=Range(least=1, most=2**27),
         )  # fmt: skip
         if len({*self.ngrams}) < max(len(self.ngrams), self.embedding == "ngrams"):
             raise ValueError(f"ngrams is {self.ngrams}, it must be lengths that differ, such as [2, 3, 4, 6]")

@@ -53,13 +53,18 @@ class HashedNgrams(ByteEmbedding):
         super().__init__(config)
         self.lengths, self.n_rows, self.context = sorted(config.ngrams), config.ngram_rows, max(config.ngrams) - 1
         self.ngrams = nn.Embedding(len(self.lengths) * self.n_rows, config.stages[0].dim)
+        self.dropout = config.ngram_dropout
         self.coefficients = [coefficient(back) for back in range(self.context + 1)]
 
     def forward(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
         assert before is not None
         rows = self.rows(torch.cat([before, ids[..., None]], -1))
-        of_ngrams = F.embedding_bag(rows.flatten(0, 1), self.ngrams.weight, mode="sum").view(*ids.shape, -1)
-        return super().forward(ids) + of_ngrams
+        rows, kept = rows.flatten(0, 1), None
+        if self.training and self.dropout:
+            draw = torch.rand(len(rows), 1, device=ids.device) / self.dropout  # above 1: all are kept
+            kept = (torch.arange(len(self.lengths), device=ids.device) < draw * len(self.lengths)).to(self.ngrams.weight)
+        of_ngrams = F.embedding_bag(rows, self.ngrams.weight, mode="sum", per_sample_weights=kept)
+        return super().forward(ids) + of_ngrams.view(*ids.shape, -1)
 
     def rows(self, last: Tensor) -> Tensor:
         """Returns the rows [B, L, tables] of the n-grams that end the last ids [B, L, 1 + context]."""

@@ -21,7 +21,7 @@ def seed_of(name: str) -> int:
 @torch.no_grad()
 def draw(parameter: Tensor, std: float, scale: float, name: str) -> None:
     """Fills a parameter, sharded by rows or not, with normals of deviation `std`, cut at three, times `scale`."""
-    local, first = _held(parameter)
+    local, first = held(parameter)
     n_rows, shape = parameter.shape[0], parameter.shape[1:]
     rows = max(PIECE // max(shape.numel(), 1), 1)
     for piece in range(first // rows, -(-(first + len(local)) // rows)):
@@ -36,10 +36,10 @@ def draw(parameter: Tensor, std: float, scale: float, name: str) -> None:
 @torch.no_grad()
 def ones(parameter: Tensor) -> None:
     """Fills a parameter, sharded or not, with ones."""
-    _held(parameter)[0].fill_(1.0)
+    held(parameter)[0].fill_(1.0)
 
 
-def _held(parameter: Tensor) -> tuple[Tensor, int]:
+def held(parameter: Tensor) -> tuple[Tensor, int]:
     """Returns this device's rows of a parameter, and the index of the first."""
     if not isinstance(parameter, DTensor):
         return parameter, 0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aunet_lightning.model.attention import AttentionMask, Step
+from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.kernels import Folded, by_hand, convolved, normed_linear, normed_swiglu, stepping
 
@@ -113,10 +114,13 @@ class RMSNorm(nn.RMSNorm):
 class Attention(nn.Module):
     """Multi-head causal attention."""
 
-    def __init__(self, dim: int, head_dim: int) -> None:
+    def __init__(self, dim: int, head_dim: int, qk_norm: float | None) -> None:
+        """qk_norm: epsilon of the norms of queries and keys; None: they are not normed."""
         super().__init__()
         self.head_dim = head_dim
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        norms = [RMSNorm(head_dim, eps=qk_norm) if qk_norm is not None else None for _ in range(2)]
+        self.query_norm, self.key_norm = norms
 
     def forward(
         self, x: Tensor, norm: RMSNorm, context: BlockContext, past: KVCache | None
@@ -126,9 +130,15 @@ class Attention(nn.Module):
             context.by_row(projected).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projected in normed_linear(x, norm, (self.query, self.key, self.value))
         )  # [B, H, N, K]
-        q, k = context.rotation(q), context.rotation(k)
+        q, k = (context.rotation(x) for x in self.normed(q, k))
         out = context.mask.attend(q, k, v, past[:2] if past is not None else None)
         return self.out(context.as_given(out.transpose(1, 2).flatten(2))), k, v
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys [B, H, N, K], normed where they are to be."""
+        if self.query_norm is None or self.key_norm is None:
+            return q, k
+        return self.query_norm(q), self.key_norm(k)
 
 
 class SwiGLU(nn.Module):
@@ -166,28 +176,22 @@ class Block(nn.Module):
 
     recompute = False  # activation checkpointing: keep only x for the backward
 
-    def __init__(
-        self,
-        dim: int,
-        head_dim: int,
-        ffn_multiple_of: int,
-        norm_eps: float,
-        conv: int | None,
-        ffn_multiplier: float = 1.0,
-    ) -> None:
+    def __init__(self, config: AUNetConfig, stage: StageConfig) -> None:
         super().__init__()
-        self.conv_norm = RMSNorm(dim, eps=norm_eps) if conv else None
-        self.conv = CausalConv(dim, conv) if conv else None
-        self.attention_norm = RMSNorm(dim, eps=norm_eps)
-        self.attention = Attention(dim, head_dim)
-        self.ffn_norm = RMSNorm(dim, eps=norm_eps)
-        self.ffn = SwiGLU(dim, ffn_multiple_of, ffn_multiplier)
+        dim, eps = stage.dim, config.norm_eps
+        self.conv_norm = RMSNorm(dim, eps=eps) if stage.conv else None
+        self.conv = CausalConv(dim, stage.conv) if stage.conv else None
+        self.attention_norm = RMSNorm(dim, eps=eps)
+        self.attention = Attention(dim, stage.head_dim, eps if config.qk_norm else None)
+        self.ffn_norm = RMSNorm(dim, eps=eps)
+        self.ffn = SwiGLU(dim, config.ffn_multiple_of, config.ffn_multiplier)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         if self.recompute and torch.is_grad_enabled():
             return cast(
                 tuple[Tensor, KVCache],
-                checkpoint(self._forward, x, context, past, use_reentrant=False, preserve_rng_state=False),
+                checkpoint(self._forward, x, context, past, use_reentrant=False, preserve_rng_state=self.dropout.p > 0),
             )
         return self._forward(x, context, past)
 
@@ -198,15 +202,17 @@ class Block(nn.Module):
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             normed = context.by_row(self.conv_norm(x))
             added, recent = self.conv(normed, context.neighbours, past.recent if past else None)
-            x = x + context.as_given(added)
+            x = x + self.dropout(context.as_given(added))
         attended, keys, values = self.attention(x, self.attention_norm, context, past)
-        x = x + attended
-        return x + self.ffn(x, self.ffn_norm), KVCache(keys, values, recent)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.ffn(x, self.ffn_norm)), KVCache(keys, values, recent)
 
     def _step(self, x: Tensor, context: BlockContext, past: KVCache, folded: Folded) -> tuple[Tensor, KVCache]:
         """The same for one position per row, x [R, D], whose keys and values are written to `past`."""
         eps = cast(float, self.ffn_norm.eps)
         both, v = folded.project(x, eps, self.attention.head_dim)
+        if self.attention.query_norm is not None:
+            both = torch.cat(self.attention.normed(*both.chunk(2, 1)), 1)
         q, k = context.rotation(both).chunk(2, 1)
         x = folded.attended(x, context.mask.attend(q, k, v, past[:2]))
         return folded.feed_forward(x, eps), past

@@ -107,11 +107,16 @@ class Stage:
         """The network of the learned splitter above this stage."""
         return self.transition.predictor if self.transition is not None else None
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the parameters of the blocks and of the transition to the stage above."""
+    def modules(self) -> Iterator[nn.Module]:
+        """Yields the modules of the blocks and of the transition to the stage above, and all within them."""
         between = self.transition.modules() if self.transition is not None else ()
         for module in chain(self.block_lists, between):
-            yield from module.parameters()
+            yield from module.modules()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields the parameters of these."""
+        for module in self.modules():
+            yield from module.parameters(recurse=False)
 
     def reading(self, x: Tensor, stream: Stream, past: StageState | None) -> Reading:
         """Returns how all blocks read the stage's positions."""

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,12 @@ from aunet_lightning.checkpoints.optimizer_state import by_number, parameter_nam
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.registry import Registry
+from aunet_lightning.training.muon import Muon
 
 _HERE = "aunet_lightning.training.optimizer"
-OPTIMIZERS = Registry("optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW"})
+OPTIMIZERS = Registry(
+    "optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW", "muon": f"{_HERE}:MuonAndAdamW"}
+)
 
 
 @dataclass
@@ -39,7 +43,12 @@ class OptimizerConfig:
     max_skipped: int = 10
     """consecutive steps with a non-finite loss or gradient that are skipped; at the next one the run stops"""
     name: str = "adamw"
-    """the algorithm: adamw, or module:Class"""
+    """the algorithm: adamw; muon for matrices, and adamw for the rest; or module:Class"""
+    matrix_lr: float = 0.02
+    """with muon: learning rate of matrices, where lr is that of the rest; it holds for any width"""
+    cooldown: float | None = None
+    """share of the run at whose end the learning rate falls, in a line, to lr times final_lr_ratio; it stays before;
+    null: it falls as a cosine from the end of warm-up"""
 
     def __post_init__(self) -> None:
         OPTIMIZERS.check(self.name)
@@ -51,7 +60,8 @@ class OptimizerConfig:
             self, "optimizer",
             lr=Range(above=0, most=100), warmup_steps=steps, final_lr_ratio=Range(least=0, most=1),
             weight_decay=Range(least=0, most=100), betas=Range(least=0, below=1), eps=Range(above=0, most=1),
-            stage_lr=multiple, splitter_lr=multiple, max_skipped=steps,
+            stage_lr=multiple, splitter_lr=multiple, max_skipped=steps, matrix_lr=Range(above=0, most=100),
+            cooldown=Range(least=0, most=1),
         )  # fmt: skip
 
     def of_stages(self, n_stages: int) -> list[float]:
@@ -65,6 +75,9 @@ class OptimizerConfig:
         """Returns the learning rate at `step` (from 0) of `total`, as a multiple of lr."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
+        if self.cooldown is not None:
+            left = (total - step) / max(self.cooldown * total, 1) if total < math.inf else 1.0
+            return self.final_lr_ratio + (1 - self.final_lr_ratio) * min(max(left, 0.0), 1.0)
         progress = min((step - self.warmup_steps) / max(total - self.warmup_steps, 1), 1.0)
         return self.final_lr_ratio + (1 - self.final_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -72,9 +85,12 @@ class OptimizerConfig:
 class OptimizerBuilder(ABC):
     """Makes the optimizer of a run."""
 
+    of_matrices = False  # whether matrices between hidden vectors are groups of their own
+
     @abstractmethod
     def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-        """Returns an optimizer over `groups`, each with its `params`, `name`, `lr` and `weight_decay`.
+        """Returns an optimizer over `groups`, each with its `params`, `name`, `lr`, `weight_decay` and `matrices`
+        (whether it holds matrices between hidden vectors, where `of_matrices` asks for that).
 
         It keeps the groups' names, and may add keys of its own, but neither drops nor reorders parameters: a checkpoint
         has its state by their names.
@@ -88,29 +104,54 @@ class AdamW(OptimizerBuilder):
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
+class MuonAndAdamW(OptimizerBuilder):
+    """Muon for matrices between hidden vectors; fused AdamW for embeddings, norms, convolutions, the output layer and
+    learned splitters."""
+
+    of_matrices = True
+
+    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
 def build_optimizer(net: AUNet, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Returns the optimizer of all of the network's parameters, by groups: per stage, those with weight decay and those
     without, and the same for learned splitters. Raises ValueError where stage_lr is not one number per stage."""
     n_stages = len(net.config.stages)
     multiples = config.of_stages(n_stages)
-    groups: dict[tuple[int, bool, bool], list[torch.nn.Parameter]] = {}
+    builder: OptimizerBuilder = OPTIMIZERS.get(config.name)()
+    groups: dict[tuple[int, bool, bool, bool], list[torch.nn.Parameter]] = {}
     stages = {parameter: stage.s for stage in net.stages for parameter in stage.parameters()}  # others: bytes
     learned_ = {*net.predictors.parameters()}
+    matrices = {*_matrices(net)} if builder.of_matrices else set()
     for parameter in net.parameters():
-        key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2)
+        key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2, parameter in matrices)
         groups.setdefault(key, []).append(parameter)
-    optimizer: torch.optim.Optimizer = OPTIMIZERS.get(config.name)().build(
+    optimizer = builder.build(
         [
             {
                 "params": parameters,
-                "name": f"stage{stage + 1}{'_splitter' * learned}{'' if decays else '_no_decay'}",
-                "lr": config.lr * multiples[stage] * (config.splitter_lr if learned else 1.0),
+                "name": f"stage{stage + 1}{'_splitter' * learned}{'_matrices' * matrix}{'' if decays else '_no_decay'}",
+                "lr": (config.matrix_lr if matrix else config.lr)
+                * multiples[stage]
+                * (config.splitter_lr if learned else 1.0),
                 "weight_decay": config.weight_decay if decays else 0.0,
+                "matrices": matrix,
             }
-            for (stage, learned, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
+            for (stage, learned, decays, matrix), parameters in sorted(groups.items(), key=lambda group: group[0])
         ],
         config,
     )
     names = parameter_names(net, optimizer)
     optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
     return optimizer
+
+
+def _matrices(net: AUNet) -> Iterator[torch.nn.Parameter]:
+    """Yields the matrices that take hidden vectors to hidden vectors, and batches of such."""
+    for stage in net.stages:
+        learned = {*stage.predictor.modules()} if stage.predictor is not None else set()
+        for module in stage.modules():
+            if module not in learned:
+                linear = isinstance(module, torch.nn.Linear)
+                yield from (p for p in module.parameters(recurse=False) if p.ndim == 3 or (linear and p.ndim == 2))

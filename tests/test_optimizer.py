@@ -1,0 +1,119 @@
+"""Optimizers and schedules: Muon beside its plain form, learning rates over widths, branches of one run."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from aunet_lightning.model.config import AUNetConfig
+from aunet_lightning.training import muon
+from aunet_lightning.training.muon import Muon
+from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
+from tests.helpers import tiny, tiny_model
+
+SHAPES = [(6, 6), (8, 3), (3, 8), (5, 4, 7), (5, 7, 4)]
+
+
+def matrices(shapes=SHAPES, dtype=torch.float32):
+    return [nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
+
+
+def muon_of(parameters, lr=0.1, weight_decay=0.2):
+    groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "matrices": True}]
+    return Muon(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8)
+
+
+def test_steps_of_muon_are_those_of_its_plain_form():
+    torch.manual_seed(0)
+    parameters = matrices()
+    plain = [p.detach().clone() for p in parameters]
+    momenta = [torch.zeros_like(p) for p in plain]
+    optimizer = muon_of(parameters)
+    for _ in range(3):
+        for p, x, m in zip(parameters, plain, momenta, strict=True):
+            p.grad = torch.randn_like(p)
+            m.copy_(0.95 * m + 0.05 * p.grad)
+            update = 0.95 * m + 0.05 * p.grad
+            for matrix, u in zip(x.view(-1, *x.shape[-2:]), update.view(-1, *x.shape[-2:]), strict=True):
+                rows, columns = matrix.shape
+                o = u / u.norm()
+                for a, b, c in muon.STEPS:
+                    o = a * o + b * (o @ o.T @ o) + c * (o @ o.T @ o @ o.T @ o)
+                matrix.mul_(1 - 0.1 * 0.2).sub_(o, alpha=0.1 * math.sqrt(max(1, rows / columns)))
+        optimizer.step()
+    for p, x in zip(parameters, plain, strict=True):
+        torch.testing.assert_close(p.detach(), x, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_with_pytorchs_polynomial_is_pytorchs(monkeypatch):
+    monkeypatch.setattr(muon, "STEPS", ((3.4445, -4.7750, 2.0315),) * 5)
+    torch.manual_seed(0)
+    parameters = matrices([(24, 24), (32, 16), (16, 32)])
+    theirs = [nn.Parameter(p.detach().clone()) for p in parameters]
+    mine, other = muon_of(parameters), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.2)
+    for _ in range(3):
+        for p, q in zip(parameters, theirs, strict=True):
+            p.grad = q.grad = torch.randn_like(p)
+        mine.step()
+        other.step()
+    for p, q in zip(parameters, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=0.02)  # theirs is in bfloat16
+
+
+@given(st.integers(0, 2**30), st.sampled_from([(12, 12), (8, 20), (20, 8)]), st.floats(-6, 6))
+def test_steps_are_orthogonal_whatever_the_size_of_gradients(seed, shape, scale):
+    update = torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed)) * 10.0**scale
+    (found,) = muon._orthogonal([update])
+    u, s, v = torch.linalg.svd(update, full_matrices=False)
+    values = (u.mT @ found @ v.mT).diagonal(dim1=1, dim2=2)
+    kept = s > 0.1 * s.amax(1, keepdim=True)
+    assert ((values[kept] > 0.4) & (values[kept] < 1.8)).all()
+
+
+def test_muon_takes_matrices_between_hidden_vectors_and_adamw_the_rest():
+    net = tiny_model(tiny(3))
+    optimizer = build_optimizer(net, OptimizerConfig(name="muon", lr=0.003, matrix_lr=0.01))
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len([*net.parameters()])
+    taken = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in net.named_parameters():
+        other = any(part in name for part in ("norm", "embedding", "head", "conv"))
+        assert taken[id(parameter)]["matrices"] == (not other), name
+        assert taken[id(parameter)]["lr"] == (0.003 if other else 0.01), name
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    kinds = {"momentum"}, {"step", "exp_avg", "exp_avg_sq"}
+    for parameter, state in optimizer.state.items():
+        assert state.keys() == kinds[not taken[id(parameter)]["matrices"]]
+
+
+def test_the_rest_steps_as_with_adamw():
+    nets = [tiny_model(tiny(2)), tiny_model(tiny(2))]
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers = [build_optimizer(net, OptimizerConfig(name=name)) for net, name in zip(nets, ("adamw", "muon"), strict=True)]
+    for _ in range(3):
+        for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            p.grad = q.grad = torch.randn_like(p)
+        for optimizer in optimizers:
+            optimizer.step()
+    taken = {id(p) for group in optimizers[1].param_groups if group["matrices"] for p in group["params"]}
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(p, q) == (id(q) not in taken)
+
+
+@pytest.mark.parametrize("total", [50, 400, math.inf])
+def test_a_rate_that_stays_falls_in_a_line_at_the_end(total):
+    config = OptimizerConfig(warmup_steps=10, final_lr_ratio=0.1, cooldown=0.2)
+    assert [config.lr_factor(step, total) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1])
+    begins = 0.8 * min(total, 10**6)
+    assert all(config.lr_factor(step, total) == 1 for step in range(10, int(begins), 7))
+    if total < math.inf:
+        falling = [config.lr_factor(step, total) for step in range(int(begins), total + 1)]
+        assert falling[0] == 1
+        assert falling[-1] == pytest.approx(0.1)
+        steps = [a - b for a, b in itertools.pairwise(falling)]
+        assert steps == pytest.approx([steps[0]] * len(steps))
