@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from aunet_lightning import AUNet, AUNetConfig, ByteDataModule, StageConfig
 from aunet_lightning.cli.main import main
+from aunet_lightning.model.embedding import Table
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
@@ -98,7 +99,15 @@ def tiny(stages: int = 3, **options) -> AUNetConfig:
 
 def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
     torch.manual_seed(seed)
-    return AUNet(config).eval()
+    return as_trained(AUNet(config))
+
+
+def as_trained(net: AUNet) -> AUNet:
+    """The network with weights drawn that begin as 0 or 1, so that they make a difference."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.RMSNorm | Table):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return net.eval()
 
 
 def aunet(*arguments):

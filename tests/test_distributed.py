@@ -21,8 +21,18 @@ SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_
 KINDS = {
     "rule": [],
     "router": ["--splitter", "{name: router, bytes_per_unit: 4}"],
-    "muon": ["--model.optimizer.name", "muon", "--model.net.embedding", "ngrams", "--model.net.ngram_rows", "50",
-             "--model.net.qk_norm", "true", "--model.optimizer.cooldown", "0.3"],
+    "muon": [
+        "--model.optimizer.name",
+        "muon",
+        "--model.net.embedding",
+        "ngrams",
+        "--model.net.ngram_rows",
+        "50",
+        "--model.net.qk_norm",
+        "true",
+        "--model.optimizer.cooldown",
+        "0.3",
+    ],
     "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
 }
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",

@@ -20,7 +20,19 @@ from aunet_lightning.study.grid import merge
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.training.optimizer import OptimizerConfig
 from aunet_lightning.vocabulary import BOS, EOS
-from tests.helpers import ROOT, TINY, aunet, place_store, points, sentences, stack_of, stepped_levels, tiny, write
+from tests.helpers import (
+    ROOT,
+    TINY,
+    as_trained,
+    aunet,
+    place_store,
+    points,
+    sentences,
+    stack_of,
+    stepped_levels,
+    tiny,
+    write,
+)
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M))
@@ -128,7 +140,7 @@ def test_the_cached_text_of_json_lines_keeps_its_name(here):
 @pytest.fixture(params=["my_package.trigrams:Trigrams", "ngrams"])
 def trigrams(here, request):
     torch.manual_seed(0)
-    return AUNet(tiny(3, embedding=request.param, ngram_rows=97)).eval(), stack_of("whitespace", 3)
+    return as_trained(AUNet(tiny(3, embedding=request.param, ngram_rows=97))), stack_of("whitespace", 3)
 
 
 @torch.no_grad()
@@ -172,7 +184,7 @@ def test_an_embedding_of_ids_before_gets_them_in_order():
 
 
 def test_hashed_ngrams_are_those_of_the_plain_form():
-    net = AUNet(tiny(1, embedding="ngrams", ngrams=[5, 2], ngram_rows=11, document_masking=False)).eval()
+    net = as_trained(AUNet(tiny(1, embedding="ngrams", ngrams=[5, 2], ngram_rows=11, document_masking=False)))
     row, embedding = [BOS, *b"some text", EOS], net.embedding
     for at, found in enumerate(embedding(torch.tensor([row]), preceding(torch.tensor([row]), None, 4, False)[0])[0]):
         expected = embedding.weight[row[at]]
@@ -188,7 +200,7 @@ def test_hashed_ngrams_are_those_of_the_plain_form():
 def test_an_embedding_that_reads_ids_before_sees_no_masked_document(masked, kind, here):
     torch.manual_seed(0)
     options = {"embedding": kind, "document_masking": masked}
-    net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8, "window": 1}], **options)).eval()
+    net = as_trained(AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8, "window": 1}], **options)))
     # A window of one position: only the embedding can see the document before.
     alone, after = (logits(net, splitters.Stack([]), row)[-2:] for row in ([BOS, ord("a")], [ord("z"), BOS, ord("a")]))
     assert torch.equal(alone, after) == masked

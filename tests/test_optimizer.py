@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.training import muon
 from aunet_lightning.training.muon import Muon
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
@@ -94,7 +93,9 @@ def test_muon_takes_matrices_between_hidden_vectors_and_adamw_the_rest():
 def test_the_rest_steps_as_with_adamw():
     nets = [tiny_model(tiny(2)), tiny_model(tiny(2))]
     nets[1].load_state_dict(nets[0].state_dict())
-    optimizers = [build_optimizer(net, OptimizerConfig(name=name)) for net, name in zip(nets, ("adamw", "muon"), strict=True)]
+    optimizers = [
+        build_optimizer(net, OptimizerConfig(name=name)) for net, name in zip(nets, ("adamw", "muon"), strict=True)
+    ]
     for _ in range(3):
         for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
             p.grad = q.grad = torch.randn_like(p)

@@ -308,10 +308,6 @@ class AUNet(nn.Module):
                 scales |= {
                     last: self.config.residual_init * (2 * len(blocks)) ** -0.5 for last in lasts if last is not None
                 }
-        import os
-
-        if hasattr(self.embedding, "ngrams"):
-            scales[self.embedding.ngrams] = float(os.environ.get("NG_INIT", "1"))
         theirs = set(self.predictors.modules())
         for name, module in self.named_modules():
             for key, parameter in module.named_parameters(recurse=False):
@@ -321,7 +317,8 @@ class AUNet(nn.Module):
                     ones(parameter)
                 else:
                     inputs = len(parameter) if isinstance(module, CausalConv) else parameter.shape[-1]
-                    draw(parameter, inputs**-0.5, scales.get(module, 1.0), f"{seed}/{name}.{key}")
+                    scale = scales.get(module, getattr(module, "init_scale", 1.0))
+                    draw(parameter, inputs**-0.5, scale, f"{seed}/{name}.{key}")
 
     def init_predictors(self, seed: int) -> None:
         """Draws the parameters of learned splitters anew, which is to be done before they are sharded."""

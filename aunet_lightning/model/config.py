@@ -78,7 +78,7 @@ class AUNetConfig:
     qk_norm: bool = False
     """whether each head's queries and keys are normed (RMSNorm) before they turn"""
     residual_init: float = 1.0
-    """multiple of the deviation with which layers that add to a residual stream begin; 0: each block begins as nothing"""
+    """multiple of the deviation with which layers that add to a residual stream begin; 0: blocks begin as nothing"""
     dropout: float = 0.0
     """share of the channels that training sets to 0, in what each block adds and in the embedding"""
     round_units_to: int = 16
@@ -93,8 +93,7 @@ class AUNetConfig:
     ngram_rows: int = 16_384
     """with embedding ngrams: rows of each table; n-grams of one hash share a row"""
     ngram_dropout: float = 0.0
-    """with embedding ngrams: share of the n-grams' vectors that training leaves out, as an n-gram that was never read
-    has none"""
+    """with embedding ngrams: share of the places where training leaves out the n-grams longer than some n"""
 
     def __post_init__(self) -> None:
         # Tests, notebooks and checkpoints give plain mappings.
@@ -112,7 +111,8 @@ class AUNetConfig:
             norm_eps=Range(above=0, most=1), residual_init=Range(least=0, most=100), dropout=Range(least=0, below=1),
             ffn_multiple_of=width, ffn_multiplier=Range(above=0, most=100),
             round_units_to=width, vocabulary=Range(least=VOCABULARY, most=2**24),
-            ngrams=Range(least=2, most=64), ngram_dropout=Range(least=0, below=1), ngram_rows=Range(least=1, most=2**27),
+            ngrams=Range(least=2, most=64), ngram_rows=Range(least=1, most=2**27),
+            ngram_dropout=Range(least=0, below=1),
         )  # fmt: skip
         if len({*self.ngrams}) < max(len(self.ngrams), self.embedding == "ngrams"):
             raise ValueError(f"ngrams is {self.ngrams}, it must be lengths that differ, such as [2, 3, 4, 6]")

@@ -20,8 +20,8 @@ NOTHING = EOS  # stands for an id before the stream or the document
 
 
 class Embedding(nn.Module, ABC):
-    """Vectors of ids, each from the id and the `context` ids before it. Parameters are drawn by `AUNet.init_weights`;
-    linear layers count as FLOPs of each position."""
+    """Vectors of ids, each from the id and the `context` ids before it. Parameters are drawn by `AUNet.init_weights`
+    (those of a module with an `init_scale` times that); linear layers count as FLOPs of each position."""
 
     context: int = 0
 
@@ -41,10 +41,18 @@ class ByteEmbedding(nn.Embedding, Embedding):
         return super().forward(ids)
 
 
+class Table(nn.Embedding):
+    """Vectors that are 0 until they are learned."""
+
+    init_scale = 0.0
+
+
 class HashedNgrams(ByteEmbedding):
     """A vector for each id, plus one for each n-gram that ends with it, from tables that n-grams of one hash share
     (arXiv 2412.09871, section 3.2.1). Parameters for which no FLOPs are paid, as those of a BPE vocabulary are.
 
+    An n-gram that was never read adds nothing. With `ngram_dropout` training, too, has places that know none longer
+    than some n, drawn for each: text that is read again knows all of its n-grams, and new text does not.
     The hash is linear in the ids, with coefficients drawn once for all, modulo a prime: in whole numbers that fit 64
     bits, so that it is the same on every device.
     """
@@ -52,7 +60,7 @@ class HashedNgrams(ByteEmbedding):
     def __init__(self, config: AUNetConfig) -> None:
         super().__init__(config)
         self.lengths, self.n_rows, self.context = sorted(config.ngrams), config.ngram_rows, max(config.ngrams) - 1
-        self.ngrams = nn.Embedding(len(self.lengths) * self.n_rows, config.stages[0].dim)
+        self.ngrams = Table(len(self.lengths) * self.n_rows, config.stages[0].dim)
         self.dropout = config.ngram_dropout
         self.coefficients = [coefficient(back) for back in range(self.context + 1)]
 
@@ -61,8 +69,8 @@ class HashedNgrams(ByteEmbedding):
         rows = self.rows(torch.cat([before, ids[..., None]], -1))
         rows, kept = rows.flatten(0, 1), None
         if self.training and self.dropout:
-            draw = torch.rand(len(rows), 1, device=ids.device) / self.dropout  # above 1: all are kept
-            kept = (torch.arange(len(self.lengths), device=ids.device) < draw * len(self.lengths)).to(self.ngrams.weight)
+            known = torch.rand(len(rows), 1, device=ids.device) / self.dropout * len(self.lengths)
+            kept = (torch.arange(len(self.lengths), device=ids.device) < known.floor()).to(self.ngrams.weight.dtype)
         of_ngrams = F.embedding_bag(rows, self.ngrams.weight, mode="sum", per_sample_weights=kept)
         return super().forward(ids) + of_ngrams.view(*ids.shape, -1)
 

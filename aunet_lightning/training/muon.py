@@ -1,9 +1,8 @@
 """Muon: steps along orthogonalised momentum for matrices, AdamW for everything else.
 
 The momentum of a matrix is replaced by the nearest (semi-)orthogonal matrix, so that no direction is favoured by the
-size of its gradient (Jordan et al., Muon, 2024; arXiv 2502.16982). PyTorch's own takes one matrix at a time, in bfloat16,
-which a CPU without it computes slowly, and knows neither batches of matrices nor shards; here all matrices of a shape
-are one batch.
+size of its gradient (Jordan et al., Muon, 2024; arXiv 2502.16982). PyTorch's own takes one matrix at a time, in
+bfloat16, which a CPU without it computes slowly; here all matrices of a shape are one batch.
 """
 
 from __future__ import annotations
