@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from aunet_lightning.training import muon
-from aunet_lightning.training.muon import Muon
+from aunet_lightning.training import by_group
+from aunet_lightning.training.by_group import ByGroup
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from tests.helpers import tiny, tiny_model
 
@@ -22,8 +22,8 @@ def matrices(shapes=SHAPES, dtype=torch.float32):
 
 
 def muon_of(parameters, lr=0.1, weight_decay=0.2):
-    groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "matrices": True}]
-    return Muon(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8)
+    groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "algorithm": "muon"}]
+    return ByGroup(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8)
 
 
 def test_steps_of_muon_are_those_of_its_plain_form():
@@ -40,7 +40,7 @@ def test_steps_of_muon_are_those_of_its_plain_form():
             for matrix, u in zip(x.view(-1, *x.shape[-2:]), update.view(-1, *x.shape[-2:]), strict=True):
                 rows, columns = matrix.shape
                 o = u / u.norm()
-                for a, b, c in muon.STEPS:
+                for a, b, c in by_group.STEPS:
                     o = a * o + b * (o @ o.T @ o) + c * (o @ o.T @ o @ o.T @ o)
                 matrix.mul_(1 - 0.1 * 0.2).sub_(o, alpha=0.1 * math.sqrt(max(1, rows / columns)))
         optimizer.step()
@@ -49,7 +49,7 @@ def test_steps_of_muon_are_those_of_its_plain_form():
 
 
 def test_muon_with_pytorchs_polynomial_is_pytorchs(monkeypatch):
-    monkeypatch.setattr(muon, "STEPS", ((3.4445, -4.7750, 2.0315),) * 5)
+    monkeypatch.setattr(by_group, "STEPS", ((3.4445, -4.7750, 2.0315),) * 5)
     torch.manual_seed(0)
     parameters = matrices([(24, 24), (32, 16), (16, 32)])
     theirs = [nn.Parameter(p.detach().clone()) for p in parameters]
@@ -66,7 +66,7 @@ def test_muon_with_pytorchs_polynomial_is_pytorchs(monkeypatch):
 @given(st.integers(0, 2**30), st.sampled_from([(12, 12), (8, 20), (20, 8)]), st.floats(-6, 6))
 def test_steps_are_orthogonal_whatever_the_size_of_gradients(seed, shape, scale):
     update = torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed)) * 10.0**scale
-    (found,) = muon._orthogonal([update])
+    (found,) = by_group._orthogonal([update])
     u, s, v = torch.linalg.svd(update, full_matrices=False)
     values = (u.mT @ found @ v.mT).diagonal(dim1=1, dim2=2)
     kept = s > 0.1 * s.amax(1, keepdim=True)
@@ -80,14 +80,14 @@ def test_muon_takes_matrices_between_hidden_vectors_and_adamw_the_rest():
     taken = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in net.named_parameters():
         other = any(part in name for part in ("norm", "embedding", "head", "conv"))
-        assert taken[id(parameter)]["matrices"] == (not other), name
+        assert (taken[id(parameter)]["algorithm"] == "muon") == (not other), name
         assert taken[id(parameter)]["lr"] == (0.003 if other else 0.01), name
     for parameter in net.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     kinds = {"momentum"}, {"step", "exp_avg", "exp_avg_sq"}
     for parameter, state in optimizer.state.items():
-        assert state.keys() == kinds[not taken[id(parameter)]["matrices"]]
+        assert state.keys() == kinds[taken[id(parameter)]["algorithm"] != "muon"]
 
 
 def test_the_rest_steps_as_with_adamw():
@@ -101,9 +101,43 @@ def test_the_rest_steps_as_with_adamw():
             p.grad = q.grad = torch.randn_like(p)
         for optimizer in optimizers:
             optimizer.step()
-    taken = {id(p) for group in optimizers[1].param_groups if group["matrices"] for p in group["params"]}
+    taken = {id(p) for group in optimizers[1].param_groups if group["algorithm"] == "muon" for p in group["params"]}
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(p, q) == (id(q) not in taken)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_rows_that_were_read_step_as_with_pytorchs_sparse_adam(sparse):
+    torch.manual_seed(0)
+    mine, theirs = (nn.Embedding(12, 4, sparse=kind) for kind in (sparse, True))
+    theirs.load_state_dict(mine.state_dict())
+    groups = [{"params": [mine.weight], "lr": 0.1, "weight_decay": 0.5, "algorithm": "rows"}]
+    optimizers = ByGroup(groups, 0.1, (0.9, 0.95), 1e-8), torch.optim.SparseAdam([theirs.weight], 0.1, (0.9, 0.95))
+    before = mine.weight.detach().clone()
+    for rows in ([1, 3, 3], [3, 5], [1]):
+        for table, optimizer in zip((mine, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            table(torch.tensor(rows)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(mine.weight, theirs.weight)
+    assert torch.equal(mine.weight[6:], before[6:])
+    assert not torch.equal(mine.weight[5], before[5])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_tables_learn_alike_from_sparse_and_dense_gradients(name):
+    ids, found = torch.randint(0, 256, (2, 40)), []
+    for sparse in (True, False):
+        net = tiny_model(tiny(2, embedding="ngrams", ngram_rows=50)).train()
+        optimizer = build_optimizer(net, OptimizerConfig(name=name), sparse=sparse)
+        for _ in range(3):
+            net(ids, torch.zeros_like(ids)).logits.logsumexp(-1).sum().backward()
+            assert net.embedding.ngrams.weight.grad.is_sparse == sparse
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(net.state_dict())
+    for key, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][key])
 
 
 @pytest.mark.parametrize("total", [50, 400, math.inf])

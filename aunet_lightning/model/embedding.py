@@ -71,7 +71,8 @@ class HashedNgrams(ByteEmbedding):
         if self.training and self.dropout:
             known = torch.rand(len(rows), 1, device=ids.device) / self.dropout * len(self.lengths)
             kept = (torch.arange(len(self.lengths), device=ids.device) < known.floor()).to(self.ngrams.weight.dtype)
-        of_ngrams = F.embedding_bag(rows, self.ngrams.weight, mode="sum", per_sample_weights=kept)
+        sparse = self.ngrams.sparse and not torch.compiler.is_compiling()
+        of_ngrams = F.embedding_bag(rows, self.ngrams.weight, mode="sum", sparse=sparse, per_sample_weights=kept)
         return super().forward(ids) + of_ngrams.view(*ids.shape, -1)
 
     def rows(self, last: Tensor) -> Tensor:

@@ -239,7 +239,7 @@ class AUNetModule(LightningModule):
     ) -> None:
         """Clips as the trainer asks, notes the norm before clipping, and skips a step that is not finite."""
         parameters = [parameter for parameter in self._parameters_once if parameter.grad is not None]
-        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        gradients = [_dense(parameter) for parameter in parameters]
         if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
             torch._foreach_mul_(gradients, scale)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -248,7 +248,7 @@ class AUNetModule(LightningModule):
         self._check_finite(optimizer, total)
         self.noted |= {"train/grad_norm": total, "train/skipped_steps": self.skipped}
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            torch._foreach_mul_(gradients, (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -302,7 +302,7 @@ class AUNetModule(LightningModule):
         return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "sizes", "levels")}
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.net, self.optimizer_config)
+        optimizer = build_optimizer(self.net, self.optimizer_config, sparse=self.trainer.world_size == 1)
         self.total_steps()  # fails here if it is unknown
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimizer_config.lr_factor(step, self.total_steps(step))
@@ -383,6 +383,15 @@ class AUNetModule(LightningModule):
             for name, value in metric.compute().items():
                 of_stage = re.match(r"stage\d+/", name)
                 self.log(f"{part}_{name}" if of_stage else f"{part}/{name}", value, prog_bar=name == "bpb")
+
+
+def _dense(parameter: torch.nn.Parameter) -> Tensor:
+    """Returns the gradient, or the values of one that is sparse, to be changed in place."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
 
 
 def positions(batch: Batch, output: Output) -> Tensor:

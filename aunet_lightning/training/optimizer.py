@@ -4,19 +4,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch import Tensor
 
 from aunet_lightning.checkpoints.optimizer_state import by_number, parameter_names
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.embedding import Table
 from aunet_lightning.numbers import Range, check_fields
 from aunet_lightning.registry import Registry
-from aunet_lightning.training.muon import Muon
+from aunet_lightning.training.by_group import Algorithm, ByGroup, Groups
 
 _HERE = "aunet_lightning.training.optimizer"
 OPTIMIZERS = Registry(
-    "optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW", "muon": f"{_HERE}:MuonAndAdamW"}
+    "optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW", "muon": f"{_HERE}:Muon"}
 )
 
 
@@ -85,12 +87,12 @@ class OptimizerConfig:
 class OptimizerBuilder(ABC):
     """Makes the optimizer of a run."""
 
-    of_matrices = False  # whether matrices between hidden vectors are groups of their own
+    algorithms: ClassVar[tuple[Algorithm, ...]] = ("adamw",)  # that its optimizer knows
 
     @abstractmethod
-    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-        """Returns an optimizer over `groups`, each with its `params`, `name`, `lr`, `weight_decay` and `matrices`
-        (whether it holds matrices between hidden vectors, where `of_matrices` asks for that).
+    def build(self, groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+        """Returns an optimizer over `groups`, each with its `params`, `name`, `lr`, `weight_decay` and the `algorithm`
+        that suits it, of those that it knows: muon for matrices between hidden vectors, rows for tables, or adamw.
 
         It keeps the groups' names, and may add keys of its own, but neither drops nor reorders parameters: a checkpoint
         has its state by their names.
@@ -98,49 +100,66 @@ class OptimizerBuilder(ABC):
 
 
 class AdamW(OptimizerBuilder):
-    """PyTorch's AdamW, fused."""
+    """PyTorch's AdamW, fused; of tables the rows that were read."""
 
-    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    algorithms: ClassVar[tuple[Algorithm, ...]] = ("adamw", "rows")
+
+    def build(self, groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+        if any(group["algorithm"] != "adamw" for group in groups):
+            return ByGroup(groups, lr=config.lr, betas=config.betas, eps=config.eps)
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-class MuonAndAdamW(OptimizerBuilder):
-    """Muon for matrices between hidden vectors; fused AdamW for embeddings, norms, convolutions, the output layer and
-    learned splitters."""
+class Muon(AdamW):
+    """Muon for matrices between hidden vectors; AdamW for byte embeddings, norms, convolutions, the output layer and
+    learned splitters; of tables the rows that were read."""
 
-    of_matrices = True
-
-    def build(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    algorithms: ClassVar[tuple[Algorithm, ...]] = ("adamw", "rows", "muon")
 
 
-def build_optimizer(net: AUNet, config: OptimizerConfig) -> torch.optim.Optimizer:
+class _Kind(NamedTuple):
+    """What the parameters of a group have in common."""
+
+    stage: int
+    learned: bool
+    decays: bool
+    algorithm: Algorithm
+
+    def group(self, parameters: list[torch.nn.Parameter], config: OptimizerConfig, multiple: float) -> dict[str, Any]:
+        suffix = "" if self.algorithm == "adamw" else f"_{self.algorithm}"
+        lr = config.matrix_lr if self.algorithm == "muon" else config.lr
+        return {
+            "params": parameters,
+            "name": f"stage{self.stage + 1}{'_splitter' * self.learned}{suffix}{'' if self.decays else '_no_decay'}",
+            "lr": lr * multiple * (config.splitter_lr if self.learned else 1.0),
+            "weight_decay": config.weight_decay if self.decays else 0.0,
+            "algorithm": self.algorithm,
+        }
+
+
+def build_optimizer(net: AUNet, config: OptimizerConfig, sparse: bool = False) -> torch.optim.Optimizer:
     """Returns the optimizer of all of the network's parameters, by groups: per stage, those with weight decay and those
-    without, and the same for learned splitters. Raises ValueError where stage_lr is not one number per stage."""
-    n_stages = len(net.config.stages)
-    multiples = config.of_stages(n_stages)
+    without, and the same for learned splitters. Raises ValueError where stage_lr is not one number per stage.
+
+    sparse: whether tables get gradients of the rows that were read alone, which one device can do.
+    """
+    multiples = config.of_stages(len(net.config.stages))
     builder: OptimizerBuilder = OPTIMIZERS.get(config.name)()
-    groups: dict[tuple[int, bool, bool, bool], list[torch.nn.Parameter]] = {}
     stages = {parameter: stage.s for stage in net.stages for parameter in stage.parameters()}  # others: bytes
-    learned_ = {*net.predictors.parameters()}
-    matrices = {*_matrices(net)} if builder.of_matrices else set()
+    learned = {*net.predictors.parameters()}
+    tables = [module for module in net.modules() if isinstance(module, Table) and "rows" in builder.algorithms]
+    suits: dict[Tensor, Algorithm] = {table.weight: "rows" for table in tables}
+    if "muon" in builder.algorithms:
+        suits |= dict.fromkeys(_matrices(net), "muon")
+    for table in tables:
+        table.sparse = sparse
+    groups: dict[_Kind, list[torch.nn.Parameter]] = {}
     for parameter in net.parameters():
-        key = (stages.get(parameter, 0), parameter in learned_, parameter.ndim >= 2, parameter in matrices)
-        groups.setdefault(key, []).append(parameter)
+        algorithm = suits.get(parameter, "adamw")
+        kind = _Kind(stages.get(parameter, 0), parameter in learned, parameter.ndim >= 2, algorithm)
+        groups.setdefault(kind, []).append(parameter)
     optimizer = builder.build(
-        [
-            {
-                "params": parameters,
-                "name": f"stage{stage + 1}{'_splitter' * learned}{'_matrices' * matrix}{'' if decays else '_no_decay'}",
-                "lr": (config.matrix_lr if matrix else config.lr)
-                * multiples[stage]
-                * (config.splitter_lr if learned else 1.0),
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "matrices": matrix,
-            }
-            for (stage, learned, decays, matrix), parameters in sorted(groups.items(), key=lambda group: group[0])
-        ],
-        config,
+        [kind.group(groups[kind], config, multiples[kind.stage]) for kind in sorted(groups)], config
     )
     names = parameter_names(net, optimizer)
     optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
@@ -149,9 +168,7 @@ def build_optimizer(net: AUNet, config: OptimizerConfig) -> torch.optim.Optimize
 
 def _matrices(net: AUNet) -> Iterator[torch.nn.Parameter]:
     """Yields the matrices that take hidden vectors to hidden vectors, and batches of such."""
-    for stage in net.stages:
-        learned = {*stage.predictor.modules()} if stage.predictor is not None else set()
-        for module in stage.modules():
-            if module not in learned:
-                linear = isinstance(module, torch.nn.Linear)
-                yield from (p for p in module.parameters(recurse=False) if p.ndim == 3 or (linear and p.ndim == 2))
+    learned = {*net.predictors.modules()}
+    for module in (module for stage in net.stages for module in stage.modules() if module not in learned):
+        linear = isinstance(module, torch.nn.Linear)
+        yield from (p for p in module.parameters(recurse=False) if p.ndim == 3 or (linear and p.ndim == 2))
