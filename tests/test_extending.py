@@ -195,6 +195,20 @@ def test_hashed_ngrams_are_those_of_the_plain_form():
         torch.testing.assert_close(found, expected)
 
 
+def test_dropout_of_ngrams_leaves_out_those_longer_than_some_n():
+    torch.manual_seed(0)
+    net = as_trained(AUNet(tiny(1, embedding="ngrams", ngrams=[2, 3, 5], ngram_rows=11, ngram_dropout=0.6)))
+    ids = torch.randint(0, 256, (30, 40))
+    before, embedding, tables = preceding(ids, None, 4, False)[0], net.embedding.train(), net.embedding.ngrams
+    of_each = tables(embedding.rows(torch.cat([before, ids[..., None]], -1)))  # [B, L, 3, D]
+    added = embedding(ids, before) - torch.nn.functional.embedding(ids, embedding.weight)
+    sums = torch.cat([torch.zeros_like(of_each[..., :1, :]), of_each.cumsum(-2)], -2)
+    known = (sums - added[..., None, :]).abs().amax(-1).argmin(-1)
+    torch.testing.assert_close(sums.gather(2, known[..., None, None].expand(-1, -1, 1, 16))[:, :, 0], added)
+    shares = known.flatten().bincount(minlength=4) / known.numel()
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.2, 0.2, 0.4]), atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["my_package.trigrams:Trigrams", "ngrams"])
 @pytest.mark.parametrize("masked", [True, False])
 def test_an_embedding_that_reads_ids_before_sees_no_masked_document(masked, kind, here):

@@ -283,6 +283,35 @@ def test_initialisation_reaches_everything(stages, upsampling):
         assert torch.equal(a, b)
 
 
+def test_blocks_can_begin_as_nothing():
+    net = AUNet(tiny(3, residual_init=0))
+    for stage in net.stages:
+        for block in stage.blocks:
+            assert not block.attention.out.weight.any()
+            assert not block.ffn.down.weight.any()
+            assert block.ffn.up.weight.any()
+
+
+def test_dropout_is_of_training_alone():
+    ids = torch.randint(0, 256, (2, 40))
+    plain, net = AUNet(tiny(1)).eval(), AUNet(tiny(1, dropout=0.5)).eval()
+    net.load_state_dict(plain.state_dict())
+    assert torch.equal(net(ids).logits, plain(ids).logits)
+    net.train()
+    assert not torch.equal(net(ids).logits, net(ids).logits)
+    gradients = []
+    for recompute in (False, True):
+        for block in net.stages[0].blocks:
+            block.recompute = recompute
+        torch.manual_seed(5)
+        net.zero_grad()
+        net(ids).logits.square().sum().backward()
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    assert all(map(torch.equal, *gradients))
+    block, x = net.stages[0].blocks[0], torch.randn(4000)
+    assert (block.dropout(x) == 0).float().mean() == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.parametrize("stages", N_STAGES)
 def test_every_parameter_learns_even_from_one_unit(stages):
     model = AUNet(tiny(stages, max_offset=2))
