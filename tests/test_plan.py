@@ -141,7 +141,10 @@ def test_fit_takes_published_models(path, capsys):
     assert exit_.value.code == 0
     taken, given = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(path.read_text())
     assert taken["upper_splitters"] == given["upper_splitters"]
+    unused = {name: taken["model"]["net"].pop(name) for name in ("ngram_rows", "ngram_dropout")}  # with embedding byte
+    assert unused
     assert AUNetConfig(**taken["model"]["net"]) == AUNetConfig(**given["model"]["net"])
+    assert taken["model"]["optimizer"]["name"] == "adamw"
     assert given["model"]["optimizer"]["warmup_steps"] == given["trainer"]["max_steps"] / 10
 
 

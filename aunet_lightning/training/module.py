@@ -36,7 +36,7 @@ from aunet_lightning.training.length import steps_of
 from aunet_lightning.training.loss import nats_per_target, training_loss
 from aunet_lightning.training.metrics import METRICS, BitsPerByte, RunMetric, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
-from aunet_lightning.training.steps import Step, Votes, not_finite
+from aunet_lightning.training.steps import Step, Votes, gradient_values, not_finite
 from aunet_lightning.training.sums import StepSums
 from splitters.registry import Spec
 
@@ -239,7 +239,7 @@ class AUNetModule(LightningModule):
     ) -> None:
         """Clips as the trainer asks, notes the norm before clipping, and skips a step that is not finite."""
         parameters = [parameter for parameter in self._parameters_once if parameter.grad is not None]
-        gradients = [_dense(parameter) for parameter in parameters]
+        gradients = [gradient_values(parameter) for parameter in parameters]
         if (scale := self.step.scale(self.trainer.accumulate_grad_batches)) != 1:  # one batch at an epoch's end too
             torch._foreach_mul_(gradients, scale)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -383,15 +383,6 @@ class AUNetModule(LightningModule):
             for name, value in metric.compute().items():
                 of_stage = re.match(r"stage\d+/", name)
                 self.log(f"{part}_{name}" if of_stage else f"{part}/{name}", value, prog_bar=name == "bpb")
-
-
-def _dense(parameter: torch.nn.Parameter) -> Tensor:
-    """Returns the gradient, or the values of one that is sparse, to be changed in place."""
-    assert parameter.grad is not None
-    if not parameter.grad.is_sparse:
-        return parameter.grad
-    parameter.grad = parameter.grad.coalesce()
-    return parameter.grad.values()
 
 
 def positions(batch: Batch, output: Output) -> Tensor:

@@ -97,3 +97,12 @@ def not_finite(step: Step, at: int, norm: float, corpus: Corpus) -> str:
         f"step {at}: {what} is not finite (loss {step.loss:.4g}, gradient norm {norm:.4g}); "
         f"it read {mix}: {', '.join(names)}{more}"
     )
+
+
+def gradient_values(parameter: torch.nn.Parameter) -> Tensor:
+    """Returns the gradient, or the values of one that is sparse, to be changed in place."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
