@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.packing import Batch
