@@ -96,6 +96,22 @@ def test_products_by_group_equal_a_loop(n, n_groups, seed):
     torch.testing.assert_close(grouped._tiled_outer(grad[order], x[order], sizes), gradients[1])
 
 
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.75])
+def test_dropout_leaves_out_a_share_and_keeps_the_mean(share, plain, monkeypatch):
+    monkeypatch.setattr(kernels, "PLAIN", plain)
+    torch.manual_seed(0)
+    x, update = torch.randn(2, 300, 200), torch.full((2, 300, 200), 3.0, requires_grad=True)
+    found = kernels.added(x, update, share)
+    (gradient,) = torch.autograd.grad(found.sum(), update)
+    part = (found - x).detach()
+    left_out = (part.abs() < 1e-5).float().mean((0, 1))  # of each channel
+    assert left_out.mean() == pytest.approx(share, abs=0.004)
+    assert left_out.std() == pytest.approx((share * (1 - share) / 600) ** 0.5, rel=0.2, abs=1e-4)
+    torch.testing.assert_close(part, 3 * gradient, atol=1e-5, rtol=1e-5)
+    assert part.mean() == pytest.approx(3.0, rel=0.02)
+
+
 @pytest.mark.parametrize("rows_differ", [False, True])
 def test_forward_and_backward_read_nothing_from_the_device(rows_differ):
     """Fake tensors have no data to read."""

@@ -308,8 +308,6 @@ def test_dropout_is_of_training_alone():
         net(ids).logits.square().sum().backward()
         gradients.append([p.grad.clone() for p in net.parameters()])
     assert all(map(torch.equal, *gradients))
-    block, x = net.stages[0].blocks[0], torch.randn(4000)
-    assert (block.dropout(x) == 0).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize("stages", N_STAGES)

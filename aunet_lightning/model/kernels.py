@@ -75,6 +75,19 @@ def convolved(seen: Tensor, weight: Tensor, same: Tensor | None) -> Tensor:
     return out
 
 
+def added(x: Tensor, update: Tensor, dropout: float) -> Tensor:
+    """Returns x + update, without a share `dropout` of its numbers and the others so much larger; by hand to the
+    nearest 256th, as a byte is drawn for each."""
+    if not dropout:
+        return x + update
+    of_256 = round(256 * dropout)
+    if not (0 < of_256 < 256 and by_hand(update)):
+        return x + F.dropout(update, dropout)
+    words = torch.empty(-(-update.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[: update.numel()].view(update.shape) >= of_256
+    return torch.add(x, update * kept, alpha=256 / (256 - of_256))
+
+
 def _taps(seen: Tensor, width: int) -> list[Tensor]:
     """Views of seen [B, W-1+N, D], one for each distance 0 … W-1 back: [B, N, D]."""
     n = seen.shape[1] - width + 1

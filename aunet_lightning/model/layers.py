@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from aunet_lightning.model.attention import AttentionMask, Step
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.joined import Joined, OneEach
-from aunet_lightning.model.kernels import Folded, by_hand, convolved, normed_linear, normed_swiglu, stepping
+from aunet_lightning.model.kernels import Folded, added, by_hand, convolved, normed_linear, normed_swiglu, stepping
 
 
 class KVCache(NamedTuple):
@@ -185,27 +185,27 @@ class Block(nn.Module):
         self.attention = Attention(dim, stage.head_dim, eps if config.qk_norm else None)
         self.ffn_norm = RMSNorm(dim, eps=eps)
         self.ffn = SwiGLU(dim, config.ffn_multiple_of, config.ffn_multiplier)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
         if self.recompute and torch.is_grad_enabled():
             return cast(
                 tuple[Tensor, KVCache],
-                checkpoint(self._forward, x, context, past, use_reentrant=False, preserve_rng_state=self.dropout.p > 0),
+                checkpoint(self._forward, x, context, past, use_reentrant=False, preserve_rng_state=self.dropout > 0),
             )
         return self._forward(x, context, past)
 
     def _forward(self, x: Tensor, context: BlockContext, past: KVCache | None) -> tuple[Tensor, KVCache]:
-        recent = None
+        recent, dropout = None, self.dropout if self.training else 0.0
         if past is not None and past.folded is not None and x.dim() == 2 and stepping(x, past.folded.down):
             return self._step(x, context, past, past.folded)
         if self.conv is not None and self.conv_norm is not None and context.neighbours is not None:
             normed = context.by_row(self.conv_norm(x))
-            added, recent = self.conv(normed, context.neighbours, past.recent if past else None)
-            x = x + self.dropout(context.as_given(added))
+            of_conv, recent = self.conv(normed, context.neighbours, past.recent if past else None)
+            x = added(x, context.as_given(of_conv), dropout)
         attended, keys, values = self.attention(x, self.attention_norm, context, past)
-        x = x + self.dropout(attended)
-        return x + self.dropout(self.ffn(x, self.ffn_norm)), KVCache(keys, values, recent)
+        x = added(x, attended, dropout)
+        return added(x, self.ffn(x, self.ffn_norm), dropout), KVCache(keys, values, recent)
 
     def _step(self, x: Tensor, context: BlockContext, past: KVCache, folded: Folded) -> tuple[Tensor, KVCache]:
         """The same for one position per row, x [R, D], whose keys and values are written to `past`."""
