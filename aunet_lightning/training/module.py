@@ -228,8 +228,9 @@ class AUNetModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        own = {name: lr for name, lr in rates.items() if lr != rates["stage1"] and not name.endswith("_no_decay")}
-        self.noted |= {"train/lr": rates["stage1"]} | {f"train/lr_{name}": lr for name, lr in own.items()}
+        main = rates["stage1_no_decay"]  # of the norms, which every network has
+        own = {name: lr for name, lr in rates.items() if lr != main and not name.endswith("_no_decay")}
+        self.noted |= {"train/lr": main} | {f"train/lr_{name}": lr for name, lr in own.items()}
 
     def configure_gradient_clipping(
         self,

@@ -17,6 +17,7 @@ from aunet_lightning.registry import Registry
 from aunet_lightning.training.by_group import Algorithm, ByGroup, Groups
 
 _HERE = "aunet_lightning.training.optimizer"
+WIDTH = 64  # see OptimizerConfig.lr
 OPTIMIZERS = Registry(
     "optimizer.name", f"{_HERE}:OptimizerBuilder", {"adamw": f"{_HERE}:AdamW", "muon": f"{_HERE}:Muon"}
 )
@@ -27,7 +28,7 @@ class OptimizerConfig:
     """Settings of the optimizer and its schedule."""
 
     lr: float = 2e-3
-    """learning rate after warm-up"""
+    """learning rate after warm-up (with muon that of embeddings and the output layer at width 64 of stage 1)"""
     warmup_steps: int = 100
     """steps of linear warm-up from 0"""
     final_lr_ratio: float = 0.1
@@ -124,14 +125,20 @@ class _Kind(NamedTuple):
     learned: bool
     decays: bool
     algorithm: Algorithm
+    part: str = ""  # embedding or head, where their learning rate depends on the width
 
-    def group(self, parameters: list[torch.nn.Parameter], config: OptimizerConfig, multiple: float) -> dict[str, Any]:
-        suffix = "" if self.algorithm == "adamw" else f"_{self.algorithm}"
+    def group(
+        self, parameters: list[torch.nn.Parameter], config: OptimizerConfig, multiple: float, width: int
+    ) -> dict[str, Any]:
+        """Returns the group, for a stage 1 of `width`: a step of Adam moves each channel by lr, so that it turns a vector
+        that begins with length 1 by lr · sqrt(width), and changes a sum over channels by lr · width."""
+        of_width = (WIDTH / width) ** {"embedding": 0.5, "head": 1.0}.get(self.part, 0.0)
+        suffix = f"_{self.part}" * bool(self.part) + f"_{self.algorithm}" * (self.algorithm != "adamw")
         lr = config.matrix_lr if self.algorithm == "muon" else config.lr
         return {
             "params": parameters,
             "name": f"stage{self.stage + 1}{'_splitter' * self.learned}{suffix}{'' if self.decays else '_no_decay'}",
-            "lr": lr * multiple * (config.splitter_lr if self.learned else 1.0),
+            "lr": lr * multiple * of_width * (config.splitter_lr if self.learned else 1.0),
             "weight_decay": config.weight_decay if self.decays else 0.0,
             "algorithm": self.algorithm,
         }
@@ -149,17 +156,20 @@ def build_optimizer(net: AUNet, config: OptimizerConfig, sparse: bool = False) -
     learned = {*net.predictors.parameters()}
     tables = [module for module in net.modules() if isinstance(module, Table) and "rows" in builder.algorithms]
     suits: dict[Tensor, Algorithm] = {table.weight: "rows" for table in tables}
+    parts: dict[Tensor, str] = {}
     if "muon" in builder.algorithms:
         suits |= dict.fromkeys(_matrices(net), "muon")
+        parts = dict.fromkeys(net.embedding.parameters(), "embedding") | dict.fromkeys(net.head.parameters(), "head")
     for table in tables:
         table.sparse = sparse
     groups: dict[_Kind, list[torch.nn.Parameter]] = {}
     for parameter in net.parameters():
-        algorithm = suits.get(parameter, "adamw")
-        kind = _Kind(stages.get(parameter, 0), parameter in learned, parameter.ndim >= 2, algorithm)
+        algorithm, part = suits.get(parameter, "adamw"), parts.get(parameter, "")
+        kind = _Kind(stages.get(parameter, 0), parameter in learned, parameter.ndim >= 2, algorithm, part)
         groups.setdefault(kind, []).append(parameter)
+    kinds, width = sorted(groups), net.config.stages[0].dim
     optimizer = builder.build(
-        [kind.group(groups[kind], config, multiples[kind.stage]) for kind in sorted(groups)], config
+        [kind.group(groups[kind], config, multiples[kind.stage], width) for kind in kinds], config
     )
     names = parameter_names(net, optimizer)
     optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
