@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aunet_lightning.training import by_group
+from aunet_lightning.training import optimizer as optimizer_module
 from aunet_lightning.training.by_group import ByGroup
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from tests.helpers import tiny, tiny_model
@@ -91,7 +92,8 @@ def test_muon_takes_matrices_between_hidden_vectors_and_adamw_the_rest():
         assert state.keys() == kinds[taken[id(parameter)]["algorithm"] != "muon"]
 
 
-def test_the_rest_steps_as_with_adamw():
+def test_the_rest_steps_as_with_adamw(monkeypatch):
+    monkeypatch.setattr(optimizer_module, "WIDTH", 16)  # of these networks
     nets = [tiny_model(tiny(2)), tiny_model(tiny(2))]
     nets[1].load_state_dict(nets[0].state_dict())
     optimizers = [

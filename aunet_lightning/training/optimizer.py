@@ -130,8 +130,8 @@ class _Kind(NamedTuple):
     def group(
         self, parameters: list[torch.nn.Parameter], config: OptimizerConfig, multiple: float, width: int
     ) -> dict[str, Any]:
-        """Returns the group, for a stage 1 of `width`: a step of Adam moves each channel by lr, so that it turns a vector
-        that begins with length 1 by lr · sqrt(width), and changes a sum over channels by lr · width."""
+        """Returns the group, for a stage 1 of `width`: a step of Adam moves each channel by lr, so that it turns a
+        vector that begins with length 1 by lr · sqrt(width), and changes a sum over channels by lr · width."""
         of_width = (WIDTH / width) ** {"embedding": 0.5, "head": 1.0}.get(self.part, 0.0)
         suffix = f"_{self.part}" * bool(self.part) + f"_{self.algorithm}" * (self.algorithm != "adamw")
         lr = config.matrix_lr if self.algorithm == "muon" else config.lr
@@ -159,7 +159,7 @@ def build_optimizer(net: AUNet, config: OptimizerConfig, sparse: bool = False) -
     parts: dict[Tensor, str] = {}
     if "muon" in builder.algorithms:
         suits |= dict.fromkeys(_matrices(net), "muon")
-        parts = dict.fromkeys(net.embedding.parameters(), "embedding") | dict.fromkeys(net.head.parameters(), "head")
+        parts |= dict.fromkeys(net.embedding.parameters(), "embedding") | dict.fromkeys(net.head.parameters(), "head")
     for table in tables:
         table.sparse = sparse
     groups: dict[_Kind, list[torch.nn.Parameter]] = {}
