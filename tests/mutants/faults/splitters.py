@@ -118,8 +118,8 @@ SPLITTERS = [
     Fault(
         "every counts on over the end of a sentence",
         "splitters/combinators/every.py",
-        "fires = self.count == self.n or self.ended",
-        "fires = self.count == self.n",
+        "begins = was_full or self.ended",
+        "begins = was_full",
         (LAWS + "test_laws_hold_for_each_rule_alone[every]",),
     ),
     Fault(
