@@ -6,7 +6,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-import regex
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from splitters import CharacterRule, Stack, available, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import SCRIPTS, short_texts
 from splitters.registry import class_of, signature
-from tests.helpers import BYTES, MIXED, UPPER, stack_of, tiny, tiny_model
+from tests.helpers import BYTES, MIXED, UPPER, tiny, tiny_model
 
 FULL = {"name": "every", "closes": "full"}
 TEXTS = [text.encode() for text in (SCRIPTS["Chinese"], SCRIPTS["Japanese"], SCRIPTS["Thai"], SCRIPTS["Latin"])]

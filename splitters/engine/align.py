@@ -12,7 +12,7 @@ from splitters.contract import Splitter, Stepper, one_of
 
 
 def aligned(name: str, rule: Splitter, align: Literal["last", "first"] = "last") -> Splitter:
-    """Returns the rule `name`, which decides on last bytes of characters, with its boundaries there or on the next byte.
+    """Returns the rule `name`, which decides on last bytes of characters, with boundaries there or on the next byte.
 
     Raises ValueError for any other `align`.
     """

@@ -51,7 +51,7 @@ class ScriptAware(Whitespace):
     def _is_full(self, state: State) -> bool:
         return isinstance(state, tuple) and state[0] in RUNS and state[1] == self.n
 
-    def _begins(self, state, kind) -> tuple[State, bool]:
+    def _begins(self, state, kind):
         """Returns the state after a character, and whether a group, word or cluster begins at it."""
         if kind in ("voicing", "tone letter") and state[0] in RUNS:
             return state, False
