@@ -7,7 +7,7 @@ and refuses a rule that looks ahead.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,6 +45,9 @@ class Splitter(ABC):
     kind: str = "rule"  # or "model": made from a trained model, so its name alone does not build it
     groups_units = False  # whether it groups the units of the stage below, which a combinator does not have
     looks_ahead: ClassVar[bool] = False
+    # Options that every class of a base takes beside those of its own `__init__`: what makes, from the name and the
+    # splitter, the one with the option. An option of the same name in `__init__` is the class's own.
+    shared_options: ClassVar[Mapping[str, Callable[..., "Splitter"]]] = {}
 
     def parts(self) -> "list[Splitter]":
         """Returns the splitters that this one combines."""

@@ -92,11 +92,15 @@ class Registry(Generic[Made]):
         """Returns the class of `name` with its options. Raises ValueError for an unknown name or wrong options."""
         cls = self.class_of(name)
         try:
-            inspect.signature(cls).bind(**options)
+            signature(cls).bind(**options)
         except TypeError as error:
             raise ValueError(f"{self.kind} {name!r}: {error}; its options are {_options(cls)}") from None
         try:
-            return cls(**options)
+            shared = _shared(cls)
+            made: Any = cls(**{option: value for option, value in options.items() if option not in shared})
+            for option in (option for option in shared if option in options):
+                made = shared[option](name, made, options[option])
+            return made
         except ValueError:
             raise
         except Exception as error:  # a plug-in can raise anything
@@ -183,6 +187,18 @@ def class_of(name: str) -> type[AnySplitter]:
     return SPLITTERS.class_of(name)
 
 
+def signature(cls: type) -> inspect.Signature:
+    """Returns the options that YAML can set: those of `__init__`, and those shared by the classes of its base."""
+    own = inspect.signature(cls)
+    shared = [inspect.signature(make).parameters[option] for option, make in _shared(cls).items()]
+    return own.replace(parameters=sorted([*own.parameters.values(), *shared], key=lambda parameter: parameter.kind))
+
+
+def _shared(cls: type) -> dict[str, Callable[..., Splitter]]:
+    shared = cls.shared_options if issubclass(cls, Splitter) else {}
+    return {option: make for option, make in shared.items() if option not in inspect.signature(cls).parameters}
+
+
 def build(name: str, **options: Any) -> AnySplitter:
     """Builds the splitter `name`, or the class `module:Class`, with its options.
 
@@ -244,5 +260,5 @@ def _name_and_options(kind: str, spec: str | Mapping[str, Any]) -> tuple[str, di
 
 def _options(cls: type) -> str:
     """Returns the signature as YAML writes it."""
-    text = str(inspect.signature(cls)).removesuffix(" -> None")
+    text = str(signature(cls)).removesuffix(" -> None")
     return re.sub(r"(?:\w+\.)?Literal\[([^]]*)\]", lambda found: found[1].replace(", ", " | "), text)

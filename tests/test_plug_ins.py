@@ -35,10 +35,10 @@ def python(site: Path, *arguments: str, **options) -> subprocess.CompletedProces
 
 
 def test_an_installed_splitter_is_available_and_lawful(site):
-    done = python(site, "-c", f"{PRINT}; splitters.check({{'name': 'vowels', 'n': 2}})", check=True)
+    done = python(site, "-c", f"{PRINT}; splitters.check({{'name': 'vowels', 'n': 2, 'align': 'first'}})", check=True)
     assert "'vowels'" in done.stdout
     assert (
-        "vowels(n=1)\n    A boundary at every `n`-th vowel.\n    source: a test\n"
+        "vowels(n=1, align='last')\n    A boundary at every `n`-th vowel.\n    source: a test\n"
         in python(site, "-m", "aunet_lightning.cli.main", "splitters", check=True).stdout
     )
 

@@ -33,11 +33,11 @@ def splitters(arguments: list[str]) -> int:
     """`aunet splitters`: name, one line, options and source of each."""
     argparse.ArgumentParser("aunet splitters", description="List the splitters.").parse_args(arguments)
     from splitters import available
-    from splitters.registry import class_of
+    from splitters.registry import class_of, signature
 
     for name in available():
         cls = class_of(name)
-        parameters = inspect.signature(cls).parameters.values()
+        parameters = signature(cls).parameters.values()
         options = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
         print(name + (f"({options})" if options else ""))
         print("    " + _first_sentence(inspect.cleandoc(cls.__doc__ or "(its class has no docstring)")))

@@ -1,8 +1,10 @@
 """Groups of units: the stages above words (AU-Net's word pairs and groups of four)."""
 
+from typing import Literal
+
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper, flag, positive
+from splitters.contract import Splitter, Stepper, UnitStepper, flag, one_of, positive
 from splitters.registry import Spec, register, resolve_part
 from splitters.rules.sentence_end import SentenceEnd
 
@@ -13,15 +15,21 @@ class Every(Splitter):
 
     With `sentence_end`, also at the first such boundary at or after the end of a sentence, where the count restarts.
     As the first splitter, without `of`, it counts bytes: there is no stage below.
+
+    These boundaries fall on the first unit of the next group. With `closes: full` they fall on the group's `n`-th unit,
+    which has begun there; the first group's first unit is that of BOS.
     """
 
     source = "AU-Net's word pairs and quads, arXiv 2506.14761"
 
-    def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
+    def __init__(
+        self, n: int = 2, sentence_end: bool = True, of: Spec | None = None, closes: Literal["next", "full"] = "next"
+    ) -> None:
         self.n = positive("every", "n", n)
         self.sentences = SentenceEnd() if flag("every", "sentence_end", sentence_end) else None
         self.of = None if of is None else resolve_part("every", of)
         self.groups_units = of is None
+        self.full = one_of("every", "closes", closes, ("next", "full")) == "full"
 
     def split(self, data: bytes) -> np.ndarray:
         return self._group(data, np.ones(len(data), bool) if self.of is None else self.of.split(data))
@@ -43,28 +51,33 @@ class Every(Splitter):
             ended = np.cumsum(self.sentences.split(data))[ends]  # sentences ended so far, at each unit
             restarts = np.diff(ended, prepend=0) > 0
         since = index - np.maximum.accumulate(np.where(restarts, index, -1)) if len(ends) else index
+        place = since % self.n  # of each unit in its group
         selected = np.zeros(len(units), bool)
-        selected[ends] = restarts | (since % self.n == 0)
+        if self.full:
+            was_full = np.concatenate([[0], place])[: len(ends)] == self.n - 1
+            selected[ends] = (place == self.n - 1) | (restarts & ~was_full)
+        else:
+            selected[ends] = place == 0
         return selected
 
     def _group_stepper(self) -> "_EveryStepper":
-        return _EveryStepper(self.n, self.sentences.stepper() if self.sentences is not None else None)
+        return _EveryStepper(self.n, self.full, self.sentences.stepper() if self.sentences is not None else None)
 
 
 class _EveryStepper(UnitStepper):
-    def __init__(self, n: int, sentences: Stepper | None) -> None:
-        self.n, self.sentences = n, sentences
-        self.count, self.ended = 0, False
+    def __init__(self, n: int, full: bool, sentences: Stepper | None) -> None:
+        self.n, self.full, self.sentences = n, full, sentences
+        self.count, self.ended = 1, False  # units of the group so far: that of BOS
 
     def push(self, byte: int, unit: bool) -> bool:
         if self.sentences is not None:
             self.ended |= self.sentences.push(byte)
         if not unit:
             return False
-        self.count += 1
-        fires = self.count == self.n or self.ended
-        self.count, self.ended = (0 if fires else self.count), False
-        return fires
+        was_full = self.count == self.n
+        begins = was_full or self.ended
+        self.count, self.ended = (1 if begins else self.count + 1), False
+        return (self.count == self.n or (begins and not was_full)) if self.full else begins
 
 
 class _OfStepper(Stepper):

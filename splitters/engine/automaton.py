@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from splitters.contract import Splitter, Stepper
+from splitters.engine.align import aligned
 from splitters.engine.characters import INVALID, ByteClasses, Classes, byte_classes
 from splitters.engine.compiled import compiled, run_tables
 
@@ -29,7 +30,12 @@ class _Tables(NamedTuple):
 
 
 class CharacterRule(Splitter):
-    """A splitter that decides at the last byte of each character, from a state and the character's class."""
+    """A splitter that decides at the last byte of each character, from a state and the character's class.
+
+    Named in YAML, each takes `align` (`engine.align`), without a word in its `__init__`.
+    """
+
+    shared_options: ClassVar = {"align": aligned}
 
     classes: ClassVar[Classes]
     start: ClassVar[State]

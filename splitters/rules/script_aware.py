@@ -1,8 +1,9 @@
 """The rule for mixed text: units that suit how each script is written."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from splitters.contract import positive
+from splitters.contract import one_of, positive
+from splitters.engine.automaton import State
 from splitters.engine.characters import Classes
 from splitters.registry import register
 from splitters.rules.scripts import IDEOGRAPHIC, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
@@ -18,7 +19,8 @@ class ScriptAware(Whitespace):
 
     Words are those of `whitespace`, syllables those of `syllable` (clusters in Thai, Lao, Khmer, Burmese and the like,
     tsheg in Tibetan). A group ends where the script changes (漢字|かな|ABC), also between a cluster and a word.
-    The boundary falls on the first character of each group or cluster.
+    The boundary falls on the first character of each group or cluster. With `closes: full`, that between a full group
+    of Han or kana and what follows falls on the group's `n`-th character, and so does not wait for the next one.
     """
 
     source = "this project"
@@ -35,10 +37,22 @@ class ScriptAware(Whitespace):
         *Whitespace.classes[2:],
     )
 
-    def __init__(self, n: int = 2) -> None:
+    def __init__(self, n: int = 2, closes: Literal["next", "full"] = "next") -> None:
         self.n = positive("script_aware", "n", n, most=1000)
+        self.closes = one_of("script_aware", "closes", closes, ("next", "full"))
 
     def step(self, state, kind):
+        after, begins = self._begins(state, kind)
+        if self.closes == "next":
+            return after, begins
+        was_full, is_full = self._is_full(state), self._is_full(after)
+        return after, begins and is_full if was_full else begins or is_full
+
+    def _is_full(self, state: State) -> bool:
+        return isinstance(state, tuple) and state[0] in RUNS and state[1] == self.n
+
+    def _begins(self, state, kind):
+        """Returns the state after a character, and whether a group, word or cluster begins at it."""
         if kind in ("voicing", "tone letter") and state[0] in RUNS:
             return state, False
         if (moved := step_cluster(state, kind)) is not None:

@@ -1,16 +1,16 @@
 """SpaceByte's rule (arXiv 2404.14408): at the first non-alphanumeric byte after an alphanumeric one.
 
 The published rule reads bytes, so it cuts a character of several bytes at its *first* byte, before the character is
-known. `align: character` moves the boundary to the last byte.
+known. `align: last` moves the boundary to the last byte.
 """
 
 from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, one_of
+from splitters.contract import Splitter, Stepper
 from splitters.registry import register
-from splitters.rules.utf8_character import AtLastByte
+from splitters.rules.utf8_character import align_bytes
 
 # Neither an ASCII letter or digit nor a UTF-8 continuation byte.
 SPACELIKE = [not (chr(byte).isalnum() if byte < 0x80 else byte < 0xC0) for byte in range(256)]
@@ -20,15 +20,14 @@ SPACELIKE = [not (chr(byte).isalnum() if byte < 0x80 else byte < 0xC0) for byte 
 class Spacelike(Splitter):
     """A boundary at each spacelike byte after one that is not spacelike.
 
-    Spacelike means: neither an ASCII letter or digit nor a UTF-8 continuation byte. With `align: character` the
-    boundary is at the last byte of that character.
+    Spacelike means: neither an ASCII letter or digit nor a UTF-8 continuation byte. With `align: last` the boundary is
+    at the last byte of that character, with `first` at the first byte of the next one.
     """
 
     source = "SpaceByte, arXiv 2404.14408"
 
-    def __init__(self, align: Literal["byte", "character"] = "byte") -> None:
-        self.align = one_of("spacelike", "align", align, ("byte", "character"))
-        self.rule = AtLastByte(_SpacelikeByte()) if align == "character" else _SpacelikeByte()
+    def __init__(self, align: Literal["byte", "last", "first"] = "byte") -> None:
+        self.rule = align_bytes("spacelike", _SpacelikeByte(), align)
 
     def split(self, data: bytes) -> np.ndarray:
         return self.rule.split(data)

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, one_of
+from splitters.contract import Splitter, Stepper
 from splitters.engine.compiled import compiled, walk_trie
 from splitters.registry import register
-from splitters.rules.utf8_character import AtLastByte
+from splitters.rules.utf8_character import align_bytes
 from splitters.tokenizer_json import plain, read_file, token_bytes
 
 SHIPPED = Path(__file__).parents[1] / "vocabularies" / "udhr-4096.json"
@@ -27,20 +27,20 @@ Edges = dict[int, int]  # node · 256 + byte → node, the root is 0
 class Trie(Splitter):
     """A boundary where the walk on the byte trie of a BPE vocabulary dies, because the text continues no entry.
 
-    It falls on the last byte of the character at which the walk dies, or with `align: byte` on that byte itself.
+    It falls on the last byte of the character at which the walk dies, with `align: byte` on the byte at which it dies,
+    with `first` on the first byte of the next character.
     `vocabulary`: a Hugging Face tokenizers JSON, such as `aunet vocabulary` trains; the default is a small one of 24
     languages. Raises ValueError for a file that cannot be read as a tokenizers JSON.
     """
 
     source = "byte-trie BPE"
 
-    def __init__(self, vocabulary: str | None = None, align: Literal["byte", "character"] = "character") -> None:
+    def __init__(self, vocabulary: str | None = None, align: Literal["byte", "last", "first"] = "last") -> None:
         if not isinstance(vocabulary, str | None):
             raise ValueError(f"trie: vocabulary is {vocabulary!r}, it must be the path of a tokenizers JSON")
         self.vocabulary = vocabulary
-        self.align = one_of("trie", "align", align, ("byte", "character"))
         walk = _Walk(Path(vocabulary) if vocabulary is not None else SHIPPED)
-        self.rule = AtLastByte(walk) if align == "character" else walk
+        self.rule = align_bytes("trie", walk, align)
 
     def split(self, data: bytes) -> np.ndarray:
         return self.rule.split(data)

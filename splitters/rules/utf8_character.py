@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper
+from splitters.contract import Splitter, Stepper, UnitStepper, one_of
+from splitters.engine.align import aligned
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.characters import INVALID
 from splitters.registry import register
@@ -18,6 +19,16 @@ class Utf8Character(CharacterRule):
 
     def step(self, state, kind):
         return None, kind != INVALID
+
+
+def align_bytes(name: str, rule: Splitter, align: str) -> Splitter:
+    """Returns a rule over bytes as `align` says: with each boundary on the `byte` where it falls, on the `last` byte of
+    that character, or on the `first` byte of the next one.
+
+    `character` is an earlier word for `last`. Raises ValueError for any other.
+    """
+    one_of(name, "align", "last" if align == "character" else align, ("byte", "last", "first"))
+    return rule if align == "byte" else aligned(name, AtLastByte(rule), "first" if align == "first" else "last")
 
 
 class AtLastByte(Splitter):

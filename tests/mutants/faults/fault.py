@@ -13,6 +13,7 @@ class Fault(NamedTuple):
 
 LAWS = "tests/test_splitter_laws.py::"
 RULES = "tests/test_splitter_rules.py::"
+READ = "tests/test_where_units_are_read.py::"
 MODEL = "tests/test_model.py::"
 KERNELS = "tests/test_kernels.py::"
 LEARNED = "tests/test_learned.py::"

@@ -1,6 +1,6 @@
 """Faults of the rules, their combinators and their stack."""
 
-from tests.mutants.faults.fault import LAWS, RULES, Fault
+from tests.mutants.faults.fault import LAWS, READ, RULES, Fault
 
 SPLITTERS = [
     Fault(
@@ -118,8 +118,8 @@ SPLITTERS = [
     Fault(
         "every counts on over the end of a sentence",
         "splitters/combinators/every.py",
-        "fires = self.count == self.n or self.ended",
-        "fires = self.count == self.n",
+        "begins = was_full or self.ended",
+        "begins = was_full",
         (LAWS + "test_laws_hold_for_each_rule_alone[every]",),
     ),
     Fault(
@@ -135,6 +135,27 @@ SPLITTERS = [
         "fires, self.pending = self.pending and unit, self.pending and not unit",
         "fires, self.pending = self.pending and unit, False",
         (LAWS + "test_prefix_and_stream_laws_on_any_bytes",),
+    ),
+    Fault(
+        "a boundary read one byte later is dropped where text is read byte by byte",
+        "splitters/engine/align.py",
+        "fires, self.fired = self.fired, self.rule.push(byte)",
+        "fires, self.fired = self.fired, self.rule.push(byte) and not self.fired",
+        (READ + "test_the_laws_hold_wherever_units_are_read",),
+    ),
+    Fault(
+        "the cut after a full group has two boundaries",
+        "splitters/rules/script_aware.py",
+        "begins and is_full if was_full else begins or is_full",
+        "begins or (is_full and not was_full)",
+        (READ + "test_a_full_group_loses_no_boundary_and_has_none_twice",),
+    ),
+    Fault(
+        "an option of a rule's own is taken for the shared one",
+        "splitters/registry.py",
+        "for option, make in shared.items() if option not in inspect.signature(cls).parameters}",
+        "for option, make in shared.items()}",
+        (READ + "test_a_rule_of_ones_own_takes_align_without_a_word_about_it",),
     ),
     Fault(
         "two rules have one fingerprint",
