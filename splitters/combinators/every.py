@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper, flag, positive
-from splitters.registry import Spec, register, resolve_part
+from splitters.combinators.grouping import Grouping
+from splitters.contract import Stepper, UnitStepper, flag, positive
+from splitters.registry import Spec, register
 from splitters.rules.sentence_end import SentenceEnd
 
 
 @register("every")
-class Every(Splitter):
+class Every(Grouping):
     """A boundary at every `n`-th boundary of the stage below, or of the splitter `of`.
 
     With `sentence_end`, also at the first such boundary at or after the end of a sentence, where the count restarts.
@@ -18,24 +19,11 @@ class Every(Splitter):
     source = "AU-Net's word pairs and quads, arXiv 2506.14761"
 
     def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
+        super().__init__("every", of)
         self.n = positive("every", "n", n)
         self.sentences = SentenceEnd() if flag("every", "sentence_end", sentence_end) else None
-        self.of = None if of is None else resolve_part("every", of)
-        self.groups_units = of is None
 
-    def split(self, data: bytes) -> np.ndarray:
-        return self._group(data, np.ones(len(data), bool) if self.of is None else self.of.split(data))
-
-    def stepper(self) -> Stepper:
-        return _OfStepper(None if self.of is None else self.of.stepper(), self._group_stepper())
-
-    def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
-        return self._group(data, units) if self.of is None else super().select(data, units)
-
-    def unit_stepper(self) -> UnitStepper:
-        return self._group_stepper() if self.of is None else super().unit_stepper()
-
-    def _group(self, data: bytes, units: np.ndarray) -> np.ndarray:
+    def group(self, data: bytes, units: np.ndarray) -> np.ndarray:
         ends = np.flatnonzero(units)
         index = np.arange(len(ends))
         restarts = np.zeros(len(ends), bool)
@@ -47,7 +35,7 @@ class Every(Splitter):
         selected[ends] = restarts | (since % self.n == 0)
         return selected
 
-    def _group_stepper(self) -> "_EveryStepper":
+    def group_stepper(self) -> UnitStepper:
         return _EveryStepper(self.n, self.sentences.stepper() if self.sentences is not None else None)
 
 
@@ -65,11 +53,3 @@ class _EveryStepper(UnitStepper):
         fires = self.count == self.n or self.ended
         self.count, self.ended = (0 if fires else self.count), False
         return fires
-
-
-class _OfStepper(Stepper):
-    def __init__(self, of: Stepper | None, group: _EveryStepper) -> None:
-        self.of, self.group = of, group
-
-    def push(self, byte: int) -> bool:
-        return self.group.push(byte, True if self.of is None else self.of.push(byte))
