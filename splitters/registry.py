@@ -22,7 +22,7 @@ BUILT_IN = {  # splitters, by room
     "combinators": ("at_least", "cap", "every", "reset_at", "union"),
     "learned": ("distilled", "router"),
 }  # fmt: skip
-BUILT_IN_TEACHERS = {"teachers": ("regex", "tokenizer", "unicode_words", "words", "zero_width_space")}
+BUILT_IN_TEACHERS = {"teachers": ("bpe_merged", "regex", "tokenizer", "unicode_words", "words", "zero_width_space")}
 DEFAULT = "script_aware"  # for text in any script
 
 AnySplitter = Splitter | LearnedSplitter

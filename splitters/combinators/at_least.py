@@ -12,9 +12,9 @@ from splitters.registry import Spec, register
 class AtLeast(Grouping):
     """Those boundaries of the splitter `of`, or of the stage below, that leave units of at least `bytes` bytes.
 
-    With `mean`, the units so far have at least `bytes` bytes in the mean: what one is longer, later ones may be shorter.
-    So a text gets `bytes` bytes per unit where it has boundaries enough. Lengths are counted from boundary to boundary,
-    and a text begins as if after one.
+    With `mean`, the units so far have at least `bytes` bytes in the mean: where one is longer, later ones may be
+    shorter. So a text with boundaries enough gets `bytes` bytes per unit. Lengths are counted from boundary to
+    boundary, and a text begins as if after one.
     """
 
     source = "merging of short units, as Bolmo merges tokens (arXiv 2512.15586), without its look ahead"
