@@ -68,7 +68,7 @@ def test_at_least(options, expected):
     assert cut(b"a be sea deep e f g", stack.levels(b"a be sea deep e f g") == 2) == expected
 
 
-@given(BYTES, st.integers(1, 9), st.sampled_from(["trie", "fixed", "unicode_word"]))
+@given(BYTES, st.integers(1, 9), st.sampled_from(["spacelike", "fixed", "unicode_word"]))
 def test_at_least_keeps_each_boundary_that_leaves_units_long_enough(data, least, of):
     fires = build(of).split(data)
     units, mean = (build("at_least", of=of, bytes=least, mean=mean).split(data) for mean in (False, True))

@@ -28,4 +28,4 @@ class UnicodeWords(SpanTeacher):
         begin = self.rule.split(data)[characters(data)[1]]
         begin[[match.start() for match in _NO_FRACTION.finditer(text)]] = True
         begins = np.flatnonzero(begin)
-        return np.stack([begins, np.append(begins[1:], len(text))], axis=1)
+        return np.stack([begins, np.append(begins, len(text))[1:]], axis=1)
