@@ -133,21 +133,30 @@ def plain_unicode_words(text, segments):
     return found
 
 
-@settings(max_examples=150)
-@given(st.text(WORDY, max_size=8))
-def test_unicode_words_equal_the_plain_ones(text):
+def test_unicode_words_equal_the_plain_ones():
     breakers = pytest.importorskip("icu4py.breakers")
-    sizes = list(map(len, plain_unicode_words(text, breakers.WordBreaker(text, "root") if text else [])))
-    ends = np.cumsum(sizes, dtype=int)
-    assert places(teacher("unicode_words"), text) == set((ends - 1).tolist())
-    assert places(teacher("unicode_words", at="start"), text) == set((ends - sizes).tolist())
+    start, end = (teacher("unicode_words", at=at) for at in ("start", "end"))
+
+    @settings(max_examples=300)
+    @given(st.text(WORDY, max_size=8))
+    def check(text):
+        sizes = list(map(len, plain_unicode_words(text, breakers.WordBreaker(text, "root") if text else [])))
+        ends = np.cumsum(sizes, dtype=int)
+        assert places(end, text) == set((ends - 1).tolist())
+        assert places(start, text) == set((ends - sizes).tolist())
+
+    check()
 
 
-@settings(max_examples=100)
-@given(st.text(WORDY + "中かカ〱ไ한🏽\u0e31", max_size=12))
-def test_unicode_words_differ_from_the_rule_in_unfinished_fractions_alone(text):
-    more = places(teacher("unicode_words", at="start"), text) ^ places(build("unicode_word"), text)
-    assert all(text[at] == "\u2044" for at in more)
+def test_unicode_words_differ_from_the_rule_in_unfinished_fractions_alone():
+    subject, rule = teacher("unicode_words", at="start"), build("unicode_word")
+
+    @settings(max_examples=200)
+    @given(st.text(WORDY + "中かカ〱ไ한🏽\u0e31", max_size=12))
+    def check(text):
+        assert all(text[at] == "\u2044" for at in places(subject, text) ^ places(rule, text))
+
+    check()
 
 
 def plain_merges(symbols, sizes, n_units):

@@ -59,7 +59,7 @@ def merge_pairs(symbols: np.ndarray, sizes: np.ndarray, n_units: int) -> np.ndar
     count, length, first, last = np.zeros((4, 3 * n), np.int64)  # of each pair; where its places begin and end:
     place, link = np.zeros((2, 3 * n), np.int64)  # in `place`, and from each to the next one. 0 is none
     n_places = 1
-    heap = [(np.int64(0), np.int64(0), np.int64(0), np.int64(0))][:0]  # pairs, the best first, as `now` below
+    heap: list = [(np.int64(0), np.int64(0), np.int64(0), np.int64(0))][:0]  # pairs, the best first, as `now` below
     changed = list(range(n))
     while True:
         known = len(numbers)
@@ -72,8 +72,8 @@ def merge_pairs(symbols: np.ndarray, sizes: np.ndarray, n_units: int) -> np.ndar
                 link[last[which]], last[which] = n_places, n_places
                 count[which] += 1
                 n_places += 1
-        for which in range(known, len(numbers)):
-            heappush(heap, (-count[which], length[which], place[first[which]], np.int64(which)))
+        for new in range(known, len(numbers)):
+            heappush(heap, (-count[new], length[new], place[first[new]], np.int64(new)))
         while True:  # what has changed since it was put in goes back
             key = heappop(heap)
             which = key[3]
