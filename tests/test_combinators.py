@@ -45,7 +45,9 @@ def test_cap_at_characters_equals_counting(data, most, of):
         if end:
             fires[at] |= length + size > most
             length, size = size + (0 if fires[at] else length), 0
-    assert build("cap", of=of, max_bytes=most, align="character").split(data).tolist() == fires
+    cap = build("cap", of=of, max_bytes=most, align="character")
+    assert cap.split(data).tolist() == fires
+    assert push_all(cap.stepper(), data).tolist() == fires
 
 
 def test_a_cap_at_characters_holds_one():
@@ -78,6 +80,7 @@ def test_at_least_keeps_each_boundary_that_leaves_units_long_enough(data, least,
         last = at if units[at] else last
         assert mean[at] == ((mean[:at].sum() + 1) * least <= at + 1)
     assert not ((units | mean) & ~fires).any()
+    np.testing.assert_array_equal(push_all(build("at_least", of=of, bytes=least, mean=True).stepper(), data), mean)
 
 
 @given(BYTES)

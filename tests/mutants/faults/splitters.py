@@ -106,7 +106,7 @@ SPLITTERS = [
         "splitters/combinators/cap.py",
         "fires |= self.length + self.size > self.max_bytes",
         "fires |= self.length + self.size > self.max_bytes + 1",
-        ("tests/test_combinators.py",),
+        ("tests/test_combinators.py::test_cap_at_characters_equals_counting",),
     ),
     Fault(
         "punctuation does not end a word",
