@@ -17,12 +17,12 @@ from splitters.contract import LearnedSplitter, Splitter, Teacher
 BUILT_IN = {  # splitters, by room
     "rules": (
         "aunet_word", "cjk_character", "fixed", "grapheme", "pattern", "script_aware", "sentence_end", "spacelike",
-        "syllable", "trie", "utf8_character", "whitespace",
+        "syllable", "trie", "unicode_word", "utf8_character", "whitespace",
     ),
-    "combinators": ("cap", "every", "reset_at", "union"),
+    "combinators": ("at_least", "cap", "every", "reset_at", "union"),
     "learned": ("distilled", "router"),
 }  # fmt: skip
-BUILT_IN_TEACHERS = {"teachers": ("regex", "tokenizer", "words", "zero_width_space")}
+BUILT_IN_TEACHERS = {"teachers": ("bpe_merged", "regex", "tokenizer", "unicode_words", "words", "zero_width_space")}
 DEFAULT = "script_aware"  # for text in any script
 
 AnySplitter = Splitter | LearnedSplitter

@@ -12,6 +12,8 @@ SPECS = {
     "zero_width_space": {},
     "regex": {"patterns": GPT2},
     "tokenizer": {"file": str(SHIPPED)},
+    "unicode_words": {},
+    "bpe_merged": {"bytes_per_unit": 6},
 }
 
 THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกัน 中国人民 中国 " * 4

@@ -36,6 +36,53 @@ def test_cap_equals_counting(data, most, of):
     assert build("cap", of=of, max_bytes=most).split(data).tolist() == expected
 
 
+@given(BYTES, st.integers(4, 9), st.sampled_from(["whitespace", "fixed", "unicode_word"]))
+def test_cap_at_characters_equals_counting(data, most, of):
+    fires, ends = build(of).split(data).tolist(), build("utf8_character").split(data).tolist()
+    length = size = 0
+    for at, end in enumerate(ends):
+        size += 1
+        if end:
+            fires[at] |= length + size > most
+            length, size = size + (0 if fires[at] else length), 0
+    cap = build("cap", of=of, max_bytes=most, align="last")
+    assert cap.split(data).tolist() == fires
+    assert push_all(cap.stepper(), data).tolist() == fires
+
+
+def test_a_cap_at_characters_holds_one():
+    with pytest.raises(ValueError, match="cap: max_bytes is 3, it must be 4 or more with align 'character'"):
+        build("cap", max_bytes=3, align="last")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"bytes": 4}, ["a be ", "sea ", "deep ", "e f ", "g"]),
+        ({"bytes": 4, "mean": True}, ["a be ", "sea ", "deep ", "e ", "f g"]),
+        ({"bytes": 1}, ["a ", "be ", "sea ", "deep ", "e ", "f ", "g"]),
+        ({"bytes": 30}, ["a be sea deep e f g"]),
+    ],
+)
+def test_at_least(options, expected):
+    assert pieces(build("at_least", of="whitespace", **options), "a be sea deep e f g") == expected
+    stack = Stack(["whitespace", {"name": "at_least", **options}])  # of the stage below
+    assert cut(b"a be sea deep e f g", stack.levels(b"a be sea deep e f g") == 2) == expected
+
+
+@given(BYTES, st.integers(1, 9), st.sampled_from(["spacelike", "fixed", "unicode_word"]))
+def test_at_least_keeps_each_boundary_that_leaves_units_long_enough(data, least, of):
+    fires = build(of).split(data)
+    units, mean = (build("at_least", of=of, bytes=least, mean=mean).split(data) for mean in (False, True))
+    last = -1
+    for at in np.flatnonzero(fires).tolist():
+        assert units[at] == (at - last >= least)
+        last = at if units[at] else last
+        assert mean[at] == ((mean[:at].sum() + 1) * least <= at + 1)
+    assert not ((units | mean) & ~fires).any()
+    np.testing.assert_array_equal(push_all(build("at_least", of=of, bytes=least, mean=True).stepper(), data), mean)
+
+
 @given(BYTES)
 def test_union_is_either(data):
     either = build("whitespace").split(data) | build("fixed", n=5).split(data)

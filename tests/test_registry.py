@@ -34,6 +34,7 @@ def test_built_in_names():
     assert {
         "whitespace", "aunet_word", "spacelike", "fixed", "utf8_character", "cjk_character", "grapheme", "syllable",
         "script_aware", "trie", "pattern", "every", "union", "cap", "sentence_end", "reset_at",
+        "unicode_word", "at_least",
     } <= set(splitters.available())  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from splitters import Stack, available, build
 from splitters.edge_texts import SCRIPTS, long_texts, short_texts
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.compiled import run_tables, walk_trie
+from splitters.registry import resolve
 from splitters.rules.scripts import UNSPACED_SCRIPTS
 from tests.helpers import BYTES, GOLDEN, pieces
 
@@ -215,6 +216,39 @@ def test_grapheme_equals_the_clusters_of_regex_beside_every_character():
     characters = regex.findall(r"[\P{Cn}--\p{Han}]", every, regex.V1)
     text = "".join(f"a{c}\u0301{c}\u0915\u094d{c}👩\u200d{c}" for c in characters)
     assert units(build("grapheme"), text) == regex.findall(r"\X", text)
+
+
+HAT = json.loads((GOLDEN / "hat_splitter.json").read_text(encoding="utf-8"))["texts"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["unicode_word", {"name": "cap", "of": "unicode_word", "max_bytes": 9, "align": "last"}],
+    ids=["words", "9 bytes"],
+)
+def test_unicode_word_equals_hat_splitter(rule):
+    for case in HAT:
+        text = "".join(case["units"])
+        assert units(resolve(rule), text) == case["units" if rule == "unicode_word" else "units_of_9_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("don't stop at 3.14!", ["don'", "t", " stop", " at", " 3.", "14!"]),
+        (
+            "camelCase e\u0301E aB\u00adC",
+            ["camel", "Case", " e\u0301", "E", " a", "B\u00adC"],
+        ),  # hat-splitter: e\u0301E
+        ("a,\u200f b \u0301c", ["a,\u200f", " b", " \u0301c"]),  # marks change nothing; hat-splitter cuts around them
+        ("1\u20442 3\u2044 4\u2044x", ["1\u20442", " 3\u2044", " 4\u2044", "x"]),  # hat-splitter: 3│\u2044│ 4│\u2044│x
+        ("\ufeffa b\n\u0301c", ["\ufeff", "a", " b", "\n", "\u0301", "c"]),
+        ("  a b", ["  ", "a", " b"]),
+        ("ภาษาไทย", ["ภ", "า", "ษ", "า", "ไ", "ท", "ย"]),
+    ],
+)
+def test_unicode_word(text, expected):
+    assert units(build("unicode_word"), text) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Teachers: hand-written examples, plain versions, any bytes, and the errors of a wrong name or option."""
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from splitters import available, build, registry
 from splitters.edge_texts import SCRIPTS, short_texts
+from splitters.engine.compiled import compiled
 from splitters.registry import TEACHERS, register, resolve_teacher
 from splitters.teachers import Teacher
+from splitters.teachers.bpe_merged import merge_pairs
 from tests.helpers import MIXED
 from tests.teaching import GPT2, SPECS, THAI, marked, places, teacher
 
@@ -102,6 +105,110 @@ def test_zero_width_spaces_equal_the_plain_ones(text, at):
 
 
 @pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("start", "│camel│Case│ don'│t│ 3.│14,│ 人│人│ 👩\u200d👧│🇯🇵│\n│(│a)"),
+        ("end", "camel│Case│ don'│t│ 3.│14,│ 人│人│ 👩\u200d👧│🇯🇵│\n│(│a)│"),
+        ("start", "│1\u20442│ 3│\u2044.│ 4\u0301│\u2044│x"),
+    ],
+)
+def test_unicode_words(at, expected):
+    assert marked(teacher("unicode_words", at=at), expected.replace("│", "")) == expected
+
+
+WORDY = "\r\n\v\t  aabBZ1\u0301\u200d\u00ad.'_\",\u2044\u202f\u2003\u00a0🇯🇩👩❤Ⓜℹא׳՛‼ǅ$"  # no script with a dictionary
+MARKS = r"[\p{WB=Extend}\p{WB=Format}\u200d]"
+
+
+def plain_unicode_words(text, segments):
+    """The words of HAT from the segments of UAX #29, which ICU finds."""
+    cut = rf"(?<=\p{{P}}{MARKS}*)(?!{MARKS})(?=.)|(?<=\p{{Ll}}{MARKS}*)(?=\p{{Lu}})"
+    found, before = [], "\n"
+    for piece in (piece for segment in segments for piece in regex.split(cut, segment, flags=regex.V1)):
+        bare = regex.sub(rf"(?<=[^\r\n\v]){MARKS}+", "", piece, flags=regex.V1)
+        blank = [each[0].isspace() and each[0] != "\u202f" for each in (before, bare)]
+        joins = before == " " or not blank[0] if regex.match(r"\p{P}", bare) else before == " " and not blank[1]
+        found += [found.pop() + piece if joins else piece]
+        before = bare
+    return found
+
+
+def test_unicode_words_equal_the_plain_ones():
+    breakers = pytest.importorskip("icu4py.breakers")
+    start, end = (teacher("unicode_words", at=at) for at in ("start", "end"))
+
+    @settings(max_examples=300)
+    @given(st.text(WORDY, max_size=8))
+    def check(text):
+        sizes = list(map(len, plain_unicode_words(text, breakers.WordBreaker(text, "root") if text else [])))
+        ends = np.cumsum(sizes, dtype=int)
+        assert places(end, text) == set((ends - 1).tolist())
+        assert places(start, text) == set((ends - sizes).tolist())
+
+    check()
+
+
+def test_unicode_words_differ_from_the_rule_in_unfinished_fractions_alone():
+    subject, rule = teacher("unicode_words", at="start"), build("unicode_word")
+
+    @settings(max_examples=200)
+    @given(st.text(WORDY + "中かカ〱ไ한🏽\u0e31", max_size=12))
+    def check(text):
+        assert all(text[at] == "\u2044" for at in places(subject, text) ^ places(rule, text))
+
+    check()
+
+
+def plain_merges(symbols, sizes, n_units):
+    """Counts all pairs before each merge."""
+    symbols, sizes, begins = list(symbols), list(sizes), list(range(len(symbols)))
+    while len(symbols) > n_units:
+        pairs = list(itertools.pairwise(symbols))
+        key = [(-pairs.count(pair), sum(sizes[at : at + 2]), at) for at, pair in enumerate(pairs)]
+        best, at = pairs[min(key)[2]], 0
+        while at < len(symbols) - 1 and len(symbols) > n_units:
+            if (symbols[at], symbols[at + 1]) == best:
+                symbols[at : at + 2], sizes[at : at + 2] = [best], [sum(sizes[at : at + 2])]
+                del begins[at + 1]
+            at += 1
+    return begins
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=24),
+    st.integers(1, 23),
+    st.sampled_from([merge_pairs, compiled(merge_pairs)]),
+)
+def test_merges_equal_the_plain_ones(symbols, n_units, merge):
+    symbols = np.array(symbols) % len(symbols)
+    sizes, n_units = symbols % 2 + 1, min(n_units, len(symbols) - 1)
+    assert np.flatnonzero(merge(symbols, sizes, n_units)).tolist() == plain_merges(
+        symbols.tolist(), sizes.tolist(), n_units
+    )
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_bpe_merged_reaches_its_rate_by_dropping_boundaries_of_tokens(at):
+    subject = teacher("bpe_merged", at=at)
+
+    @settings(max_examples=40)
+    @given(st.text(THAI + "the and of é👍🏽 \n", max_size=60), st.floats(3, 16))
+    def check(text, rate):
+        subject.bytes_per_unit = rate
+        tokens, merged = places(subject.tokens, text), places(subject, text)
+        assert merged <= tokens
+        assert len(merged) == min(max(round(len(text.encode()) / rate), 1), len(tokens))
+
+    check()
+
+
+def test_bpe_merged_merges_the_most_frequent_pair_of_the_text_first():
+    text = "of the, of the; of the mill"
+    assert marked(teacher("bpe_merged", bytes_per_unit=4), text) == "of│ the,│ of the│;│ of the│ m│ill│"
+
+
+@pytest.mark.parametrize(
     ("patterns", "at", "expected"),
     [
         (GPT2, "end", "Hello│ world│'s│  │ 12│中文│\n│"),
@@ -180,6 +287,9 @@ def test_a_long_text(name, text):
         ("regex", "end", "a  ", "a  b"),
         ("tokenizer", "end", "he", "hello"),
         ("tokenizer", "start", "he", "hello"),
+        ("unicode_words", "end", "he", "hello"),
+        ("unicode_words", "start", "1\u2044", "1\u20442"),
+        ("bpe_merged", "end", "he", "hello"),
     ],
 )
 def test_a_teacher_looks_ahead(name, at, begin, text):
@@ -248,7 +358,7 @@ def test_your_own_teacher():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("word", r"unknown teacher 'word': known are regex, tokenizer, words, zero_width_space, every splitter .* Did you mean 'words'\?"),
+        ("word", r"unknown teacher 'word': known are bpe_merged, regex, tokenizer, unicode_words, words, zero_width_space, every splitter .* Did you mean 'words'\?"),
         ({"name": "whitespac"}, "Did you mean 'whitespace'"),
         ({"name": "zero_width_space", "when": "end"}, r"teacher 'zero_width_space': .*'when'; its options are \(at: "),
         ({"name": "fixed", "m": 3}, r"splitter 'fixed': .*its options are"),

@@ -98,6 +98,9 @@ OPTIONS: dict[str, Record] = {  # splitters with options, by a name of their own
     "union": {"name": "union", "of": ["whitespace", {"name": "fixed", "n": 5}]},
     "reset_at": {"name": "reset_at", "of": {"name": "fixed", "n": 3}, "at": {"name": "pattern", "patterns": "\n"}},
     "every of whitespace": {"name": "every", "n": 2, "of": "whitespace"},
+    "cap at characters": {"name": "cap", "of": "unicode_word", "max_bytes": 9, "align": "last"},
+    "at_least of trie": {"name": "at_least", "bytes": 6, "of": "trie"},
+    "at_least, mean": {"name": "at_least", "bytes": 6, "mean": True, "of": "unicode_word"},
     "every 3, no sentences": {"name": "every", "n": 3, "of": "cjk_character", "sentence_end": False},
 }
 STACKS = [["script_aware", EVERY], ["whitespace", EVERY, EVERY], ["fixed", "whitespace"],
@@ -106,6 +109,7 @@ STACKS = [["script_aware", EVERY], ["whitespace", EVERY, EVERY], ["fixed", "whit
 TEACHERS: dict[str, Any] = {
     "words": "words", "words end": {"name": "words", "at": "end"}, "regex": OWN_TEACHER,
     "zero_width_space": "zero_width_space", "grapheme": "grapheme",
+    "unicode_words": "unicode_words", "bpe_merged": {"name": "bpe_merged", "bytes_per_unit": 6},
 }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper, flag, one_of, positive
-from splitters.registry import Spec, register, resolve_part
+from splitters.combinators.grouping import Grouping
+from splitters.contract import Stepper, UnitStepper, flag, one_of, positive
+from splitters.registry import Spec, register
 from splitters.rules.sentence_end import SentenceEnd
 
 
 @register("every")
-class Every(Splitter):
+class Every(Grouping):
     """A boundary at every `n`-th boundary of the stage below, or of the splitter `of`.
 
     With `sentence_end`, also at the first such boundary at or after the end of a sentence, where the count restarts.
@@ -25,25 +26,12 @@ class Every(Splitter):
     def __init__(
         self, n: int = 2, sentence_end: bool = True, of: Spec | None = None, closes: Literal["next", "full"] = "next"
     ) -> None:
+        super().__init__("every", of)
         self.n = positive("every", "n", n)
         self.sentences = SentenceEnd() if flag("every", "sentence_end", sentence_end) else None
-        self.of = None if of is None else resolve_part("every", of)
-        self.groups_units = of is None
         self.full = one_of("every", "closes", closes, ("next", "full")) == "full"
 
-    def split(self, data: bytes) -> np.ndarray:
-        return self._group(data, np.ones(len(data), bool) if self.of is None else self.of.split(data))
-
-    def stepper(self) -> Stepper:
-        return _OfStepper(None if self.of is None else self.of.stepper(), self._group_stepper())
-
-    def select(self, data: bytes, units: np.ndarray) -> np.ndarray:
-        return self._group(data, units) if self.of is None else super().select(data, units)
-
-    def unit_stepper(self) -> UnitStepper:
-        return self._group_stepper() if self.of is None else super().unit_stepper()
-
-    def _group(self, data: bytes, units: np.ndarray) -> np.ndarray:
+    def group(self, data: bytes, units: np.ndarray) -> np.ndarray:
         ends = np.flatnonzero(units)
         index = np.arange(len(ends))
         restarts = np.zeros(len(ends), bool)
@@ -60,7 +48,7 @@ class Every(Splitter):
             selected[ends] = place == 0
         return selected
 
-    def _group_stepper(self) -> "_EveryStepper":
+    def group_stepper(self) -> UnitStepper:
         return _EveryStepper(self.n, self.full, self.sentences.stepper() if self.sentences is not None else None)
 
 
@@ -78,11 +66,3 @@ class _EveryStepper(UnitStepper):
         begins = was_full or self.ended
         self.count, self.ended = (1 if begins else self.count + 1), False
         return (self.count == self.n or (begins and not was_full)) if self.full else begins
-
-
-class _OfStepper(Stepper):
-    def __init__(self, of: Stepper | None, group: _EveryStepper) -> None:
-        self.of, self.group = of, group
-
-    def push(self, byte: int) -> bool:
-        return self.group.push(byte, True if self.of is None else self.of.push(byte))

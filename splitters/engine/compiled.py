@@ -60,3 +60,31 @@ def walk_trie(data: np.ndarray, first: np.ndarray, byte: np.ndarray, child: np.n
             node = 0
             out[i] = True
     return out
+
+
+def keep_at_least(units: np.ndarray, least: int, mean: bool) -> np.ndarray:
+    """Keeps the `units` [L] that end at least `least` bytes (or so many in the mean). Returns bool [L]."""
+    out = np.zeros(len(units), np.bool_)
+    length = 0
+    for i in range(len(units)):
+        length += 1
+        if units[i] and length >= least:
+            out[i] = True
+            length = length - least if mean else 0
+    return out
+
+
+def cut_characters(fires: np.ndarray, ends: np.ndarray, most: int) -> np.ndarray:
+    """Adds to the boundaries `fires` those at characters that a unit of `most` bytes has no room for.
+
+    ends: bool [L], the last byte of each character. Returns bool [L].
+    """
+    out = fires.copy()
+    length = size = 0  # of the open unit and of the character
+    for i in range(len(fires)):
+        size += 1
+        if ends[i]:
+            out[i] |= length + size > most
+            length = size if out[i] else length + size
+            size = 0
+    return out
