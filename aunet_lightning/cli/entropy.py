@@ -101,8 +101,8 @@ def _checked(
             where, more = f"{rows[-1][0]} of {', '.join(files[:3])}", "more" if off > 0 else "less"
             remedy = "" if rule.bytes_per_unit else "; --follow holds it on other text as well"
             print(
-                f"aunet: warning: {where} gets {got:.2f} bytes per unit, {abs(off):.0%} {more} than the {asked:g} asked "
-                f"for{remedy}",
+                f"aunet: warning: {where} gets {got:.2f} bytes per unit, {abs(off):.0%} {more} than the {asked:g} "
+                f"asked for{remedy}",
                 file=sys.stderr,
             )
     return [*aligned(rows, left=("other text",)), "", *_table(texts, fired)]

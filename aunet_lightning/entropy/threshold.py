@@ -1,7 +1,7 @@
 """Bounds on the entropy: which bytes pass them, and which bounds give a wanted rate.
 
-Bounds are `threshold` (of the entropy, in bits), `rise` (of its increase from byte to byte), or both. They may differ by script:
-groups are the places of scripts in a list.
+Bounds are `threshold` (of the entropy, in bits), `rise` (of its increase from byte to byte), or both. They may differ
+by script: a byte's group is the place of its script in a list.
 """
 
 from collections.abc import Sequence
