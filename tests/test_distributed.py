@@ -21,8 +21,10 @@ SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_
 KINDS = {
     "rule": [],
     "router": ["--splitter", "{name: router, bytes_per_unit: 4}"],
+    "languages": ["--splitter", "{name: router, bytes_per_unit: {th: 6, en: 4}, one_sided: true, bytes_per_unit_from: 3, "
+                                "target_steps: 15}"],
     "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
-}
+}  # fmt: skip
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
           "--model.parallel.reshard_after_forward", "[true, false, true]", "--model.parallel.cpu_offload", "true",
           "--model.parallel.shard_size", "2"]  # fmt: skip
@@ -78,6 +80,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
         ("rule", 4, "ddp", []),
         ("router", 4, "fsdp2", []),
         ("router", 2, "ddp", []),
+        ("languages", 2, "ddp", []),
         ("accumulated", 2, "fsdp2", ["--model.parallel.activation_checkpointing", "[true, false, true]"]),
         ("accumulated", 2, "ddp", []),
     ],
