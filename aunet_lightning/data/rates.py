@@ -50,7 +50,8 @@ def _known(s: int, data: ByteDataModule) -> Spec:
     if rule.by_language:
         corpus, documents = data.corpora["train"], data.documents["train"]
         sizes = np.bincount(corpus.languages[documents], corpus.lengths[documents], len(corpus.language_names))
-        lengths = [rule.by_language.get(name, length) or DEFAULT_LENGTH for name in corpus.language_names]
+        others = length or DEFAULT_LENGTH
+        lengths = np.array([rule.by_language.get(name, others) for name in corpus.language_names])
         length = float(sizes.sum() / max((sizes / lengths).sum(), 1))
     if s in data.teachers and length is None:
         texts = [data.corpora["train"].text(int(d)).tobytes() for d in data.documents["train"][:20]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PerScript = float | Mapping[str, float]  # a number, or one by script, with a default
 DEFAULT = "default"
-FOLLOW = 0.05  # bits per boundary too many
+FOLLOW = 0.2  # bits per boundary too many
 MOST_BITS = 8.0
 
 

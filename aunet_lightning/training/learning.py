@@ -106,7 +106,8 @@ class Learning:
         self.logged = {}
         for s, sums in local.items():
             total = pytree.tree_map(lambda all_, own: all_.to(own.detach()), totals[s], sums)
-            predictor, read = self.predictors[s], n_bytes
+            predictor = self.predictors[s]
+            read: Any = n_bytes
             if isinstance(total, ByLanguage):
                 sums, (total, read) = sums.sums, total
             self._totals[s] = total, read
