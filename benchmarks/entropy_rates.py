@@ -58,8 +58,10 @@ def arms(found_on: Sequence[Part], rate: float) -> dict[str, Bounds]:
             options = {option: per_script(option, value) for option, value in found.items()}
             made[f"{name}, {by}"] = bounds_of(options, scripts, 0)
     fixed = made["per script, global"]
-    more = {f"per script, follow {f}": Bounds(fixed.threshold, fixed.rise, np.full(len(SCRIPTS), rate), f) for f in FOLLOW}
-    return made | more
+    for follow in FOLLOW:
+        following = Bounds(fixed.threshold, fixed.rise, np.full(len(SCRIPTS), rate), follow)
+        made[f"per script, follow {follow}"] = following
+    return made
 
 
 def main() -> None:

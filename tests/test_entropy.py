@@ -125,6 +125,9 @@ def test_a_byte_is_in_the_script_of_the_last_character_that_has_one():
     assert runs.groups(SCRIPT_TEXT.encode()).tolist() == expected
     assert {0, 1, 2} == set(expected)
     assert ScriptRuns(()).groups(b"ab").tolist() == [0, 0]
+    for name in ("Hann", "Han}|\\p{Script=Thai", ""):
+        with pytest.raises(ValueError, match="is not a script of Unicode"):
+            ScriptRuns((name,))
 
 
 @given(data=BYTES, cut=st.integers(0, 60))

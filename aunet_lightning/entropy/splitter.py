@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from aunet_lightning.model.state import State
 
 
-PerScript = float | Mapping[str, float]  # a number, or one by script, with a default
 DEFAULT = "default"
 FOLLOW = 0.2  # bits per boundary too many
 MOST_BITS = 8.0
@@ -51,9 +50,9 @@ class Entropy(Splitter):
     def __init__(
         self,
         checkpoint: str | None = None,
-        threshold: PerScript | None = None,
-        rise: PerScript | None = None,
-        bytes_per_unit: PerScript | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        rise: float | Mapping[str, float] | None = None,
+        bytes_per_unit: float | Mapping[str, float] | None = None,
         follow: float = FOLLOW,
     ) -> None:
         if not isinstance(checkpoint, str) or not checkpoint:
@@ -149,7 +148,7 @@ class _EntropyStepper(Stepper):
         return copy.copy(self)  # what it holds are values, so copies may share them
 
 
-def per_script(option: str, value: PerScript) -> dict[str, float]:
+def per_script(option: str, value: float | Mapping[str, float]) -> dict[str, float]:
     """Returns an option as numbers by script, `default` last. Raises ValueError for what is no such thing."""
     least, unit = (1.0, "bytes, 1 or more") if option == "bytes_per_unit" else (-math.inf, "bits")
     numbers = dict(value) if isinstance(value, Mapping) else {DEFAULT: value}

@@ -1,12 +1,12 @@
 """The script that each byte of a text is in, among some that are named, decided from the bytes up to it."""
 
 import hashlib
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import regex
 
-from splitters.engine.characters import ByteClasses, Classes, automaton_of, code_point_classes
+from splitters.engine.characters import ByteClasses, automaton_of, code_point_classes
 from splitters.engine.compiled import compiled
 
 # Digits, blanks and marks that scripts share belong to the script around them.
@@ -25,40 +25,23 @@ class ScriptRuns:
         self.names = names
         for name in names:
             try:
-                regex.compile(rf"\p{{Script={name}}}", flags=regex.V1)
+                known = regex.fullmatch(r"[\w -]+", name) and regex.compile(rf"\p{{Script={name}}}")
             except regex.error:
+                known = None
+            if not known:
                 raise ValueError(
                     f"{name!r} is not a script of Unicode: choose among its names, such as Han, Thai, Latin, Cyrillic"
-                ) from None
-
-    def __getstate__(self) -> dict[str, tuple[str, ...]]:
-        return {"names": self.names}  # tables are made where they are used
-
-    @cached_property
-    def class_of(self) -> np.ndarray:
-        """uint8 [0x110000]: of each code point, its place in `names`; behind them, other scripts, and shared ones."""
-        classes: Classes = tuple((name, rf"\p{{Script={name}}}") for name in self.names)
-        return code_point_classes((*classes, OTHER))
-
-    @cached_property
-    def _tables(self) -> tuple[ByteClasses, np.ndarray]:
-        """The automaton over bytes, and by symbol the group that it begins (-1: the one before goes on)."""
-        n = len(self.names) + 1
-        table = automaton_of(self.class_of, (*self.names, OTHER[0], "shared"))
-        begins = np.full(2 * table.late, -1, np.int64)
-        for late in (0, table.late):
-            begins[late + 1 : late + 1 + n] = np.arange(n)
-        return table, begins
+                )
 
     def identity(self) -> bytes:
         """Returns what groups depend on besides the names: Unicode's scripts, as `regex` knows them."""
-        return hashlib.sha256(self.class_of.tobytes()).digest()[:16] if self.names else b""
+        return hashlib.sha256(_class_of(self.names).tobytes()).digest()[:16] if self.names else b""
 
     def groups(self, data: bytes) -> np.ndarray:
         """Returns the group of each byte, int64 [len(data)]."""
         if not self.names:
             return np.zeros(len(data), np.int64)
-        table, begins = self._tables
+        table, begins = _tables(self.names)
         return compiled(run_groups)(np.frombuffer(data, np.uint8), table.next, table.symbol, begins, len(self.names))
 
     def start(self) -> tuple[int, int]:
@@ -69,9 +52,24 @@ class ScriptRuns:
         """Returns the state after a byte; its second part is the byte's group."""
         if not self.names:
             return state
-        table, begins = self._tables
+        table, begins = _tables(self.names)
         at, group = state[0] + byte, int(begins[table.symbol[state[0] + byte]])
         return int(table.next[at]), group if group >= 0 else state[1]
+
+
+def _class_of(names: tuple[str, ...]) -> np.ndarray:
+    """uint8 [0x110000]: of each code point, its place in `names`; behind them, other scripts, and shared ones."""
+    return code_point_classes((*((name, rf"\p{{Script={name}}}") for name in names), OTHER))
+
+
+@lru_cache(maxsize=8)
+def _tables(names: tuple[str, ...]) -> tuple[ByteClasses, np.ndarray]:
+    """Returns the automaton over bytes, and by symbol the group that it begins (-1: the one before goes on)."""
+    table = automaton_of(_class_of(names), (*names, OTHER[0], "shared"))
+    begins = np.full(2 * table.late, -1, np.int64)
+    for late in (0, table.late):
+        begins[late + 1 : late + 2 + len(names)] = np.arange(len(names) + 1)
+    return table, begins
 
 
 def run_groups(
