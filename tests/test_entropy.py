@@ -426,12 +426,15 @@ def test_a_bound_lies_in_the_middle_of_a_gap():
 
 
 def test_bounds_of_each_script_are_found_on_its_bytes():
-    bits = [np.array([0, 1, 3, 2, 7], np.float32), np.array([0, 5, 6], np.float32)]
-    groups = [np.array([0, 0, 1, 1]), np.array([1, 0])]
+    bits = [np.array([0, 1, 3, 2, 7], np.float32), np.array([0, 5, 6], np.float32)] * 20
+    groups = [np.array([0, 0, 1, 1]), np.array([1, 0])] * 20
     found = find_by_script(bits, groups, {"Han": 3.0, "default": 3.0}, "global")
     assert found == {"threshold": {"Han": 4.5, "default": 6.0}}  # 6 | 3 1 and 7 | 5 2
     with pytest.raises(ValueError, match="names Thai, and the text has none"):
         find_by_script(bits, groups, {"Han": 3.0, "x": 3.0, "Thai": 1, "default": 2.0}, "global")
+    # Hardly any text in another script: the first characters of a text begin in none.
+    few = find_by_script(bits[:4], groups[:4], {"Han": 3.0, "default": 2.0}, "global")
+    assert few["threshold"]["default"] == 4.0
     everywhere = find_by_script(bits, [g * 0 for g in groups], {"Han": 2.0, "default": 2.0}, "global")
     assert everywhere["threshold"]["default"] == everywhere["threshold"]["Han"] == 4.0
 
@@ -444,7 +447,7 @@ def test_the_command_tells_the_rate_on_other_text(checkpoint, tmp_path, capsys, 
     (tmp_path / "other.jsonl").write_text("\n".join(json.dumps(line) for line in other))
     arguments = ["--bytes_per_unit", "{Thai: 3, default: 4}", "--check", str(tmp_path / "other.jsonl")]
     assert (
-        main(["entropy", checkpoint, str(tmp_path / "here.jsonl"), *arguments, *["--follow", "0.5"][: 2 * follow]]) == 0
+        main(["entropy", checkpoint, str(tmp_path / "here.jsonl"), *arguments, *["--follow", "2"][: 2 * follow]]) == 0
     )
     shown = capsys.readouterr()
     rule = Stack([yaml.safe_load(shown.out.splitlines()[-1])["splitter"]]).rules[0]

@@ -12,6 +12,7 @@ import numpy as np
 from splitters.engine.compiled import compiled
 
 TOLERANCE = 0.01  # of the wanted number of boundaries
+LEAST = 20  # boundaries that the default bound of scripts is found on
 SLACK = 2000  # the widest gap is sought within count ± count / SLACK of the wanted number
 
 
@@ -102,15 +103,15 @@ def find_by_script(
 ) -> dict[str, dict[str, float]]:
     """Returns the same for each script, by name: {threshold: {Han: 1.2, default: 1}}.
 
-    groups: of each text, the group of each byte; rates: in the order of groups, `default` last. Where no text is in
-    another script, the default bounds are those of all text. Raises ValueError where there is none in a named one.
+    groups: of each text, the group of each byte; rates: in the order of groups, `default` last. Where hardly any text
+    is in another script, the default bounds are those of all text. Raises ValueError where a named one has none.
     """
     levels, rises = _levels_and_rises(bits)
     group = np.concatenate(groups)
     found: dict[str, dict[str, float]] = {}
     for number, (script, rate) in enumerate(rates.items()):
         mine = group == number
-        if number == len(rates) - 1 and not mine.any():
+        if number == len(rates) - 1 and mine.sum() < LEAST * rate:
             mine = np.ones(len(group), bool)
         if not mine.any():
             raise ValueError(f"--bytes_per_unit names {script}, and the text has none: give text in it")
