@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -110,7 +111,8 @@ class LearnedSplitter(ABC):
 
     source: ClassVar[str] = ""  # where it comes from, for `aunet splitters`
     kind: ClassVar[str] = "learned"
-    bytes_per_unit: float | None = None  # the mean length it aims at, if it has a target
+    bytes_per_unit: float | None = None  # the mean length it aims at (where it moves, at first), if it has a target
+    by_language: Mapping[str, float] = MappingProxyType({})  # the same of text in these languages, in place of that
     teacher_steps = 0  # training steps in which the model pools at the teacher's boundaries
 
     @property
@@ -158,6 +160,13 @@ def positive(rule: str, option: str, value: int, most: int = 1_000_000_000) -> i
         raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 1 or more")
     if value > most:
         raise ValueError(f"{rule}: {option} is {value!r}, it must be {most} or less")
+    return value
+
+
+def whole(rule: str, option: str, value: int) -> int:
+    """Returns value if it is a whole number, 0 or more, else raises ValueError naming rule and option."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{rule}: {option} is {value!r}, it must be a whole number, 0 or more")
     return value
 
 

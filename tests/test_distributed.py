@@ -33,8 +33,10 @@ KINDS = {
         "--model.optimizer.cooldown",
         "0.3",
     ],
+    "languages": ["--splitter", "{name: router, bytes_per_unit: {th: 6, en: 4}, one_sided: true, bytes_per_unit_from: 3, "
+                                "target_steps: 15}"],
     "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
-}
+}  # fmt: skip
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
           "--model.parallel.reshard_after_forward", "[true, false, true]", "--model.parallel.cpu_offload", "true",
           "--model.parallel.shard_size", "2"]  # fmt: skip
@@ -92,6 +94,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
         ("router", 2, "ddp", []),
         ("muon", 4, "fsdp2", []),
         ("muon", 2, "ddp", []),
+        ("languages", 2, "ddp", []),
         ("accumulated", 2, "fsdp2", ["--model.parallel.activation_checkpointing", "[true, false, true]"]),
         ("accumulated", 2, "ddp", []),
     ],

@@ -4,12 +4,14 @@ import copy
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+import regex
 import torch
 import yaml
 from hypothesis import given, settings
@@ -20,12 +22,13 @@ from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.cli.main import main
 from aunet_lightning.entropy import Entropy, byte_model
 from aunet_lightning.entropy.byte_model import CHUNK, load
-from aunet_lightning.entropy.threshold import find, fires
+from aunet_lightning.entropy.threshold import Bounds, find, find_by_script, fires
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, build, check
 from splitters.contract import push_all
 from splitters.edge_texts import INVALID, SCRIPTS
-from tests.helpers import ROOT, UDHR
+from splitters.engine.script_runs import ScriptRuns
+from tests.helpers import BYTES, ROOT, UDHR
 
 LONG = ("ABC 中文 " * 200).encode()  # longer than several chunks
 TEXTS = [
@@ -78,8 +81,13 @@ def plain(checkpoint, data):
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"threshold": MIDDLE}, {"rise": 0.0}, {"threshold": MIDDLE, "rise": 0.1}], ids=lambda b: "-".join(b)
-)
+    "bounds",
+    [
+        {"threshold": MIDDLE}, {"rise": 0.0}, {"threshold": MIDDLE, "rise": 0.1},
+        {"threshold": {"Han": 7.2, "Thai": 7.4, "default": MIDDLE}, "rise": 0.0, "bytes_per_unit": 3, "follow": 0.2},
+    ],
+    ids=lambda b: "-".join(b),
+)  # fmt: skip
 def test_laws_hold(checkpoint, bounds):
     check(build("entropy", checkpoint=checkpoint, **bounds), TEXTS if len(bounds) == 2 else [*TEXTS[:3], b"a" * 200])
 
@@ -102,11 +110,93 @@ def test_the_thresholds_are_met_by_some_bytes_and_not_by_others(checkpoint, rule
     assert 0 < both.split(LONG).sum() < rule.split(LONG).sum()
 
 
+SCRIPT_TEXT = "中文 abc 12 ก็ดี, ok 人\u0301 й 한"
+
+
+def test_a_byte_is_in_the_script_of_the_last_character_that_has_one():
+    runs = ScriptRuns(("Han", "Thai"))
+    group, expected = 2, []
+    for character in SCRIPT_TEXT:
+        expected += [group] * (len(character.encode()) - 1)  # a character is known at its last byte
+        found = [i for i, name in enumerate(runs.names) if regex.match(rf"\p{{Script={name}}}", character)]
+        shared = regex.match(r"\p{Script=Common}|\p{Script=Inherited}", character)
+        group = found[0] if found else group if shared else 2
+        expected.append(group)
+    assert runs.groups(SCRIPT_TEXT.encode()).tolist() == expected
+    assert {0, 1, 2} == set(expected)
+    assert ScriptRuns(()).groups(b"ab").tolist() == [0, 0]
+    for name in ("Hann", "Han}|\\p{Script=Thai", ""):
+        with pytest.raises(ValueError, match="is not a script of Unicode"):
+            ScriptRuns((name,))
+
+
+@given(data=BYTES, cut=st.integers(0, 60))
+def test_scripts_are_decided_from_what_was_read(data, cut):
+    runs = ScriptRuns(("Han", "Latin"))
+    groups, state, stepped = runs.groups(data), runs.start(), []
+    for byte in data:
+        state = runs.push(state, byte)
+        stepped.append(state[1])
+    assert stepped == groups.tolist()
+    assert groups[:cut].tolist() == runs.groups(data[:cut]).tolist()
+
+
+def following(bits, groups, threshold, rise, rates, follow):
+    """`Bounds.fires` in plain words."""
+    fired, own = [], {g: [] for g in range(len(rates))}
+    for before, now, g in zip(bits, bits[1:], groups, strict=False):
+        shift = follow * (sum(own[g]) - len(own[g]) / rates[g])
+        fired.append(now > threshold[g] + shift and now - before > rise[g] + shift)
+        own[g].append(fired[-1])
+    return fired
+
+
+LEVELS = st.lists(st.floats(0, 8, width=32), min_size=1, max_size=80)
+
+
+@given(levels=LEVELS, seed=st.integers(0, 99), rate=st.floats(1, 9), follow=st.floats(0.01, 8), rise=st.booleans())
+def test_bounds_that_follow_hold_the_rate_on_any_text(levels, seed, rate, follow, rise):
+    g = np.random.default_rng(seed)
+    bits, groups = np.array([3.0, *levels], np.float32), g.integers(0, 2, len(levels))
+    bounds = Bounds(
+        g.uniform(0, 8, 2), g.uniform(-1, 1, 2) if rise else np.full(2, -np.inf), np.array([rate, 2.5]), follow
+    )
+    fired = bounds.fires(bits, groups)
+    exact = bits.astype(float)
+    assert fired.tolist() == following(exact, groups, bounds.threshold, bounds.rise, bounds.rates, follow)
+    for group in (0, 1) if not rise else ():
+        so_far = np.cumsum(np.where(groups == group, fired - 1 / bounds.rates[group], 0))
+        assert np.abs(so_far).max() <= 8.02 / follow + 1
+
+
+def test_bounds_that_follow_get_the_rate_where_fixed_ones_do_not(checkpoint):
+    text = SCRIPTS["Thai"].encode() * 40
+    fixed = {"checkpoint": checkpoint, "threshold": float(np.quantile(Entropy(checkpoint, 0).bits(text), 0.9))}
+    assert len(text) / Entropy(**fixed).split(text).sum() > 8
+    for rate in (3.0, {"Thai": 3.0, "default": 99}):
+        rule = Entropy(**fixed, bytes_per_unit=rate, follow=0.2)
+        assert len(text) / rule.split(text).sum() == pytest.approx(3, rel=0.05)
+        np.testing.assert_array_equal(rule.split(text[:300]), rule.split(text)[:300])  # each text begins anew
+
+
+def test_a_bound_per_script_is_that_of_its_bytes(checkpoint):
+    data = ("ABC" * 9 + "中文" * 9 + " ไทย" * 9).encode()
+    bits, groups = plain(checkpoint, data), ScriptRuns(("Thai", "Han")).groups(data)
+    of = {"Thai": 7.2, "Han": 7.4, "default": MIDDLE}
+    bound = np.array([*of.values()])[groups]
+    np.testing.assert_array_equal(Entropy(checkpoint, threshold=of).split(data), bits[1:] > bound)
+    np.testing.assert_array_equal(
+        Entropy(checkpoint, threshold=MIDDLE, rise={"Thai": 0.1, "Han": -9, "default": 0}).split(data),
+        (bits[1:] > MIDDLE) & (np.diff(bits) > np.array([0.1, -9, 0])[groups]),
+    )
+
+
 @settings(max_examples=20)
 @given(data=st.binary(max_size=CHUNK + 20), rise=st.sampled_from([None, 0.0, 0.1]))
 def test_stepping_equals_splitting_on_any_bytes(checkpoint, rule, data, rise):
-    one = Entropy(checkpoint, rule.threshold, rise)
-    np.testing.assert_array_equal(push_all(one.stepper(), data), one.split(data))
+    for more in ({}, {"bytes_per_unit": {"Latin": 2.5, "default": 4}, "follow": 0.3}):
+        one = Entropy(checkpoint, rule.threshold, rise, **more)
+        np.testing.assert_array_equal(push_all(one.stepper(), data), one.split(data))
 
 
 def test_a_bound_is_compared_in_full_precision_and_must_be_passed():
@@ -253,6 +343,15 @@ def test_what_no_model_can_be_made_from_is_named(tmp_path, checkpoint):
     for wrong in ("2", True, float("nan")):
         with pytest.raises(ValueError, match=r"rise is .* must be a number of bits"):
             build("entropy", checkpoint=checkpoint, threshold=1, rise=wrong)
+    for options, words in (
+        ({"threshold": {"Han": 1}}, "threshold is .* it must have a default"),
+        ({"threshold": {"Hann": 1, "default": 2}}, "'Hann' is not a script of Unicode: choose"),
+        ({"threshold": {"Han": "a", "default": 2}}, "threshold of 'Han' is 'a', it must be a number of bits"),
+        ({"threshold": 1, "bytes_per_unit": 0.5}, "bytes_per_unit is 0.5, it must be a number of bytes, 1 or more"),
+        ({"threshold": 1, "bytes_per_unit": 4, "follow": 0}, "follow is 0, it must be a number above 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            build("entropy", checkpoint=checkpoint, **options)
     with pytest.raises(ValueError, match=r"no file '.*absent.ckpt'.*aunet fit"):
         build("entropy", checkpoint=str(tmp_path / "absent.ckpt"), threshold=1)
     (tmp_path / "text.ckpt").write_text("no checkpoint")
@@ -326,9 +425,56 @@ def test_a_bound_lies_in_the_middle_of_a_gap():
     assert find(bits, 1, "global") == {"threshold": 0.5}
 
 
+def test_bounds_of_each_script_are_found_on_its_bytes():
+    bits = [np.array([0, 1, 3, 2, 7], np.float32), np.array([0, 5, 6], np.float32)] * 20
+    groups = [np.array([0, 0, 1, 1]), np.array([1, 0])] * 20
+    found = find_by_script(bits, groups, {"Han": 3.0, "default": 3.0}, "global")
+    assert found == {"threshold": {"Han": 4.5, "default": 6.0}}  # 6 | 3 1 and 7 | 5 2
+    with pytest.raises(ValueError, match="names Thai, and the text has none"):
+        find_by_script(bits, groups, {"Han": 3.0, "x": 3.0, "Thai": 1, "default": 2.0}, "global")
+    # Hardly any text in another script: the first characters of a text begin in none.
+    few = find_by_script(bits[:4], groups[:4], {"Han": 3.0, "default": 2.0}, "global")
+    assert few["threshold"]["default"] == 4.0
+    everywhere = find_by_script(bits, [g * 0 for g in groups], {"Han": 2.0, "default": 2.0}, "global")
+    assert everywhere["threshold"]["default"] == everywhere["threshold"]["Han"] == 4.0
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_the_command_tells_the_rate_on_other_text(checkpoint, tmp_path, capsys, follow):
+    lines = (UDHR / "th.jsonl").read_text().splitlines()
+    (tmp_path / "here.jsonl").write_text("\n".join(lines[:4]))
+    other = [{"text": "ABC ABD " * 60, "lang": "en"}, {"text": "ไทย " * 30, "lang": "th"}]
+    (tmp_path / "other.jsonl").write_text("\n".join(json.dumps(line) for line in other))
+    arguments = ["--bytes_per_unit", "{Thai: 3, default: 4}", "--check", str(tmp_path / "other.jsonl")]
+    assert (
+        main(["entropy", checkpoint, str(tmp_path / "here.jsonl"), *arguments, *["--follow", "2"][: 2 * follow]]) == 0
+    )
+    shown = capsys.readouterr()
+    rule = Stack([yaml.safe_load(shown.out.splitlines()[-1])["splitter"]]).rules[0]
+    assert rule.bytes_per_unit == ({"Thai": 3.0, "default": 4.0} if follow else None)
+    fired = [(rule.split(one["text"].encode()), rule.scripts.groups(one["text"].encode())) for one in other]
+    off = {}
+    for group, (script, asked) in enumerate({"Thai": 3, "default": 4}.items()):
+        n, k = (
+            sum(int(x) for x in column)
+            for column in zip(*((sum(g == group), sum(f[g == group])) for f, g in fired), strict=True)
+        )
+        off[script] = n / k / asked - 1
+        assert re.search(rf"^{script} +{n} +{asked} +{n / k:.2f} +{off[script]:+.0%}$", shown.out, re.M)
+        assert (f"warning: {script} of" in shown.err) == (abs(off[script]) > 0.1)
+    assert any(abs(one) > 0.1 for one in off.values()) is not follow
+    assert ("--follow holds it" in shown.err) is not follow
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["abc", "--bytes_per_unit", "{Hann: 4, default: 6}"], "'Hann' is not a script of Unicode"),
+        (["abc", "--bytes_per_unit", "{Han: 4}"], "it must have a default"),
+        (["abc", "--bytes_per_unit", "{Han: 0, default: 6}"], "--bytes_per_unit of Han is 0, it must be 1 or more"),
+        (["abc", "--bytes_per_unit", "{Han: 4, default: 6}"], "names Han, and the text has none"),
+        (["abc", "--bytes_per_unit", "2", "--follow", "0"], "--follow is 0, it must be above 0"),
+        (["abc", "--bytes_per_unit", "2", "--check", "./absent.jsonl"], "'./absent.jsonl' is not a file"),
         (["abc", "--bytes_per_unit", "0.5"], "--bytes_per_unit is 0.5, it must be 1 or more"),
         (["abc", "--bytes_per_unit", "nan"], "--bytes_per_unit is nan, it must be a finite number, 1 or more"),
         (["abc", "--bytes_per_unit", "2", "--megabytes", "0"], "--megabytes is 0, it must be above 0"),

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aunet_lightning import AUNet
+from aunet_lightning import AUNet, ByteDataModule
+from aunet_lightning.data.rates import mean_row
 from aunet_lightning.model.deciders import select_in_rows, select_in_stream
 from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.units import deferred
@@ -23,7 +24,7 @@ from aunet_lightning.training.learning import PATIENCE, Learning
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack, available
 from splitters.learned.networks import RouterSums
-from tests.helpers import MIXED, MIXED_CHUNKS, UPPER, detached, stepped_levels, tiny
+from tests.helpers import MIXED, MIXED_CHUNKS, UDHR, UPPER, detached, stepped_levels, tiny
 from tests.plain_aunet import plain_logits
 
 LEARNED = available("learned")
@@ -33,7 +34,9 @@ STACKS = [
     *(["utf8_character", name] for name in LEARNED),
     ["router", "distilled", "router"],
     ["utf8_character", "router", "whitespace"],
-]
+    [{"name": "router", "bytes_per_unit": {"th": 3, "default": 5}, "one_sided": True,
+      "bytes_per_unit_from": 2, "target_steps": 6}],
+]  # fmt: skip
 TEXTS = [MIXED, "nothing alike: 人人生而自由, ok? ภาษาไทย".encode() + bytes(range(33, 90)), bytes(range(200, 32, -2))]
 CLOSE = 1e-11  # log-odds so near to 0 may fall either way in another order of summation
 
@@ -75,9 +78,12 @@ def _model_of(rules, seed, trained, **options):
     calibrate(model, ids, levels, taught(stack, ids))
     if trained:
         learning, optimizer = Learning(model), torch.optim.Adam(model.parameters(), 0.01)
-        for _ in range(8):
+        learning.announce(0, ["en", "th"])
+        for step in range(8):
+            learning.begin(step)
             output = model(ids, levels)
             batch = {"marks": sum(t.long() << s for s, t in taught(stack, ids).items())}
+            batch |= {"languages": (torch.arange(len(ids)) % 2)[:, None].expand_as(ids), "sizes": (ids < 256).int()}
             sums = learning.sums(batch, output)
             loss = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
             (loss + learning.loss(sums, detached(sums), ids.numel())).backward()
@@ -358,6 +364,26 @@ def test_collapse_is_told_in_plain_words(share, words):
     sums = {0: RouterSums(*torch.tensor([1000.0, 160.0, 500.0, 0.0]))}
     learning.loss(sums, sums, 1000)
     assert learning.logged["collapsed_stage2"] == 0
+
+
+def test_text_without_a_target_is_refused(tmp_path):
+    def data(**lengths):
+        router = {"name": "router", "bytes_per_unit": lengths}
+        files = [str(UDHR / "en.jsonl"), str(UDHR / "th.jsonl")]
+        made = ByteDataModule(files, splitter=router, row_bytes=512, cache_dir=str(tmp_path))
+        made.prepare_data()
+        made.setup()
+        return made
+
+    with pytest.raises(ValueError, match="bytes_per_unit of router has no length for text in th: add it, or default"):
+        data(en=4, lo=5)
+    for lengths in ({"en": 3, "default": 12}, {"en": 3, "th": 12}):
+        whole = data(**lengths)
+        of = {
+            name: sum(len(text) for language, text in whole.texts("train") if language == name) for name in ("en", "th")
+        }
+        expected = sum(of.values()) / (of["en"] / 3 + of["th"] / 12)
+        assert mean_row(whole).bytes_per_unit[0] == pytest.approx(expected, rel=0.1)  # whole numbers
 
 
 @pytest.mark.gpu

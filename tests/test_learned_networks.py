@@ -9,6 +9,7 @@ import splitters
 from aunet_lightning import AUNet, StageConfig
 from aunet_lightning.model.scan import smooth
 from aunet_lightning.model.units import deferred
+from aunet_lightning.training.by_language import count, groups_of, sums_of
 from aunet_lightning.training.calibration import calibrate
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.vocabulary import BOS
@@ -75,6 +76,87 @@ def test_the_ratio_loss_is_the_published_one(n):
     summed = sum(predictor.loss(part, total, 400) for part in parts)
     torch.testing.assert_close(summed, expected)
     torch.testing.assert_close(torch.autograd.grad(summed, log_odds)[0], torch.autograd.grad(expected, log_odds)[0])
+
+
+def plain_ratio_loss(p, boundary, n, alpha, one_sided=False):
+    """Of the positions of one text, in which N is n."""
+    share, mean = boundary.float().mean(), p.mean()
+    two_sided = n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
+    return alpha * (two_sided if share > 1 / n or not one_sided else 1.0)
+
+
+LANGUAGES = {"th": 3.0, "en": 5.0, "default": 8.0}
+NAMES = ["de", "en", "th", "yo"]  # of a corpus
+
+
+def by_language(predictor, log_odds, languages, n_bytes):
+    """What `Learning` passes on: sums by group, and bytes."""
+    group = groups_of(predictor, NAMES, languages)
+    sums = sums_of(predictor, group, log_odds, log_odds > 0, None, torch.zeros(len(LANGUAGES), dtype=torch.long))
+    return sums, count(predictor, group, n_bytes)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_each_language_has_a_target_of_its_own(one_sided):
+    predictor = router(bytes_per_unit=LANGUAGES, alpha=0.3, one_sided=one_sided)
+    languages = torch.randint(0, 3, (500,))  # no yo
+    offset = torch.tensor([-3.0, 1.0, -2.0, 0.0])  # too few boundaries in German and Thai, too many in English
+    log_odds = (torch.randn(500) + offset[languages]).requires_grad_()
+    n_bytes = torch.full((500,), 2)  # of each position: N bytes are half as many positions
+    sums, read = by_language(predictor, log_odds, languages, n_bytes)
+    expected = 0
+    for i, n in ((0, 8.0), (1, 5.0), (2, 3.0)):
+        mine = log_odds[languages == i]
+        expected = expected + plain_ratio_loss(mine.sigmoid(), mine > 0, n / 2, 0.3, one_sided) * len(mine) / 500
+    torch.testing.assert_close(predictor.loss(sums, detached(sums), read), expected)
+    wanted = sum(int((languages == i).sum()) * 2 / n for i, n in ((0, 8), (1, 5), (2, 3)))
+    assert predictor.wanted(sums, read) == pytest.approx(wanted)
+    assert predictor.decided(sums) == (500, int((log_odds > 0).sum()))
+    # Over devices it adds up, one of them without any English.
+    order = languages.sort().indices
+    parts = [by_language(predictor, log_odds[o], languages[o], n_bytes[o])[0] for o in order.split([100, 400])]
+    total = RouterSums(*(sum(part).detach() for part in zip(*parts, strict=True)))
+    summed = sum(predictor.loss(part, total, read) for part in parts)
+    torch.testing.assert_close(summed, expected)
+    got, plain = (torch.autograd.grad(loss, log_odds, retain_graph=True)[0] for loss in (summed, expected))
+    torch.testing.assert_close(got, plain)
+    assert got[languages == 1].any()
+    assert bool(got[languages == 0].any()) is not one_sided
+
+
+def test_the_bias_begins_at_the_targets_of_all_languages():
+    predictor = router(bytes_per_unit=LANGUAGES)
+    languages, log_odds = torch.randint(0, 4, (4000,)), torch.randn(4000)
+    sums, read = by_language(predictor, log_odds, languages, torch.ones(4000))
+    predictor.place(log_odds, predictor.wanted(sums, read))
+    wanted = sum(int((languages == i).sum()) / n for i, n in enumerate((8, 5, 3, 8)))
+    assert int((log_odds + predictor.bias > 0).sum()) == pytest.approx(wanted, abs=1)
+
+
+def test_a_one_sided_bias_only_sinks():
+    predictor = router(bytes_per_unit=5, control=0.2, one_sided=True)
+    predictor.adjust(RouterSums(*torch.tensor([1000.0, 100.0, 150.0, 0.0])), 1000)
+    assert predictor.bias.item() == 0
+    predictor.adjust(RouterSums(*torch.tensor([1000.0, 400.0, 450.0, 0.0])), 1000)
+    assert predictor.bias.item() == pytest.approx(0.2 * np.log(200 / 400))
+
+
+def test_a_target_moves_on_a_straight_line():
+    moving = router(bytes_per_unit={"th": 9, "default": 5}, bytes_per_unit_from=3, target_steps=10)
+    for step, (th, others) in {0: (3, 3), 5: (6, 4), 10: (9, 5), 999: (9, 5), 1: (3.6, 3.2)}.items():
+        moving.begin(step)  # of the step alone, in any order: so a run that continues has the same
+        assert moving.lengths == pytest.approx([th, others])
+    sums = RouterSums(*torch.tensor([[100.0, 300.0], [9.0, 9.0], [9.0, 9.0], [0.0, 0.0]]))
+    assert moving.report(sums)["target_bytes_per_unit"] == pytest.approx(0.25 * 3.6 + 0.75 * 3.2)
+    sums = RouterSums(*torch.tensor([1000.0, 400.0, 450.0, 0.0]))
+    one, still = (router(bytes_per_unit=n, **options) for n, options in ((9, FROM_3), (6, {})))
+    one.begin(5)
+    assert one.loss(sums, sums, 2000) == still.loss(sums, sums, 2000)
+    assert one.wanted(sums, 2000) == still.wanted(sums, 2000)
+    assert "target_bytes_per_unit" not in still.report(sums)
+
+
+FROM_3 = {"bytes_per_unit_from": 3, "target_steps": 10}
 
 
 def test_the_students_loss_is_a_weighted_mean():
@@ -146,6 +228,14 @@ def test_deferring_equals_the_splitters():
         ("router", {"smoothing": "no"}, "smoothing is 'no', it must be true or false"),
         ("router", {"alpha": -1}, "alpha is -1"),
         ("router", {"control": -1}, "control is -1"),
+        ("router", {"bytes_per_unit": {}}, "bytes_per_unit is {}, it must name languages"),
+        ("router", {"bytes_per_unit": {"th": 1}}, "bytes_per_unit of th is 1, it must be a number above 1"),
+        ("router", {"bytes_per_unit": {3: 4}}, "it must name languages"),
+        ("router", {"one_sided": 1}, "one_sided is 1, it must be true or false"),
+        ("router", {"bytes_per_unit_from": 3}, "target_steps is 0, they must be set together"),
+        ("router", {"target_steps": 3}, "bytes_per_unit_from is None .* they must be set together"),
+        ("router", {"target_steps": -1}, "target_steps is -1, it must be a whole number"),
+        ("router", {"bytes_per_unit_from": 7, "target_steps": 9}, "bytes_per_unit_from is 7, it must be a number"),
         ("distilled", {"alpha": 0}, "alpha is 0"),
         ("distilled", {"balance": 2}, "balance is 2"),
         ("distilled", {"teacher": "nobody"}, "nobody"),

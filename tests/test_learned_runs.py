@@ -14,9 +14,11 @@ pytestmark = pytest.mark.usefixtures("_in_place")
 
 
 LEARNED = {
-    "router": {"name": "router", "bytes_per_unit": 5},
+    "router": {
+        "name": "router", "bytes_per_unit": {"en": 6, "default": 8}, "bytes_per_unit_from": 5, "target_steps": 20
+    },
     "distilled": {"name": "distilled", "teacher": {"name": "regex", "patterns": r"\p{L}+(?=\s)"}, "teacher_steps": 12},
-}
+}  # fmt: skip
 
 
 def learned_options(name):
@@ -50,6 +52,8 @@ def test_a_run_with_a_learned_splitter(learned_run, place):
     if name == "router":
         assert logged[0, "train/bytes_per_unit_stage2"] == pytest.approx(5, rel=0.1)
         assert logged[0, "train/splitter_bias_stage2"] != 0
+        assert logged[0, "train/target_bytes_per_unit_stage2"] == 5
+        assert 6 < logged[23, "train/target_bytes_per_unit_stage2"] < 8
         assert (23, "train/mean_p_stage2") in logged
         assert "leak" not in shown
     else:

@@ -78,6 +78,8 @@ def test_rules_have_readable_names():
     assert rule_name("my_rules:Vowels") == "Vowels"
     assert rule_name(None) == "bytes"
     assert rule_name({"name": "cap", "of": {"name": "fixed", "n": 4}, "max_bytes": 9}) == "cap-of-fixed-n4-max_bytes9"
+    by_language = {"name": "router", "bytes_per_unit": {"zh-Hans": 4.5, "default": 6}, "control": 0}
+    assert rule_name(by_language) == "router-bytes_per_unit-zh_Hans4.5-default6-control0"
     assert rule_name({"name": "union", "of": ["whitespace", "trie"]}) == "union-ofwhitespace+trie"
     assert rule_name({"name": "trie", "vocabulary": "/data/a/th-8k.json"}) == "trie-vocabularyth_8k"
     assert "/" not in rule_name({"name": "pattern", "patterns": [r"a/b\s" * 50]})

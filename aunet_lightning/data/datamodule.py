@@ -133,6 +133,7 @@ class ByteDataModule(LightningDataModule):
         for part, documents in self.documents.items():
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
+        self._check_targets()
         self._check_parts()
         self.reader.fit(self._trained)
         for corpus in self.corpora.values():
@@ -165,6 +166,17 @@ class ByteDataModule(LightningDataModule):
             if count > 1 and report.documents:
                 same = [str(path) for path, one in zip(corpus.paths, corpus.digests, strict=True) if one == digest]
                 rank_zero_warn(f"{part} files: {' and '.join(same)} hold the same documents, which count {count} times")
+
+    def _check_targets(self) -> None:
+        """Raises ValueError where a learned splitter has no target for the text of a language."""
+        for rule in self.reader.stack.learned.values() if "train" in self.corpora else ():
+            corpus = self.corpora["train"]
+            names = {corpus.language_names[i] for i in np.unique(corpus.languages[self.documents["train"]])}
+            if rule.bytes_per_unit is None and rule.by_language and (without := sorted(names - {*rule.by_language})):
+                raise ValueError(
+                    f"bytes_per_unit of {type(rule).__name__.lower()} has no length for text in {', '.join(without)}: "
+                    f"add it, or default: 6. It has {', '.join(rule.by_language)}"
+                )
 
     def _check_parts(self) -> None:
         """Warns of held-out text that is trained on too, and of languages that none is held out of."""

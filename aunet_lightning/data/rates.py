@@ -28,7 +28,8 @@ class RowShape(NamedTuple):
 def mean_row(data: ByteDataModule) -> RowShape:
     """Returns the mean row of the training text (a sample of it, the same each time), split by the run's rules.
 
-    A learned splitter is replaced by units of equal length: its target, or its teacher's mean.
+    A learned splitter is replaced by units of equal length: its target (of the first step, where a run needs the most
+    memory), or its teacher's mean.
     """
     depth = data.reader.stack.depth
     known = ByteReader([_known(s, data) for s in range(depth)]) if depth else data.reader
@@ -44,7 +45,14 @@ def _known(s: int, data: ByteDataModule) -> Spec:
     stack = data.reader.stack
     if s not in stack.learned:
         return stack.rules[s]
-    length = stack.learned[s].bytes_per_unit
+    rule = stack.learned[s]
+    length = rule.bytes_per_unit
+    if rule.by_language:
+        corpus, documents = data.corpora["train"], data.documents["train"]
+        sizes = np.bincount(corpus.languages[documents], corpus.lengths[documents], len(corpus.language_names))
+        others = length or DEFAULT_LENGTH
+        lengths = np.array([rule.by_language.get(name, others) for name in corpus.language_names])
+        length = float(sizes.sum() / max((sizes / lengths).sum(), 1))
     if s in data.teachers and length is None:
         texts = [data.corpora["train"].text(int(d)).tobytes() for d in data.documents["train"][:20]]
         n_boundaries = sum(int(data.teachers[s].split(text).sum()) for text in texts)

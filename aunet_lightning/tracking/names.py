@@ -54,6 +54,8 @@ def rule_name(rule: str | Mapping[str, Any] | None) -> str:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, Mapping) and "name" not in value:  # numbers by language or script
+        return "".join(f"-{_word(key)}{_word(number)}" for key, number in value.items())
     if isinstance(value, Mapping):
         return "-" + rule_name(value)
     if isinstance(value, list | tuple):

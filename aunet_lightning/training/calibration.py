@@ -12,6 +12,7 @@ from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.deciders import Learned
 from aunet_lightning.model.state import StageState
 from aunet_lightning.model.units import Stream, deferred
+from aunet_lightning.training.by_language import count, sums_of
 from aunet_lightning.vocabulary import EOS
 from splitters.learned.predictor import Predictor
 
@@ -32,17 +33,26 @@ class Taught(Learned):
 class Calibrating(Learned):
     """Sets the predictor's bias by what it reads, and then decides by it."""
 
-    def __init__(self, predictor: Predictor, marks: Tensor | None, gather: Gather) -> None:
+    def __init__(
+        self, predictor: Predictor, marks: Tensor | None, gather: Gather, groups: Tensor | None = None
+    ) -> None:
         super().__init__(predictor)
-        self.marks, self.gather = marks, gather
+        self.marks, self.gather, self.groups = marks, gather, groups
 
     def log_odds(self, h: Tensor, stream: Stream, past: StageState | None) -> Tensor:
         found, open_, taught = super().log_odds(h, stream, past), stream.open, None
         if self.marks is not None:
             taught = self.gather(deferred(self.marks, stream.at, stream.valid)[open_])
-        forced, n_bytes = (self.gather(count.sum()[None]).sum() for count in (stream.forced, stream.ids != EOS))
-        before = self.predictor.bias.clone()
-        self.predictor.calibrate(self.gather(found[open_]), taught, forced, float(n_bytes))
+        before, log_odds = self.predictor.bias.clone(), self.gather(found[open_])
+        if self.groups is None:
+            forced, n_bytes = (self.gather(one.sum()[None]).sum() for one in (stream.forced, stream.ids != EOS))
+            self.predictor.calibrate(log_odds, taught, forced, float(n_bytes))
+        else:
+            here, group = self.groups.gather(1, stream.at), self.gather(self.groups.flatten())
+            read = count(self.predictor, group, torch.ones_like(group))
+            forced = count(self.predictor, *(self.gather(x.flatten()) for x in (here, stream.forced)))
+            sums = sums_of(self.predictor, self.gather(here[open_]), log_odds, log_odds > 0, taught, forced)
+            self.predictor.place(log_odds, self.predictor.wanted(sums, read))
         return found + (self.predictor.bias - before)
 
 
@@ -53,10 +63,13 @@ def calibrate(
     levels: Tensor | None,
     taught: Mapping[int, Tensor],
     gather: Gather = lambda mine: mine,
+    groups: Mapping[int, Tensor] | None = None,
 ) -> None:
     """Sets the biases of learned splitters by a batch, from the lowest up, so that training begins near its rate.
 
-    taught: by transition (0: from bytes), bool [B, L] boundaries of its teacher; gather: joins [M] of all devices.
+    taught: by transition (0: from bytes), bool [B, L] boundaries of its teacher; gather: joins [M] of all devices;
+    groups: of splitters with languages, int64 [B, L], as `groups_of` returns them.
     """
     learned = [(stage.s, stage.predictor) for stage in net.stages if stage.predictor is not None]
-    net(ids, levels, deciders={s: Calibrating(predictor, taught.get(s), gather) for s, predictor in learned})
+    own = groups or {}
+    net(ids, levels, deciders={s: Calibrating(p, taught.get(s), gather, own.get(s)) for s, p in learned})

@@ -1,6 +1,6 @@
 """Training of learned splitters: losses, calibration, teachers, and warnings of a collapse."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from aunet_lightning.data.packing import Batch, marked
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.units import deferred
+from aunet_lightning.training.by_language import ByLanguage, count, groups_of, sums_of
 from aunet_lightning.training.calibration import Gather, Taught, calibrate
 
 PATIENCE = 20  # steps
@@ -27,13 +28,18 @@ class Learning:
         self.rules = net.stack.learned if net.stack is not None else {}
         self.predictors = {stage.s: stage.predictor for stage in net.stages if stage.predictor is not None}
         self.teachers = net.stack.teachers if net.stack is not None else {}
+        self.languages: Sequence[str] = ()  # that those of a batch are indices into
         self.logged: dict[str, float] = {}  # of the last step
-        self._totals: dict[int, tuple[Any, float]] = {}  # of the last step: sums, bytes
+        self._totals: dict[int, tuple[Any, Any]] = {}  # of the last step: sums, bytes
         self.warned_of_target: set[int] = set()
         self.collapsed = dict.fromkeys(self.rules, 0)  # steps in a row
 
-    def announce(self, step: int) -> None:
-        """Warns where training pools at a teacher's boundaries, and whether its loss leaks."""
+    def announce(self, step: int, languages: Sequence[str] = ()) -> None:
+        """Warns where training pools at a teacher's boundaries, and whether its loss leaks.
+
+        languages: of the training text.
+        """
+        self.languages = languages
         for s, rule in self.rules.items():
             if step < rule.teacher_steps:
                 leaks = (
@@ -46,6 +52,11 @@ class Learning:
                     f"training steps, and in validation at its own{leaks}"
                 )
 
+    def begin(self, step: int) -> None:
+        """Tells predictors the step that comes."""
+        for predictor in self.predictors.values():
+            predictor.begin(step)
+
     def deciders(self, batch: Batch, step: int) -> dict[int, Decider]:
         """Returns what pools at the teachers' boundaries, by transition, where training still does."""
         for s, rule in self.rules.items():
@@ -57,7 +68,13 @@ class Learning:
     def calibrate(self, batch: Batch, gather: Gather) -> None:
         """Sets biases by the first batch, that of all devices (`gather` joins the parts)."""
         if self.predictors:
-            calibrate(self.net, batch["ids"], batch["levels"], {s: marked(batch, s) for s in self.teachers}, gather)
+            taught = {s: marked(batch, s) for s in self.teachers}
+            groups = {
+                s: groups_of(predictor, self.languages, batch["languages"])
+                for s, predictor in self.predictors.items()
+                if predictor.languages
+            }
+            calibrate(self.net, batch["ids"], batch["levels"], taught, gather, groups)
 
     def sums(self, batch: Batch, output: Output) -> dict[int, Any]:
         """Returns each predictor's sums over this device's part of the batch, some with a gradient."""
@@ -68,9 +85,16 @@ class Learning:
             taught = None
             if s in self.teachers:
                 taught = deferred(marked(batch, s), decision.at, decision.valid)[decision.open]
-            log_odds = decision.log_odds[decision.open]
-            forced = (decision.forced & decision.valid).sum()
-            found[s] = predictor.sums(log_odds, log_odds > 0, taught, forced)
+            log_odds, forced = decision.log_odds[decision.open], decision.forced & decision.valid
+            if predictor.languages:
+                group = groups_of(predictor, self.languages, batch["languages"])
+                here = group.gather(1, decision.at)
+                sums = sums_of(
+                    predictor, here[decision.open], log_odds, log_odds > 0, taught, count(predictor, here, forced)
+                )
+                found[s] = ByLanguage(sums, count(predictor, group, batch["sizes"]))
+            else:
+                found[s] = predictor.sums(log_odds, log_odds > 0, taught, forced.sum())
         return found
 
     def loss(self, local: Mapping[int, Any], totals: Mapping[int, Any], n_bytes: float) -> Tensor:
@@ -83,10 +107,13 @@ class Learning:
         for s, sums in local.items():
             total = pytree.tree_map(lambda all_, own: all_.to(own.detach()), totals[s], sums)
             predictor = self.predictors[s]
-            self._totals[s] = total, n_bytes
-            loss = loss + predictor.loss(sums, total, n_bytes)
-            named = predictor.report(total) | {"splitter_loss": float(predictor.loss(total, total, n_bytes).detach())}
-            named |= {"splitter_bias": float(predictor.bias.detach()), "collapsed": self._watch(s, total, n_bytes)}
+            read: Any = n_bytes
+            if isinstance(total, ByLanguage):
+                sums, (total, read) = sums.sums, total
+            self._totals[s] = total, read
+            loss = loss + predictor.loss(sums, total, read)
+            named = predictor.report(total) | {"splitter_loss": float(predictor.loss(total, total, read).detach())}
+            named |= {"splitter_bias": float(predictor.bias.detach()), "collapsed": self._watch(s, total, read)}
             self.logged |= {f"{name}_stage{s + 2}": value for name, value in named.items()}
         return loss
 
@@ -95,7 +122,7 @@ class Learning:
         for s, (total, n_bytes) in self._totals.items():
             self.predictors[s].adjust(total, n_bytes)
 
-    def _watch(self, s: int, total: Any, n_bytes: float) -> float:
+    def _watch(self, s: int, total: Any, n_bytes: Any) -> float:
         """Returns whether a splitter has collapsed to nearly all or no positions, as 0 or 1, and warns of it."""
         predictor = self.predictors[s]
         n, found = predictor.decided(total)

@@ -141,12 +141,13 @@ class AUNetModule(LightningModule):
     def on_train_start(self) -> None:
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.learning.announce(self.global_step)
+        self.learning.announce(self.global_step, data_of(self.trainer).language_names("train"))
         self._stop_when_spent()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self._since = self._since or time.perf_counter()
         self._reseed(batch_index)
+        self.learning.begin(self.global_step)
         if self.global_step == 0 and batch_index == 0:
             self.learning.calibrate(batch, self._gather)
 

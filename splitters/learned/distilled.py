@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from splitters.contract import LearnedSplitter, Splitter, Teacher, flag, number
+from splitters.contract import LearnedSplitter, Splitter, Teacher, flag, number, whole
 from splitters.registry import Spec, register, resolve_teacher
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ class Distilled(LearnedSplitter):
         self.balance = number("distilled", "balance", balance, 0, most=1)
         self.detach = flag("distilled", "detach", detach)
         self._spec = teacher
-        if isinstance(teacher_steps, bool) or not isinstance(teacher_steps, int) or teacher_steps < 0:
-            raise ValueError(f"distilled: teacher_steps is {teacher_steps!r}, it must be a whole number, 0 or more")
-        self.teacher_steps = teacher_steps
+        self.teacher_steps = whole("distilled", "teacher_steps", teacher_steps)
 
     @cached_property
     def teacher(self) -> Splitter | Teacher:

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitters.learned.predictor import Predictor
+from splitters.learned.targets import Targets
 
 _EDGE = 1e-6  # smallest distance of cosine distances from 0 and 1
 
 
 class RouterSums(NamedTuple):
-    """Sums over positions, tensors []."""
+    """Sums over positions, tensors [], or [G] of the positions of G groups of text with targets of their own."""
 
     positions: Tensor
     boundaries: Tensor
@@ -32,19 +33,25 @@ class RouterNetwork(Predictor):
     def __init__(
         self,
         dim: int,
-        bytes_per_unit: float,
+        targets: Targets,
         alpha: float,
         control: float,
         smoothing: bool,
         straight_through: bool,
         calibrates: bool,
+        one_sided: bool,
     ) -> None:
         super().__init__()
         self.control = control
         self.query, self.key = (nn.Linear(dim, dim, bias=False) for _ in range(2))
-        self.bytes_per_unit, self.alpha, self.calibrates = bytes_per_unit, alpha, calibrates
+        self.targets, self.languages = targets, tuple(targets.by_language)
+        self.alpha, self.calibrates, self.one_sided = alpha, calibrates, one_sided
         self.smooths, self.straight_through = smoothing, straight_through
+        self.begin(0)
         self.init_weights()
+
+    def begin(self, step: int) -> None:
+        self.lengths = self.targets.at(step)  # in bytes, of each group of text
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -62,36 +69,47 @@ class RouterNetwork(Predictor):
         counts = (forced + len(p), forced + boundary.sum(), forced + p.sum(), forced)
         return RouterSums(*(count.to(p.dtype) for count in counts))
 
-    def loss(self, local: RouterSums, total: RouterSums, n_bytes: float) -> Tensor:
+    def loss(self, local: RouterSums, total: RouterSums, n_bytes: float | Tensor) -> Tensor:
         """alpha · N / (N - 1) · ((N - 1) · F · G + (1 - F) · (1 - G)): F the share of boundaries, G the mean p.
 
-        Its minimum is alpha, at F = G = 1/N. Only G has a gradient. N counts positions of the stage below.
+        Its minimum is alpha, at F = G = 1/N. Only G has a gradient. N counts positions of the stage below. Of groups,
+        it is the mean over all positions. One-sided, it is alpha where F is at most 1/N.
         """
-        n = total.positions
+        n = total.positions.clamp(min=1)
         target = self.positions_per_unit(n, n_bytes)
         share, mean = total.boundaries / n, local.p / n
         term = (target - 1) * share * mean + (1 - share) * (local.positions / n - mean)
-        return self.alpha * target / (target - 1) * term
+        if self.one_sided:
+            term = torch.where(share * target > 1, term, (1 - 1 / target) * local.positions / n)
+        weight = total.positions / total.positions.sum()
+        return (self.alpha * target / (target - 1) * term * weight).sum()
 
-    def positions_per_unit(self, n: Tensor, n_bytes: float) -> Tensor:
+    def positions_per_unit(self, n: Tensor, n_bytes: float | Tensor) -> Tensor:
         """Returns N in positions of the stage below, of which n hold n_bytes; at least a little above 1."""
-        return (self.bytes_per_unit * n / max(n_bytes, 1)).clamp(min=1.05)
+        if isinstance(n_bytes, Tensor):
+            return (n.new_tensor(self.lengths) * n / n_bytes.to(n).clamp(min=1)).clamp(min=1.05)
+        return (self.lengths[-1] * n / max(n_bytes, 1)).clamp(min=1.05)
 
-    def wanted(self, sums: RouterSums, n_bytes: float) -> float:
-        return float(sums.positions / self.positions_per_unit(sums.positions, n_bytes) - sums.forced)
+    def wanted(self, sums: RouterSums, n_bytes: float | Tensor) -> float:
+        return float((sums.positions / self.positions_per_unit(sums.positions, n_bytes) - sums.forced).sum())
 
     @torch.no_grad()
-    def adjust(self, sums: RouterSums, n_bytes: float) -> None:
+    def adjust(self, sums: RouterSums, n_bytes: float | Tensor) -> None:
         _, found = self.decided(sums)
         wanted = max(self.wanted(sums, n_bytes), 1)
         step = self.control * math.log(wanted / max(found, 0.01 * wanted))
-        self.bias += max(-1.0, min(step, 1.0))
+        self.bias += max(-1.0, min(step, 0.0 if self.one_sided else 1.0))
 
     def report(self, sums: RouterSums) -> dict[str, float]:
-        return {"mean_p": float((sums.p - sums.forced) / (sums.positions - sums.forced).clamp(min=1))}
+        positions, p, forced = (x.sum() for x in (sums.positions, sums.p, sums.forced))
+        found = {"mean_p": float((p - forced) / (positions - forced).clamp(min=1))}
+        if self.targets.first is not None:
+            lengths = positions.new_tensor(self.lengths[-1] if sums.positions.dim() == 0 else self.lengths)
+            found["target_bytes_per_unit"] = float((lengths * sums.positions / positions).sum())
+        return found
 
     def decided(self, sums: RouterSums) -> tuple[float, float]:
-        return float(sums.positions - sums.forced), float(sums.boundaries - sums.forced)
+        return float((sums.positions - sums.forced).sum()), float((sums.boundaries - sums.forced).sum())
 
 
 class StudentSums(NamedTuple):

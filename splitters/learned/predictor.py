@@ -18,11 +18,15 @@ class Predictor(nn.Module, ABC):
     A boundary falls where the log-odds are above 0 (p > 0.5). Sums and losses add up over devices: `sums` covers the
     positions of this device, and `loss` takes them with the sums of all devices. Sums are a NamedTuple of tensors (or
     any other pytree of them), and come back in the same form.
+
+    Where it names G `languages`, `sums` is called for the positions of each and of all other text, and what comes back
+    are tensors [G + 1]: the sums, and the n_bytes of `loss`, `wanted` and `adjust`.
     """
 
     straight_through = False  # whether the expanding path carries the gradient of the decision's confidence
     smooths = False  # whether it mixes a unit's vector with those of the units before
     calibrates = True  # whether the first batch sets the bias
+    languages: tuple[str, ...] = ()  # whose text has sums of its own
 
     bias: Tensor  # [1], a buffer: without a gradient, the same on all devices, never sharded
 
@@ -54,28 +58,35 @@ class Predictor(nn.Module, ABC):
         """
 
     @abstractmethod
-    def loss(self, local: Any, total: Any, n_bytes: float) -> Tensor:
+    def loss(self, local: Any, total: Any, n_bytes: Any) -> Tensor:
         """Returns this device's part of the loss, from its sums and those of all devices, which read n_bytes in all."""
 
     @abstractmethod
-    def wanted(self, sums: Any, n_bytes: float) -> float:
+    def wanted(self, sums: Any, n_bytes: Any) -> float:
         """Returns how many of the decided positions should be boundaries."""
 
     @abstractmethod
     def decided(self, sums: Any) -> tuple[float, float]:
         """Returns the numbers of decided positions and of boundaries among them."""
 
+    def begin(self, step: int) -> None:
+        """Is told the training step that comes, for what is a function of it."""
+
     def report(self, sums: Any) -> dict[str, float]:
         """Returns metrics of `sums`, by name."""
         return {}
 
-    def adjust(self, sums: Any, n_bytes: float) -> None:
+    def adjust(self, sums: Any, n_bytes: Any) -> None:
         """Corrects what has no gradient, after a training step, with the sums of all devices."""
 
     @torch.no_grad()
     def calibrate(self, log_odds: Tensor, taught: Tensor | None, forced: Tensor, n_bytes: float) -> None:
         """Sets the bias so that the wanted number of these positions (as in `sums`) are boundaries."""
-        wanted = self.wanted(self.sums(log_odds, log_odds > 0, taught, forced), n_bytes)
+        self.place(log_odds, self.wanted(self.sums(log_odds, log_odds > 0, taught, forced), n_bytes))
+
+    @torch.no_grad()
+    def place(self, log_odds: Tensor, wanted: float) -> None:
+        """Sets the bias so that `wanted` of these positions are boundaries, unless another bias was asked for."""
         if self.calibrates and len(log_odds) > 1:
             ordered = log_odds.sort(descending=True).values
             k = min(max(round(wanted), 1), len(ordered) - 1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from splitters.contract import LearnedSplitter, flag, number
+from splitters.learned.targets import Targets
 from splitters.registry import register
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ class Router(LearnedSplitter):
     p = (1 - cosine) / 2, shifted by one learned bias; a boundary where p > 0.5.
 
     Args:
-        bytes_per_unit: N, the target of the ratio loss for the mean length of units
+        bytes_per_unit: N, the target of the ratio loss for the mean length of units; or one per language, {th: 8,
+            default: 6}, of the text that the documents are labelled with (generation needs no label)
         alpha: weight of the ratio loss (published: 0.03, for far longer runs)
         control: how fast the bias follows the rate: change of log-odds per training step for each e-fold of too few
             or too many boundaries in the batch; 0 leaves the rate to the ratio loss, as published
@@ -26,29 +29,40 @@ class Router(LearnedSplitter):
         straight_through: whether the decision's confidence gets a gradient through the vectors of the expanding path
         calibrate: whether the first training batch sets the bias so that the rate begins near N; otherwise it begins
             at about two positions per unit
+        one_sided: whether only too many boundaries cost, and units may be as long as the loss of bytes makes them (as
+            in FLEXITOKENS, arXiv 2507.12720)
+        bytes_per_unit_from: with target_steps, the target at the first step, from which it moves on a straight line
+        target_steps: training steps until the target is bytes_per_unit
     """
 
     source = "H-Net's dynamic chunking, arXiv 2507.07955"
-    bytes_per_unit: float
 
     def __init__(
         self,
-        bytes_per_unit: float = 6.0,
+        bytes_per_unit: float | Mapping[str, float] = 6.0,
         alpha: float = 0.5,
         control: float = 0.1,
         smoothing: bool = True,
         straight_through: bool = True,
         calibrate: bool = True,
+        one_sided: bool = False,
+        bytes_per_unit_from: float | None = None,
+        target_steps: int = 0,
     ) -> None:
-        self.bytes_per_unit = number("router", "bytes_per_unit", bytes_per_unit, 1, above=True)
+        self.targets = Targets.of("router", bytes_per_unit, bytes_per_unit_from, target_steps)
+        *named, others = self.targets.at(0)
+        self.bytes_per_unit = None if self.targets.others is None else others
+        self.by_language = dict(zip(self.targets.by_language, named, strict=True))
         self.alpha, self.control = number("router", "alpha", alpha, 0), number("router", "control", control, 0)
         self.smoothing = flag("router", "smoothing", smoothing)
         self.straight_through = flag("router", "straight_through", straight_through)
         self.calibrate = flag("router", "calibrate", calibrate)
+        self.one_sided = flag("router", "one_sided", one_sided)
 
     def predictor(self, dim: int) -> RouterNetwork:
         from splitters.learned.networks import RouterNetwork
 
         return RouterNetwork(
-            dim, self.bytes_per_unit, self.alpha, self.control, self.smoothing, self.straight_through, self.calibrate
-        )
+            dim, self.targets, self.alpha, self.control, self.smoothing, self.straight_through, self.calibrate,
+            self.one_sided,
+        )  # fmt: skip

@@ -13,8 +13,8 @@ NETWORKS = [
     Fault(
         "the ratio loss forgets N - 1",
         "splitters/learned/networks.py",
-        "return self.alpha * target / (target - 1) * term",
-        "return self.alpha * term",
+        "return (self.alpha * target / (target - 1) * term * weight).sum()",
+        "return (self.alpha * term * weight).sum()",
         (LEARNED_NETWORKS + "test_the_ratio_loss_is_the_published_one",),
     ),
     Fault(
@@ -27,9 +27,23 @@ NETWORKS = [
     Fault(
         "the bias moves away from the rate",
         "splitters/learned/networks.py",
-        "self.bias += max(-1.0, min(step, 1.0))",
-        "self.bias -= max(-1.0, min(step, 1.0))",
+        "self.bias += max(-1.0, min(step, 0.0 if self.one_sided else 1.0))",
+        "self.bias -= max(-1.0, min(step, 0.0 if self.one_sided else 1.0))",
         (LEARNED_NETWORKS + "test_the_bias_follows_the_rate",),
+    ),
+    Fault(
+        "languages weigh the same, however little text there is",
+        "splitters/learned/networks.py",
+        "weight = total.positions / total.positions.sum()",
+        "weight = torch.ones_like(total.positions) / total.positions.numel()",
+        (LEARNED_NETWORKS + "test_each_language_has_a_target_of_its_own",),
+    ),
+    Fault(
+        "bounds follow the text away from the rate",
+        "aunet_lightning/entropy/threshold.py",
+        "shift = follow * (found[group] - read[group] / rates[group])",
+        "shift = follow * (read[group] / rates[group] - found[group])",
+        ("tests/test_entropy.py::test_bounds_that_follow_hold_the_rate_on_any_text",),
     ),
     Fault(
         "calibration with the wrong sign",
