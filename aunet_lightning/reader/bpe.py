@@ -16,7 +16,10 @@ BOUNDED = WORDS.replace("+", f"{{1,{LONGEST_RUN}}}")
 SIZES = (257, 1 << 20)  # the 256 bytes and a merge; beyond a million, memory for nothing
 
 
-def check_size(size: int, what: str) -> None:
+MERGES = ("frequency", "parity")  # which pair is merged next: the most frequent, or that of the worst language
+
+
+def check_size(size: Any, what: str) -> None:
     """Raises ValueError for a size that no vocabulary has."""
     least, most = SIZES
     if type(size) is not int or not least <= size <= most:

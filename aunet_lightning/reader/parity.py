@@ -177,5 +177,12 @@ class _Text:
         return keys[begins].tolist(), at, [*begins.tolist(), len(at)], counts.tolist()
 
 
+def gini(costs: Sequence[float]) -> float:
+    """Returns the Gini coefficient of what each language pays: 0 where all pay the same, near 1 where one pays all."""
+    paid = np.sort(np.array(costs, float))
+    ranks = 2 * np.arange(1, len(paid) + 1) - len(paid) - 1
+    return float((ranks * paid).sum() / (len(paid) * paid.sum()))
+
+
 def _key(language: int, pair: int) -> int:
     return language << 2 * ID_BITS | pair
