@@ -47,6 +47,7 @@ def _cell(sized: Sized) -> CellResult:
     known: dict[str, Any] = {
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
         "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
+        "embedding_parameters": sized.embedding_parameters,
     }  # fmt: skip
     if not sized.is_done:
         if files.failed.exists():
