@@ -163,7 +163,7 @@ def _blank_of(parsed: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _byte_letters() -> dict[str, int]:
+def byte_letters() -> dict[str, int]:
     """GPT-2's letters for bytes: printable Latin-1 represents itself, the others map to U+0100 and up, in order."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in shown]
@@ -171,7 +171,7 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _from_letters(entry: str) -> bytes:
-    letters = _byte_letters()
+    letters = byte_letters()
     return bytes(letters[letter] for letter in entry) if all(letter in letters for letter in entry) else b""
 
 

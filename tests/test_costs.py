@@ -84,6 +84,9 @@ def networks(draw):
         document_masking=draw(st.booleans()),
         ffn_multiplier=draw(st.sampled_from([1.0, 1.3])),
         max_offset=draw(st.sampled_from([1, 16])),
+        vocabulary=draw(st.sampled_from([258, 900])) if count == 1 else 258,
+        embedding=draw(st.sampled_from(["byte", "ngrams"])),
+        ngram_rows=50,
     )
     rule = st.sampled_from(["fixed", "router", "distilled", {"name": "router", "smoothing": False}])
     learned = draw(st.integers(-1, config.depth - 1))
@@ -209,6 +212,31 @@ def test_published_convention_by_hand():
     trunk = 2 * (4 * 32**2 + 3 * 32 * 85 + 2 * 32)
     by_hand = 6 * below + 6 * 16 * 2 * 4 + (6 * trunk + 6 * 32 * 2 * 25) / 4
     assert published_flops_per_byte(config, 100, [4]) == pytest.approx(by_hand)
+
+
+def test_tables_are_parameters_without_flops_and_a_head_is_not():
+    """A row of flat bytes, of flat bytes with n-grams, and of tokens of two vocabularies."""
+    shape, n = [StageConfig(32, 2, 8)], torch.tensor([150.0])
+    flat, ngrams, small, large = (
+        Cost.of(AUNetConfig(shape, **options))
+        for options in ({}, {"embedding": "ngrams", "ngrams": [2, 5], "ngram_rows": 70}, {"vocabulary": 1026},
+                        {"vocabulary": 4098})
+    )  # fmt: skip
+    assert ngrams.row_flops(n) == flat.row_flops(n)
+    assert ngrams.parameters - flat.parameters == 2 * 70 * 32 == ngrams.embedding_parameters - 258 * 32
+    assert ngrams.published_per_byte(150, []) == flat.published_per_byte(150, [])
+    assert large.embedding_parameters == 4098 * 32
+    assert large.parameters - small.parameters == 2 * 3072 * 32
+    assert large.row_flops(n) - small.row_flops(n) == 6 * 3072 * 32 * 150
+
+
+@pytest.mark.parametrize("options", [{"embedding": "ngrams", "ngram_rows": 70}, {"vocabulary": 900}], ids=str)
+def test_memory_of_tables_and_of_logits_is_what_autograd_keeps(options):
+    config = AUNetConfig([StageConfig(32, 2, 16, 40)], **options)
+    _, saved, positions = run(config, [], 5)
+    found = memory(config, positions, 5)
+    assert found.activations + found.copies == pytest.approx(saved, rel=0.03)
+    assert found.parameters == 4 * Cost.of(config).parameters == found.optimizer / 2
 
 
 LEARNED = [("router", "copy"), ("distilled", "multi_linear")]

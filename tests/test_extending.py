@@ -183,9 +183,11 @@ def test_an_embedding_of_ids_before_gets_them_in_order():
     assert recent.tolist() == [[BOS, 3]]
 
 
-def test_hashed_ngrams_are_those_of_the_plain_form():
-    net = as_trained(AUNet(tiny(1, embedding="ngrams", ngrams=[5, 2], ngram_rows=11, document_masking=False)))
-    row, embedding = [BOS, *b"some text", EOS], net.embedding
+@pytest.mark.parametrize("ids", [[*b"some text"], [69_999, 300, 0, 65, 40_000]], ids=["bytes", "tokens"])
+def test_hashed_ngrams_are_those_of_the_plain_form(ids):
+    options = {"embedding": "ngrams", "ngrams": [5, 2], "ngram_rows": 11, "document_masking": False}
+    net = as_trained(AUNet(tiny(1, vocabulary=70_000, **options)))
+    row, embedding = [BOS, *ids, EOS], net.embedding
     for at, found in enumerate(embedding(torch.tensor([row]), preceding(torch.tensor([row]), None, 4, False)[0])[0]):
         expected = embedding.weight[row[at]]
         for i, n in enumerate((2, 5)):

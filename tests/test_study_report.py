@@ -215,6 +215,15 @@ def test_markdown_and_csv_hold_the_same_numbers():
     assert float(rows[0]["off_budget_percent"]) == pytest.approx(100 * (float(rows[0]["flops"]) / 2e15 - 1))
 
 
+def test_the_share_of_embeddings_is_told_where_it_is_known():
+    some = study([cell(seed=1, parameters=400, embedding_parameters=100), cell("b", parameters=400)])
+    html, (one, other) = as_html(some), csv.DictReader(io.StringIO(as_csv(some)))
+    assert "<td>25 %</td>" in html
+    assert (one["embedding_parameters"], one["embedding_percent"]) == ("100", "25.0")
+    assert other["embedding_percent"] == ""
+    assert "of BPE, which has no units, bytes per token" in html
+
+
 def test_a_new_column_is_one_entry_and_appears_in_every_form():
     class Share(columns.Column):
         name, title = "share", "share of text"

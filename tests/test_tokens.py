@@ -123,9 +123,11 @@ def test_the_same_text_trains_the_same_vocabulary_once(tmp_path):
     assert data_of(tmp_path, tokenizer={"vocab_size": 500}, languages=["th"]).reader.tokenizer.digest != one.digest
 
 
-def test_it_goes_on_with_a_text(tokenizer):
+@pytest.mark.parametrize("embedding", ["byte", "ngrams"])
+def test_it_goes_on_with_a_text(tokenizer, embedding):
     torch.manual_seed(0)
-    net = AUNet(AUNetConfig(stages=[{"dim": 16, "layers": 1, "head_dim": 8}], vocabulary=tokenizer.size + 7)).eval()
+    shape = [{"dim": 16, "layers": 1, "head_dim": 8}]
+    net = AUNet(AUNetConfig(stages=shape, vocabulary=tokenizer.size + 7, embedding=embedding, ngram_rows=97)).eval()
     prompts = [b"", "人人生而".encode(), b"All human beings are born"]
     first = generate(net, TokenReader(tokenizer), prompts, 30, 1.0, 3)
     assert all(text.startswith(prompt) for text, prompt in zip(first, prompts, strict=True))
@@ -145,6 +147,9 @@ def test_it_goes_on_with_a_text(tokenizer):
         ({"tokenizer": {"vocab_size": None}}, "vocab_size is None, it must be a whole number"),
         ({"tokenizer": {"vocab_size": 300, "seed": 1}}, "is not understood"),
         ({"tokenizer": {}}, "is not understood"),
+        ({"tokenizer": {"merges": "parity"}}, "is not understood"),
+        ({"tokenizer": {"vocab_size": 300, "merges": "fair"}}, "merges is 'fair': choose one of frequency, parity"),
+        ({"tokenizer": {"vocab_size": 300, "merges": ["parity"]}}, "merges is .'parity'.: choose one of"),
         ({"tokenizer": "{vocab_size: 300.0}"}, "'{vocab_size: 300.0}' is not understood.* whole number from 257"),
         ({"tokenizer": 300}, "300 is not understood"),
         ({"tokenizer": Path("x.json")}, "is not understood"),

@@ -182,12 +182,13 @@ def _check_settings(sized: Sequence[Sized], main: Main) -> None:
 def _show(study: Study, sized: Sequence[Sized]) -> None:
     from aunet_lightning.reports.table import aligned
 
-    header = ["cell", "parameters", "FLOPs/byte", "bytes/unit", "bytes", "steps"]
+    header = ["cell", "parameters", "embeddings", "FLOPs/byte", "bytes/unit", "bytes", "steps"]
     rows = []
     for one in sized:
         rows.append([
-            one.cell.name, f"{one.parameters:,}", f"{one.flops_per_byte:.3g}",
-            " ".join(f"{rate:.2f}" for rate in one.row.bytes_per_unit) or "–",
+            one.cell.name, f"{one.parameters:,}", f"{one.embedding_parameters / one.parameters:.0%}",
+            f"{one.flops_per_byte:.3g}",
+            " ".join(f"{rate:.2f}" for rate in one.rates) or "–",
             f"{one.bytes:.3g}", f"{math.nan if one.steps is None else one.steps:.0f}",
         ])  # fmt: skip
     print(*aligned([header, *rows], left=("cell",)), sep="\n")

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from aunet_lightning.cli.options import UPPER, add_option, add_upper_splitters, 
 from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, read_texts, up_to
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
+from aunet_lightning.reader.bpe import MERGES
 from aunet_lightning.terminal import one_line
 from splitters import DEFAULT, Stack
 from splitters import check as check_splitter
@@ -97,29 +99,76 @@ def _split_parser() -> argparse.ArgumentParser:
 
 
 def vocabulary(arguments: list[str]) -> int:
-    """`aunet vocabulary`: trains a BPE vocabulary for the splitter `trie`."""
+    """`aunet vocabulary`: trains a BPE vocabulary for the splitter `trie`, or for the baseline of tokens."""
     parser = argparse.ArgumentParser(
         "aunet vocabulary",
-        description="Train a BPE vocabulary on your text, for --splitter '{name: trie, vocabulary: FILE}'.",
+        description="Train a BPE vocabulary on your text, for --splitter '{name: trie, vocabulary: FILE}' or "
+        "--tokenizer FILE.",
     )
     parser.add_argument("files", nargs="+", help="JSON lines (.jsonl, .gz, .zst) or plain text")
     parser.add_argument("--size", type=int, default=8192, help="entries, including the 256 bytes (default 8192)")
+    parser.add_argument(
+        "--merges", choices=MERGES, default=MERGES[0],
+        help="the pair merged next: the most frequent of all text, or that of the language compressed worst so far",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parallel", nargs="+", metavar="FILE",
+        help="the same documents in each language, by which languages are compared; default: by the bytes of each",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, metavar="FILE", help="where to write it, as a tokenizers JSON")
     options = parser.parse_args(arguments)
-    from aunet_lightning.reader.bpe import train_bpe
+    from aunet_lightning.reader.bpe import train_bpe, train_parity
 
-    texts = [text.data for text in read_texts(options.files, must_exist=True)]
-    if not any(texts):
+    texts = [(text.language, text.data) for text in read_texts(options.files, must_exist=True)]
+    if not any(data for _, data in texts):
         raise ValueError(f"there is no text in {', '.join(options.files)}")
-    trained = train_bpe(texts, options.size)
+    parallel = _parallel(options.parallel) if options.parallel else None
+    if options.merges == "parity":
+        trained = train_parity(texts, options.size, parallel)
+    else:
+        trained = train_bpe((data for _, data in texts), options.size)
     out = user_path(options.out, "--out")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(trained, encoding="utf-8")
     check_splitter({"name": "trie", "vocabulary": str(out)})
     entries = len(json.loads(trained)["model"]["vocab"])
-    print(f"{out}: {entries} entries, trained on {len(texts)} documents, {sum(map(len, texts)) / 1e6:.2f} MB")
+    size = sum(len(data) for _, data in texts) / 1e6
+    print(f"{out}: {entries} entries, trained on {len(texts)} documents, {size:.2f} MB")
+    _evenness(trained, parallel or texts, parallel is not None)
     print(f"use it with --splitter '{json.dumps({'name': 'trie', 'vocabulary': str(out)}, ensure_ascii=False)}'")
     return 0
+
+
+def _parallel(files: list[str]) -> list[tuple[str, bytes]]:
+    texts = [(text.language, text.data) for text in read_texts(files, must_exist=True)]
+    counts = Counter(language for language, _ in texts)
+    if len({*counts.values()}) > 1:
+        few, many = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        raise ValueError(
+            f"--parallel has {counts[many]} documents in {many} and {counts[few]} in {few}: give text that has the "
+            "same documents in each language, or leave it out to compare languages by the bytes of their text"
+        )
+    return texts
+
+
+def _evenness(trained: str, texts: list[tuple[str, bytes]], parallel: bool) -> None:
+    """Prints how well a vocabulary compresses each of several languages."""
+    from aunet_lightning.reader.parity import gini
+    from aunet_lightning.reader.tokens import Tokenizer
+
+    tokenizer, n_bytes, n_tokens = Tokenizer(trained), Counter[str](), Counter[str]()
+    for language, data in texts:
+        text = data.decode("utf-8", "replace").encode()
+        n_bytes[language] += len(text)
+        n_tokens[language] += len(tokenizer.encode([text])[0])
+    rates = {language: n_bytes[language] / max(n_tokens[language], 1) for language in n_bytes}
+    if len(rates) > 1:
+        costs = [n_tokens[language] if parallel else 1 / max(rates[language], 1) for language in rates]
+        print(f"bytes per token: {', '.join(f'{one_line(name)} {rate:.2f}' for name, rate in sorted(rates.items()))}")
+        print(
+            f"all: {sum(n_bytes.values()) / max(sum(n_tokens.values()), 1):.2f}; Gini coefficient over languages of "
+            f"tokens {'for the parallel text' if parallel else 'per byte'}: {gini(costs):.3f}"
+        )
 
 
 def _stacks(options: argparse.Namespace) -> dict[str, Levels]:

@@ -90,7 +90,8 @@ class AUNetCLI(LightningCLI):
             "--tokenizer",
             type=TokenizerSpec | None,
             default=None,
-            help="for the BPE baseline: {vocab_size: n} (trained on the training text) or a tokenizers JSON",
+            help="for the BPE baseline: {vocab_size: n, merges: frequency|parity} (trained on the training text) or a "
+            "tokenizers JSON",
         )
         parser.add_class_arguments(RunConfig, "run")
         parser.add_class_arguments(ReportConfig, "report")

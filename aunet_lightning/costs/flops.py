@@ -50,6 +50,9 @@ class Cost:
                     self.smoothed[s + 1] = net.config.stages[s + 1].dim if predictor.smooths else 0
         self.layers = [len(stage.blocks) for stage in net.stages]
         self.parameters = sum(parameter.numel() for parameter in net.parameters())
+        # Rows of tables are looked up: they are parameters for which no FLOPs are paid.
+        self.embedding_parameters = sum(one.numel() for one in net.embedding.parameters())
+        self.embedding_parameters -= linear_weights(net.embedding)
         self.stage_parameters = [sum(parameter.numel() for parameter in stage.parameters()) for stage in net.stages]
         ends = (*net.norm.parameters(), *net.head.parameters())
         self.stage_parameters[0] += sum(parameter.numel() for parameter in ends)  # without the embedding

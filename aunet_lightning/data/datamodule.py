@@ -46,7 +46,8 @@ class ByteDataModule(LightningDataModule):
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
-            a vocabulary on the training documents, a path names a tokenizers JSON; null: bytes
+            a vocabulary on the training documents (with merges: parity, one that is fair to each of their languages),
+            a path names a tokenizers JSON; null: bytes
         row_bytes: bytes that a row reads (L); with a tokenizer, tokens of about so many bytes of the training text
         batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
         seed: of the order of documents
@@ -216,10 +217,10 @@ class ByteDataModule(LightningDataModule):
             part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
         }
 
-    def _trained(self, vocab_size: int) -> Tokenizer:
+    def _trained(self, vocab_size: int, merges: str) -> Tokenizer:
         if "train" not in self.corpora:
             raise ValueError("tokenizer: a vocabulary is trained on data.train_files: name them, or name a JSON")
-        return trained(self.corpora["train"], self.documents["train"], vocab_size, self.cache)
+        return trained(self.corpora["train"], self.documents["train"], vocab_size, self.cache, merges)
 
     @property
     def bytes_per_id(self) -> float:

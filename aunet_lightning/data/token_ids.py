@@ -13,7 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from aunet_lightning.data.contents import is_whole, seal
 from aunet_lightning.data.corpus import Corpus
-from aunet_lightning.reader.bpe import LONGEST_RUN, WORDS, train_bpe
+from aunet_lightning.reader.bpe import LONGEST_RUN, MERGES, WORDS, train_bpe, train_parity
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.reader.tokens import Tokenizer
 from aunet_lightning.vocabulary import N_BYTES, VOCABULARY
@@ -95,15 +95,24 @@ def prepare_tokens(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder
 
 
-def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path) -> Tokenizer:
+def trained(corpus: Corpus, documents: np.ndarray, vocab_size: int, cache: Path, merges: str = MERGES[0]) -> Tokenizer:
     """Returns a vocabulary trained on these documents, and keeps it: the same text gives the same file."""
     key = [vocab_size, WORDS, LONGEST_RUN, *(folder.name for folder in corpus.folders)]
     key.append(hashlib.sha256(documents.tobytes()).hexdigest())
+    by_language = merges == "parity"
+    if by_language:
+        if len(np.unique(corpus.languages[documents])) < 2:
+            rank_zero_warn(
+                "tokenizer: merges: parity is as merges: frequency here, since the training text has one language: "
+                "give lines a language (data.language_key), or files a lang"
+            )
+        key += [merges, corpus.language_names, hashlib.sha256(corpus.languages[documents].tobytes()).hexdigest()]
     kept = cache / f"bpe-{vocab_size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
     if not is_whole(cache, kept.name):
         if kept.exists():
             _warn_damaged(kept)
-        fields = train_bpe((corpus.text(int(d)).tobytes() for d in documents), vocab_size)
+        texts = ((corpus.language(d), corpus.text(d).tobytes()) for d in documents.tolist())
+        fields = train_parity(texts, vocab_size) if by_language else train_bpe((text for _, text in texts), vocab_size)
         with tempfile.TemporaryDirectory(dir=cache) as part:
             (Path(part) / kept.name).write_text(fields, encoding="utf-8")
             seal(Path(part), kept.name)

@@ -89,7 +89,7 @@ class AUNetConfig:
     """how an id becomes a vector of stage 1: byte, a vector for each id; ngrams, that and one for each n-gram that ends
     with it, by its hash; or module:Class"""
     ngrams: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
-    """with embedding ngrams: the lengths n, in bytes, each with a table of its own"""
+    """with embedding ngrams: the lengths n, in bytes (of a BPE model: in tokens), each with a table of its own"""
     ngram_rows: int = 16_384
     """with embedding ngrams: rows of each table; n-grams of one hash share a row"""
     ngram_dropout: float = 0.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aunet_lightning.reader.bpe import MERGES
 from aunet_lightning.reader.levels import of_document
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec, check_tokenizer
 from aunet_lightning.vocabulary import BYTES, N_BYTES, SIZES, VOCABULARY
@@ -70,8 +71,8 @@ class Reader(ABC):
     def levels(self, data: bytes) -> np.ndarray:
         """Returns uint8 [len(data)], of a text without BOS and EOS."""
 
-    def fit(self, train: Callable[[int], Tokenizer]) -> None:  # noqa: B027 (bytes need nothing)
-        """Once the training text is known: has a vocabulary of so many entries trained by `train`."""
+    def fit(self, train: Callable[[int, str], Tokenizer]) -> None:  # noqa: B027 (bytes need nothing)
+        """Once the training text is known: has a vocabulary of so many entries, and such merges, trained by `train`."""
 
 
 class ByteReader(Reader):
@@ -103,21 +104,21 @@ class ByteReader(Reader):
 class TokenReader(Reader):
     """Tokens of a BPE, for the baseline: a model of one stage reads them in place of bytes.
 
-    spec: the path of a tokenizers JSON, {vocab_size: n} to train one on the training text, or a `Tokenizer`.
+    spec: the path of a tokenizers JSON, {vocab_size: n, merges: …} to train one on the training text, or a `Tokenizer`.
     """
 
     def __init__(self, spec: TokenizerSpec | Tokenizer) -> None:
         self.rules, self.stack = [], Stack([])
-        self.vocab_size = 0
+        self.vocab_size, self.merges = 0, MERGES[0]
         if isinstance(spec, dict):
-            self.vocab_size = spec["vocab_size"]
+            self.vocab_size, self.merges = int(spec["vocab_size"]), str(spec.get("merges", self.merges))
             self.size = self.vocab_size - N_BYTES + VOCABULARY
         else:
             self.tokenizer = spec if isinstance(spec, Tokenizer) else Tokenizer.from_file(spec)
             self.size = self.tokenizer.size
 
-    def fit(self, train: Callable[[int], Tokenizer]) -> None:
-        self.tokenizer = self.tokenizer or train(self.vocab_size)
+    def fit(self, train: Callable[[int, str], Tokenizer]) -> None:
+        self.tokenizer = self.tokenizer or train(self.vocab_size, self.merges)
 
     @property
     def _tokens(self) -> Tokenizer:

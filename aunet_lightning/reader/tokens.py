@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from aunet_lightning.reader.bpe import SIZES, check_size
+from aunet_lightning.reader.bpe import MERGES, SIZES, check_size
 from aunet_lightning.vocabulary import BYTES
 from splitters.tokenizer_json import HIDDEN, library, merges_of, plain, read_file, refused, token_bytes
 
-TokenizerSpec = str | dict[str, int]  # a tokenizers JSON, or {vocab_size: n} to train one on the training text
+# A tokenizers JSON, or {vocab_size: n, merges: …} to train one on the training text.
+TokenizerSpec = str | dict[str, int | str]
 FORMAT = 1  # of cached tokens: changes when the same vocabulary encodes otherwise
 LONGEST = 2**15 - 1  # bytes of an entry
 SHOWN = 20  # characters of lost text in a message
@@ -31,13 +32,16 @@ def check_tokenizer(spec: TokenizerSpec | None) -> None:
     if isinstance(spec, str) and not spec.lstrip().startswith("{"):  # a command line leaves {vocab_size: 3e2} a string
         Tokenizer.from_file(spec)
         return
-    if not isinstance(spec, dict) or set(spec) != {"vocab_size"}:
+    if not isinstance(spec, dict) or set(spec) - {"merges"} != {"vocab_size"}:
         least, most = SIZES
         raise ValueError(
             f"tokenizer: {spec!r} is not understood: give {{vocab_size: 4096}} (a whole number from {least} to {most}, "
-            "the 256 bytes among them), to be trained on the training text, or the path of a tokenizers JSON"
+            "the 256 bytes among them), to be trained on the training text, and with it merges: "
+            f"{' or '.join(MERGES)}, or the path of a tokenizers JSON"
         )
     check_size(spec["vocab_size"], "tokenizer: vocab_size")
+    if (merges := spec.get("merges", MERGES[0])) not in MERGES:
+        raise ValueError(f"tokenizer: merges is {merges!r}: choose one of {', '.join(MERGES)}")
 
 
 class Tokenizer:

@@ -47,6 +47,7 @@ def _cell(sized: Sized) -> CellResult:
     known: dict[str, Any] = {
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
         "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
+        "embedding_parameters": sized.embedding_parameters,
     }  # fmt: skip
     if not sized.is_done:
         if files.failed.exists():
@@ -61,6 +62,7 @@ def _cell(sized: Sized) -> CellResult:
     rates = [last[f"val/bytes_per_unit_stage{s + 2}"] for s in range(cell.stages - 1)]
     if "val/bytes_per_token" in last:
         rates = [last["val/bytes_per_token"]]
+    seconds = last["perf/training_seconds"]  # 0 where a budget was spent in one step, which is not timed
     return CellResult(
         **known,
         status="done",
@@ -68,7 +70,7 @@ def _cell(sized: Sized) -> CellResult:
         bpb_by_language={label: last[name] for name, label in _labels(files, last).items()},
         curve=curve,
         bytes_per_unit=rates,
-        bytes_per_second=last["bytes_seen"] / last["perf/training_seconds"],
+        bytes_per_second=last["bytes_seen"] / seconds if seconds else None,
         bytes_seen=last["bytes_seen"],
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],

@@ -42,6 +42,7 @@ class CellResult:
     flops: float | None = None
     flops_per_byte: float | None = None
     parameters: int | None = None
+    embedding_parameters: int | None = None  # of these, looked up: no FLOPs are paid for them
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged

@@ -30,6 +30,7 @@ class Sized:
     settings: Settings
     flops_per_byte: float  # of text, forward and backward
     parameters: int
+    embedding_parameters: int  # of these, looked up and not multiplied with
     row: RowShape
     rows: int  # of a batch
     devices: int  # each a process
@@ -47,6 +48,13 @@ class Sized:
     def is_done(self) -> bool:
         """Whether the cell was trained to its end, and has read its parallel text."""
         return self.files.done.exists() and (self.cell.parallel is None or self.files.predictions.exists())
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Bytes of training text per unit, per stage transition; of a BPE model, per token."""
+        if self.settings.get("tokenizer") is not None:
+            return (self.row.text_bytes / self.row.positions[0],)
+        return self.row.bytes_per_unit
 
     @property
     def bytes(self) -> float:
@@ -97,7 +105,8 @@ class Sizer:
         steps = None if each is None else match.budget / each
         settings = self._complete(cell, config, steps)
         devices = self._devices(cell, rows)
-        return Sized(cell, settings, of_row / row.text_bytes, cost.parameters, row, rows, devices, steps)
+        counts = cost.parameters, cost.embedding_parameters
+        return Sized(cell, settings, of_row / row.text_bytes, *counts, row, rows, devices, steps)
 
     def _devices(self, cell: StudyCell, rows: int) -> int:
         trainer = cell.settings.get("trainer", {})

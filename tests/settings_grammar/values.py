@@ -217,6 +217,8 @@ TOGETHER: list[tuple[str, dict[str, Any], str]] = [  # settings that contradict 
     ("tokens of no size", {"tokenizer": {"vocab_size": 3}, "splitter": None, "model.net.stages": stages(1)}, "vocab_size"),
     ("tokens of no file", {"tokenizer": "none.json", "splitter": None, "model.net.stages": stages(1)}, "tokenizer"),
     ("tokens, wrong key", {"tokenizer": {"size": 300}, "splitter": None, "model.net.stages": stages(1)}, "tokenizer"),
+    ("tokens of no merges", {"tokenizer": {"vocab_size": 300, "merges": "fair"}, "splitter": None, "model.net.stages": stages(1)}, "merges"),
+    ("tokens of a list of merges", {"tokenizer": {"vocab_size": 300, "merges": ["parity"]}, "splitter": None, "model.net.stages": stages(1)}, "tokenizer"),
     ("tokens, nan", {"tokenizer": {"vocab_size": NAN}, "splitter": None, "model.net.stages": stages(1)}, "tokenizer"),
     ("tokens, a list", {"tokenizer": [300], "splitter": None, "model.net.stages": stages(1)}, "tokenizer"),
     ("batch not of devices", {"trainer.devices": 2, "data.batch_rows": 3}, "batch_rows"),

@@ -64,7 +64,27 @@ class BytesPerUnit(Column):
         return " · ".join(f"{fmean(stage):.2f}" for stage in stages) or "–"
 
     def note(self, study: StudyResult) -> str:
-        return "Bytes per unit: for each stage above the first."
+        return "Bytes per unit: for each stage above the first; of BPE, which has no units, bytes per token."
+
+
+class EmbeddingShare(Column):
+    """How many % of the parameters are looked up and not multiplied with."""
+
+    name, title = "embedding_percent", "of which embeddings"
+
+    def value(self, cell: CellResult, study: StudyResult) -> float | None:
+        if not cell.parameters or cell.embedding_parameters is None:
+            return None
+        return 100 * cell.embedding_parameters / cell.parameters
+
+    def shown(self, values: Sequence[float]) -> str:
+        return f"{fmean(values):.0f} %" if values else "–"
+
+    def note(self, study: StudyResult) -> str:
+        return (
+            "Embeddings: vectors of bytes, tokens or n-grams, which are looked up, so that no FLOPs are paid for them. "
+            "The head, which multiplies with a vector for each id, is not among them."
+        )
 
 
 class OffBudget(Column):
@@ -96,6 +116,7 @@ OFF_BUDGET = OffBudget()
 COLUMNS: list[Column] = [
     Measured("bytes_per_second", "bytes/s"),
     Measured("parameters", "parameters"),
+    EmbeddingShare(),
     Measured("flops_per_byte", "FLOPs per byte"),
     Measured("flops", "FLOPs"),
     Measured("bytes_seen", "bytes seen"),

@@ -90,4 +90,21 @@ READING = [
         'if not sealed["sha256"]:',
         ("tests/test_faults.py::test_a_damaged_cached_text_is_made_again",),
     ),
+    Fault(
+        "merges by parity are for the language that is compressed best",
+        "aunet_lightning/reader/parity.py",
+        "np.argsort(-self.tokens / self.scale",
+        "np.argsort(self.tokens / self.scale",
+        (
+            "tests/test_parity.py::test_merges_of_text_are_those_of_the_definition",
+            "tests/test_parity.py::test_it_is_more_even_than_the_most_frequent_pair",
+        ),
+    ),
+    Fault(
+        "a pair between two merges at once is taken away twice",
+        "aunet_lightning/reader/parity.py",
+        "self._remove(first[alone])",
+        "self._remove(first)",
+        ("tests/test_parity.py::test_merges_are_those_of_the_definition",),
+    ),
 ]
