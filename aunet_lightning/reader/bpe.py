@@ -1,5 +1,6 @@
 """Training of BPE vocabularies with Hugging Face tokenizers, for the splitter `trie` and the baseline of tokens."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,6 +39,15 @@ def train_bpe(texts: Iterable[bytes], size: int) -> str:
     tokenizer.train_from_iterator((text.decode("utf-8", "replace") for text in texts), trainer)
     tokenizer.pre_tokenizer = _words(WORDS)
     return tokenizer.to_str(pretty=False)
+
+
+def first_entries(trained: str, size: int) -> str:
+    """Returns a vocabulary of `train_bpe` cut to its first entries: what training stops at with a smaller size."""
+    fields = json.loads(trained)
+    model = fields["model"]
+    model["vocab"] = {entry: id_ for entry, id_ in model["vocab"].items() if id_ < size}
+    model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _words(pattern: str) -> Any:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, positive
+from splitters.contract import Knob, Splitter, Stepper, positive
 from splitters.registry import Spec, register, resolve_part
 
 
@@ -14,6 +14,7 @@ class Cap(Splitter):
     """
 
     source = "combinator"
+    knob = Knob("max_bytes", 1, 4096)
 
     def __init__(self, of: Spec = "whitespace", max_bytes: int = 64) -> None:
         self.of = resolve_part("cap", of)

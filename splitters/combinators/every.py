@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, UnitStepper, flag, positive
+from splitters.contract import Knob, Splitter, Stepper, UnitStepper, flag, positive
 from splitters.registry import Spec, register, resolve_part
 from splitters.rules.sentence_end import SentenceEnd
 
@@ -16,6 +16,7 @@ class Every(Splitter):
     """
 
     source = "AU-Net's word pairs and quads, arXiv 2506.14761"
+    knob = Knob("n", 1, 4096)
 
     def __init__(self, n: int = 2, sentence_end: bool = True, of: Spec | None = None) -> None:
         self.n = positive("every", "n", n)

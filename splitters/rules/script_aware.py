@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from splitters.contract import positive
+from splitters.contract import Knob, positive
 from splitters.engine.characters import Classes
 from splitters.registry import register
 from splitters.rules.scripts import IDEOGRAPHIC, SYLLABLE_SEPARATOR, UNSPACED_CLUSTERS, any_of, with_shared
@@ -22,6 +22,7 @@ class ScriptAware(Whitespace):
     """
 
     source = "this project"
+    knob = Knob("n", 1, 64)
     classes: ClassVar[Classes] = (
         Whitespace.classes[0],
         ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, one_of
+from splitters.contract import Knob, Splitter, Stepper, one_of
 from splitters.engine.compiled import compiled, walk_trie
 from splitters.registry import register
 from splitters.rules.utf8_character import AtLastByte
@@ -33,6 +33,7 @@ class Trie(Splitter):
     """
 
     source = "byte-trie BPE"
+    knob = Knob("vocabulary", 257, 1 << 17, entries=True)
 
     def __init__(self, vocabulary: str | None = None, align: Literal["byte", "character"] = "character") -> None:
         if not isinstance(vocabulary, str | None):
