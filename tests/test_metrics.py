@@ -342,7 +342,7 @@ def test_measures_of_boundaries_equal_plain_ones(rule):
 
 def test_words_agree_fully_and_random_places_not_at_all():
     pytest.importorskip("icu4py")
-    batch, nats, levels = boundary_batch(RULES[0])
+    batch, nats, _ = boundary_batch(RULES[0])
     words = (batch["marks"] >> WORDS & 1).long()
     found = measured((batch, nats, torch.where(batch["ids"] == BOS, 1, words)))
     assert found["word_kappa_stage2"] == found["one_word_stage2"] == 1

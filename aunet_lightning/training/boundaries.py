@@ -40,8 +40,8 @@ class BoundaryMetric(RunMetric):
     over random places at the same rate. That mean is taken exactly, over all bytes that stand at the same place in
     their character: so it is no matter of luck, of the script, or of boundaries inside characters.
     `word_kappa`: agreement of units with words, each from its first letter. Cohen's kappa over all letters is the F1
-    corrected for chance, (F1 - E) / (1 - E), where E is that of as many random letters: 0 for those, 1 for words. (Units
-    from random bytes have a little more, as a cut among the blanks before a word counts for it.)
+    corrected for chance, (F1 - E) / (1 - E), where E is that of as many random letters: 0 for those, 1 for words.
+    (Random bytes have a little more, as a cut among the blanks before a word counts for it.)
     `one_word`: the share of units with a letter that are exactly one word (and what is no letter).
     `length_cv`, `length_p50` …: standard deviation ÷ mean and percentiles of the bytes of a unit that ends in its row.
 

@@ -136,8 +136,8 @@ BOUNDARIES: list[Column] = [
     ),
     OfUnits(
         "word_kappa", "words (κ)", "{:.2f}",
-        "Words: Cohen's kappa of units with ICU's words, which is their F1 corrected for chance at the same rate: 0 for "
-        "random letters, 1 for words; tokens are not compared with words.",
+        "Words: Cohen's kappa of units with ICU's words, which is their F1 corrected for chance at the same rate: 0 "
+        "for random letters, 1 for words; tokens are not compared with words.",
     ),
     OfUnits("one_word", "one word", "{:.0%}", "One word: the share of units with a letter that are exactly one word."),
     OfUnits(
