@@ -221,47 +221,45 @@ def test_learning_rate_warms_up_and_ends_where_it_says():
 
 
 def plain_boundaries(batch, nats, levels, s, language):
-    """The measures of boundaries at transition s for one language, position by position: its definitions in plain code."""
+    """The measures of boundaries at transition s for one language, position by position: their definitions."""
     starts, by_place, lengths, table = [], {}, [], Counter()
+
+    def close(letters, length, ended):  # of what a row has of a document
+        table.update(letters[1:])
+        lengths.extend([length] if length and ended else [])
+        units, words = ([i for i, letter in enumerate(letters) if i and letter[kind]] for kind in (0, 1))
+        for begin in units:
+            ends = [next((i for i in some if i > begin), len(letters) if ended else None) for some in (units, words)]
+            if begin not in words or ends != [None, None]:
+                table["whole"] += 1
+                table["one"] += begin in words and ends[0] == ends[1]
+
     for r, row in enumerate(batch["ids"].tolist()):
         since, place, letters, length = False, 0, [], None
-        targets = batch["targets"][r].tolist()
         for t, byte in enumerate(row):
-            mine = int(batch["languages"][r, t]) == language
+            following, mine = int(batch["targets"][r, t]), int(batch["languages"][r, t]) == language
+            begins = bool(t) and byte < 256 and mine and int(levels[r, t]) > s
             if t == 0 or byte == BOS:
-                letters, length, since = [], None, False
-            elif byte < 256 and mine:
-                begins = int(levels[r, t]) > s
-                if begins:
-                    lengths += [length] if length else []
-                    length, since = 0, True
+                since, letters, length = False, [], None
+            if byte < 256 and mine:
+                lengths += [length] if begins and length else []
+                since, length = since or begins, 0 if begins else length
                 length = None if length is None else length + 1
                 if batch["marks"][r, t] >> LETTERS & 1:
                     letters.append((since, bool(batch["marks"][r, t] >> WORDS & 1)))
                     since = False
-            else:
-                begins = False
-            following = targets[t]
             place = place + 1 if 0x80 <= following < 0xC0 else 0
             if mine and 0 <= following < 256:
                 bits = float(nats[r, t]) / math.log(2)
                 by_place.setdefault(place, []).append(bits)
-                if t and byte < 256 and begins:
-                    starts.append((place, bits))
-            if mine and following == EOS:
-                lengths += [length] if length else []
-                table.update(letters[1:])
-                words = [[*letter, i] for i, letter in enumerate(letters) if i]
-                units = [i for unit, _, i in words if unit] + [len(letters)]
-                begun = [i for _, word, i in words if word] + [len(letters)]
-                for begin, end in itertools.pairwise(units):
-                    table["whole"] += 1
-                    table["one"] += begin in begun and begun[begun.index(begin) + 1] == end
+                starts += [(place, bits)] if begins else []
+            if mine and (following == EOS or t == len(row) - 1):
+                close(letters, length, following == EOS)
     return starts, by_place, lengths, table
 
 
-def boundary_batch(rule, seed=0):
-    """Documents of two languages in rows with padding: each ends in its row. Returns the batch, nats and levels."""
+def boundary_batch(rule, seed=0, cut=None):
+    """Documents of two languages in rows with padding, or cut at a position. Returns the batch, nats and levels."""
     texts = ["สวัสดี ครับ 12 x", "All human beings, are born free.", "人人生而自由 ok", "don't stop (now)"]
     words, letters, split = build_teacher("words"), Letters(), build(*rule[:1], **rule[1]).split
     rows = [[0, 1], [2], [3]]
@@ -292,7 +290,7 @@ def boundary_batch(rule, seed=0):
         "sizes": sizes,
     }
     nats = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed)) * 5 * (targets >= 0)
-    return batch, nats, levels[:, :-1]
+    return {key: some[:, :cut] for key, some in batch.items()}, nats[:, :cut], levels[:, :-1][:, :cut]
 
 
 def measured(*batches):
@@ -308,7 +306,7 @@ RULES = [("whitespace", {}), ("fixed", {"n": 3}), ("trie", {"align": "byte"}), (
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_measures_of_boundaries_equal_plain_ones(rule):
     pytest.importorskip("icu4py")
-    batches = [boundary_batch(rule, seed) for seed in (0, 1)]
+    batches = [boundary_batch(rule), boundary_batch(rule, 1, cut=26), boundary_batch(rule, 2, cut=40)]
     found = measured(*batches)
     for i, language in enumerate("ab"):
         starts, by_place, lengths, table = [], {}, [], Counter()
