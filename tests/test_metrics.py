@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from aunet_lightning import AUNet
+from aunet_lightning.data import words
 from aunet_lightning.data.packing import REFERENCE
 from aunet_lightning.data.words import LETTERS, WORDS, Letters
 from aunet_lightning.reports.generated import as_metrics, valid_bytes
@@ -21,7 +22,7 @@ from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
 from splitters.contract import defer
 from splitters.registry import resolve_teacher as build_teacher
-from tests.helpers import MIXED, UPPER, stepped_levels, tiny, tiny_model
+from tests.helpers import MIXED, UPPER, data_of, stepped_levels, tiny, tiny_model, write
 
 LANGUAGES = ["en", "th", "zh"]
 
@@ -389,3 +390,18 @@ def test_generated_bytes_are_valid_or_not(text, cut, expected):
     assert found["generated/valid_utf8"] == (expected[0] + 1) / (expected[1] + 2)
     assert found["generated/bytes_x:40:y"] == 2
     assert ("generated/valid_utf8_en" in found) == (expected[1] > 0)
+
+
+def test_words_are_marked_in_the_beginning_of_each_language(tmp_path, monkeypatch):
+    pytest.importorskip("icu4py")
+    monkeypatch.setattr(words, "WORD_BYTES", 30)
+    texts = {"en": ["one two three", "x", "four five six seven eight"], "th": ["ทุกคนมีสิทธิ", "คน"]}
+    data = data_of(
+        *(write(tmp_path / f"{language}.jsonl", some) for language, some in texts.items()), holdout_every=None
+    )
+    made = words.WordMarks(data.corpora["train"], data.documents["train"], words.word_teacher())
+    for _ in range(2):  # found, and kept
+        marks = [made.marks(d, n) for d, n in enumerate(data.corpora["train"].lengths.tolist())]
+        assert [np.flatnonzero(of >> WORDS & 1).tolist() for of in marks[:3]] == [[0, 4, 8], [0], [0, 5, 10, 14]]
+        assert [int((of >> LETTERS & 1).sum()) for of in marks] == [11, 1, 13, 10, 0]
+    assert data.batches("train").words is None
