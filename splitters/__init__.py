@@ -3,7 +3,7 @@
 The package depends on bytes only, not on models: importing it loads numpy and regex, and no torch.
 """
 
-from splitters.contract import LawError, LearnedSplitter, Splitter, Stepper, UnitStepper
+from splitters.contract import Knob, LawError, LearnedSplitter, Splitter, Stepper, UnitStepper
 from splitters.engine.automaton import CharacterRule
 from splitters.laws.check import check
 from splitters.registry import DEFAULT, available, build, register, resolve
@@ -12,6 +12,7 @@ from splitters.stack import Stack
 __all__ = [
     "DEFAULT",
     "CharacterRule",
+    "Knob",
     "LawError",
     "LearnedSplitter",
     "Splitter",

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,33 @@ class UnitStepper(ABC):
         """Takes the next byte and whether a boundary of the stage below falls on it. True only where `unit` is."""
 
 
-class Splitter(ABC):
+class Knob(NamedTuple):
+    """The option that moves a splitter's rate (bytes per unit), and the values among which `aunet rate` searches."""
+
+    option: str
+    least: float
+    most: float
+    grows: bool = True  # bytes per unit grow with the value; False: they fall
+    whole: bool = True  # whole numbers; False: any between `least` and `most`
+    entries: bool = False  # the option names a vocabulary, and the value is how many entries it has
+
+
+class Rated:
+    """What tells `aunet rate` how to give a class a wanted rate. Without a knob its rate is what it is."""
+
+    knob: ClassVar[Knob | None] = None
+
+    @classmethod
+    def at_rate(
+        cls, options: Mapping[str, Any], texts: Sequence[bytes], bytes_per_unit: float
+    ) -> tuple[dict[str, Any], float] | None:
+        """Returns the options with which it has this rate on the texts, and the rate that they give, where it can tell
+        without a search; else None, and the values of the knob are searched. Raises ValueError where no value has it.
+        """
+        return None
+
+
+class Splitter(Rated, ABC):
     """Places boundaries on bytes: the rule between stage 1 and stage 2.
 
     It serves higher transitions too: there `select` picks among the boundaries of the stage below. A rule that groups
@@ -102,7 +128,7 @@ class Teacher(ABC):
         """Returns a bool array [len(data)], True where a boundary falls. Never raises on any bytes."""
 
 
-class LearnedSplitter(ABC):
+class LearnedSplitter(Rated, ABC):
     """Places boundaries by a small network on the hidden states of the stage below.
 
     It works between two stages of a model and has no `split`: without the model there are no hidden states.

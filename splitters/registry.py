@@ -112,6 +112,12 @@ class Registry(Generic[Made]):
             raise TypeError(f"{self.kind} {name!r}: {cls!r} must be a class that inherits from {' or '.join(bases)}")
         if missing := sorted(getattr(cls, "__abstractmethods__", ())):
             raise TypeError(f"{self.kind} {name!r}: {cls.__name__} lacks {', '.join(missing)}")
+        knob = getattr(cls, "knob", None)
+        if knob is not None and getattr(knob, "option", None) not in inspect.signature(cls).parameters:
+            raise TypeError(
+                f"{self.kind} {name!r}: {cls.__name__}.knob is {knob!r}, it must be a splitters.Knob that names one of "
+                f"its options, {_options(cls)}"
+            )
         for method, n_arguments in _METHODS[base].items():
             try:
                 inspect.signature(getattr(cls, method)).bind(*[None] * (n_arguments + 1))
@@ -212,7 +218,7 @@ def resolve(spec: Spec) -> AnySplitter:
 
     Objects pass through. Raises ValueError as `build` does.
     """
-    return spec if isinstance(spec, AnySplitter) else SPLITTERS.build(*_name_and_options("splitter", spec))
+    return spec if isinstance(spec, AnySplitter) else SPLITTERS.build(*name_and_options("splitter", spec))
 
 
 def resolve_part(owner: str, spec: Spec) -> Splitter:
@@ -240,13 +246,14 @@ def resolve_teacher(spec: Spec | Teacher) -> Splitter | Teacher:
     if isinstance(spec, Teacher):
         return spec
     if not isinstance(spec, AnySplitter):
-        name, options = _name_and_options("teacher", spec)
+        name, options = name_and_options("teacher", spec)
         if issubclass(TEACHERS.class_of(name), Teacher):
             return TEACHERS.build(name, options)  # type: ignore[return-value]
     return resolve_part("distilled", spec)
 
 
-def _name_and_options(kind: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def name_and_options(kind: str, spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the parts of a spec in YAML's form. Raises ValueError for anything else."""
     if isinstance(spec, str):
         return spec, {}
     if not isinstance(spec, Mapping):

@@ -56,7 +56,7 @@ SETTINGS = {
         "deterministic": True,
     },
     "run": {"experiment": "tests", "checkpoint_every": 7},
-    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10},
+    "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10, "generated_bytes": 8},
 }
 
 WORDS = ["river", "bread", "salt", "mill", "garden", "rain", "people", "small", "while", "past", "spoke", "the", "of"]
@@ -74,7 +74,7 @@ TINY = {
         "log_every_n_steps": 1, "enable_progress_bar": False,
     },
     "run": {"experiment": "t", "checkpoint_every": 2},
-    "report": {"ngrams": []},
+    "report": {"ngrams": [], "generated_bytes": 0},
 }  # fmt: skip
 
 # Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.

@@ -87,6 +87,7 @@ def test_a_splitter_of_ones_own_is_lawful(seam, here, capsys):
     spec = settings_of(seam)["splitter"]
     splitters.check(spec)
     assert aunet("split", "Il PARLA. Oui", "--splitter", json.dumps(spec)) == 0
+    assert (splitters.registry.class_of(spec["name"]).knob is not None) == (seam == "rule")
     shown = {"rule": "Il│ │PA│RL│A.│ Oui"}
     assert capsys.readouterr().out.startswith(shown.get(seam, "Il"))
 

@@ -3,18 +3,26 @@
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from aunet_lightning import AUNet
+from aunet_lightning.data import words
 from aunet_lightning.data.packing import REFERENCE
+from aunet_lightning.data.words import LETTERS, WORDS, Letters
+from aunet_lightning.reports.generated import as_metrics, valid_bytes
+from aunet_lightning.training.boundaries import BoundaryMetric, kappa
 from aunet_lightning.training.metrics import BitsPerByte, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import DEFAULT, Stack, build
-from tests.helpers import MIXED, UPPER, stepped_levels, tiny, tiny_model
+from splitters.contract import defer
+from splitters.registry import resolve_teacher as build_teacher
+from tests.helpers import MIXED, UPPER, data_of, stepped_levels, tiny, tiny_model, write
 
 LANGUAGES = ["en", "th", "zh"]
 
@@ -211,3 +219,189 @@ def test_learning_rate_warms_up_and_ends_where_it_says():
     assert factors[9] == factors[10] == pytest.approx(1.0)
     assert factors[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
+
+
+def plain_boundaries(batch, nats, levels, s, language):
+    """The measures of boundaries at transition s for one language, position by position: their definitions."""
+    starts, by_place, lengths, table = [], {}, [], Counter()
+
+    def close(letters, length, ended):  # of what a row has of a document
+        table.update(letters[1:])
+        lengths.extend([length] if length and ended else [])
+        units, words = ([i for i, letter in enumerate(letters) if i and letter[kind]] for kind in (0, 1))
+        for begin in units:
+            ends = [next((i for i in some if i > begin), len(letters) if ended else None) for some in (units, words)]
+            if begin not in words or ends != [None, None]:
+                table["whole"] += 1
+                table["one"] += begin in words and ends[0] == ends[1]
+
+    for r, row in enumerate(batch["ids"].tolist()):
+        since, place, letters, length = False, 0, [], None
+        for t, byte in enumerate(row):
+            following, mine = int(batch["targets"][r, t]), int(batch["languages"][r, t]) == language
+            begins = bool(t) and byte < 256 and mine and int(levels[r, t]) > s
+            if t == 0 or byte == BOS:
+                since, letters, length = False, [], None
+            if byte < 256 and mine:
+                lengths += [length] if begins and length else []
+                since, length = since or begins, 0 if begins else length
+                length = None if length is None else length + 1
+                if batch["marks"][r, t] >> LETTERS & 1:
+                    letters.append((since, bool(batch["marks"][r, t] >> WORDS & 1)))
+                    since = False
+            place = place + 1 if 0x80 <= following < 0xC0 else 0
+            if mine and 0 <= following < 256:
+                bits = float(nats[r, t]) / math.log(2)
+                by_place.setdefault(place, []).append(bits)
+                starts += [(place, bits)] if begins else []
+            if mine and (following == EOS or t == len(row) - 1):
+                close(letters, length, following == EOS)
+    return starts, by_place, lengths, table
+
+
+def boundary_batch(rule, seed=0, cut=None):
+    """Documents of two languages in rows with padding, or cut at a position. Returns the batch, nats and levels."""
+    texts = ["สวัสดี ครับ 12 x", "All human beings, are born free.", "人人生而自由 ok", "don't stop (now)"]
+    words, letters, split = build_teacher("words"), Letters(), build(*rule[:1], **rule[1]).split
+    rows = [[0, 1], [2], [3]]
+    width = max(sum(len(texts[d].encode()) + 2 for d in row) for row in rows)
+    ids = torch.full((3, width + 1), EOS)
+    marks, levels = torch.zeros_like(ids), torch.zeros_like(ids)
+    languages = torch.full_like(ids, -1)
+    for r, row in enumerate(rows):
+        at = 0
+        for d in row:
+            data = texts[d].encode()
+            end = at + len(data) + 1
+            ids[r, at : end + 1] = torch.tensor([BOS, *data, EOS])
+            languages[r, at:end] = d % 2
+            found = letters.split(data)
+            marks[r, at + 1 : end] = torch.from_numpy(
+                found.astype(int) << LETTERS | defer(words.split(data), found).astype(int) << WORDS
+            )
+            levels[r, at], levels[r, at + 1 : end] = 1, torch.from_numpy(split(data).astype(int))
+            at = end + 1
+    targets = torch.where(languages[:, :-1] >= 0, ids[:, 1:], IGNORE)
+    sizes = ((targets >= 0) & (targets < 256)).short()
+    batch = {
+        "ids": ids[:, :-1],
+        "targets": targets,
+        "languages": languages[:, :-1],
+        "marks": marks[:, :-1],
+        "sizes": sizes,
+    }
+    nats = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed)) * 5 * (targets >= 0)
+    return {key: some[:, :cut] for key, some in batch.items()}, nats[:, :cut], levels[:, :-1][:, :cut]
+
+
+def measured(*batches):
+    metric = BoundaryMetric(["a", "b"], 1)
+    for batch, nats, levels in batches:
+        metric.update(batch, nats, SimpleNamespace(levels=levels))
+    return metric.compute()
+
+
+RULES = [("whitespace", {}), ("fixed", {"n": 3}), ("trie", {"align": "byte"}), ("cjk_character", {}), ("spacelike", {})]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_measures_of_boundaries_equal_plain_ones(rule):
+    pytest.importorskip("icu4py")
+    batches = [boundary_batch(rule), boundary_batch(rule, 1, cut=26), boundary_batch(rule, 2, cut=40)]
+    found = measured(*batches)
+    for i, language in enumerate("ab"):
+        starts, by_place, lengths, table = [], {}, [], Counter()
+        for batch in batches:
+            for old, new in zip((starts, by_place, lengths, table), plain_boundaries(*batch, 0, i), strict=True):
+                if old is by_place:
+                    for place, bits in new.items():
+                        old.setdefault(place, []).extend(bits)
+                else:
+                    old += new
+        mean = {place: np.mean(bits) for place, bits in by_place.items()}
+        of = {
+            name: found[f"stage2/{name}_{language}"]
+            for name in ("start_surprisal", "word_kappa", "one_word", "length_cv")
+        }
+        assert of["start_surprisal"] == pytest.approx(np.mean([bits - mean[place] for place, bits in starts]))
+        assert of["one_word"] == pytest.approx(table["one"] / table["whole"])
+        assert of["length_cv"] == pytest.approx(np.std(lengths) / np.mean(lengths))
+        for q in (50, 90, 99):
+            assert found[f"stage2/length_p{q}_{language}"] == np.percentile(lengths, q, method="inverted_cdf")
+        cells = {(unit, word): table[unit, word] for unit in (True, False) for word in (True, False)}
+        n = sum(cells.values())
+        agree = (cells[True, True] + cells[False, False]) / n
+        units, words = ((cells[True, True] + cells[one]) / n for one in ((True, False), (False, True)))
+        chance = units * words + (1 - units) * (1 - words)
+        assert of["word_kappa"] == pytest.approx((agree - chance) / (1 - chance))
+        f1 = 2 * cells[True, True] / (n * (units + words))
+        by_chance = 2 * n * units * words / (n * (units + words))
+        assert of["word_kappa"] == pytest.approx((f1 - by_chance) / (1 - by_chance))  # F1, corrected in the same way
+
+
+def test_words_agree_fully_and_random_places_not_at_all():
+    pytest.importorskip("icu4py")
+    batch, nats, _ = boundary_batch(RULES[0])
+    words = (batch["marks"] >> WORDS & 1).long()
+    found = measured((batch, nats, torch.where(batch["ids"] == BOS, 1, words)))
+    assert found["word_kappa_stage2"] == found["one_word_stage2"] == 1
+    generator, drawn, letters = torch.Generator().manual_seed(0), [], batch["marks"] >> LETTERS & 1
+    for _ in range(300):
+        nats, places = (torch.rand(nats.shape, generator=generator) for _ in range(2))
+        drawn.append((batch, nats, (places < 0.3).long() * letters))
+    of_random = measured(*drawn)
+    assert of_random["word_kappa_stage2"] == pytest.approx(0, abs=0.02)
+    assert of_random["start_surprisal_stage2"] == pytest.approx(0, abs=0.02)
+    assert kappa(10, 10, 10, 10) == 1
+
+
+def test_a_character_rule_gains_nothing_from_where_bytes_stand_in_characters():
+    """Every character's first byte is a unit start: so starts are no random places, but the mean of their kind."""
+    pytest.importorskip("icu4py")
+    batch, nats, levels = boundary_batch(("utf8_character", {}))
+    first = (batch["targets"] >= 0x80) & (batch["targets"] < 0xC0)
+    assert measured((batch, nats + 3 * first, levels))["start_surprisal_stage2"] == pytest.approx(
+        measured((batch, nats, levels))["start_surprisal_stage2"]
+    )
+
+
+def test_tokens_have_a_spread_alone():
+    metric = BoundaryMetric(["a", "b"], 0, of_tokens=True)
+    sizes, languages = torch.tensor([[1, 3, 0, 4]]).short(), torch.tensor([[0, 0, -1, 1]])
+    metric.update({"sizes": sizes, "languages": languages}, torch.zeros(1, 4), None)
+    found = metric.compute()
+    assert found["length_cv_token"] == pytest.approx(np.std([1, 3, 4]) / np.mean([1, 3, 4]))
+    assert (found["length_p50_token_a"], found["length_p99_token_a"]) == (1, 3)
+    assert not any("surprisal" in name or "kappa" in name for name in found)
+    assert BoundaryMetric(["a"], 0).compute() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "cut", "expected"),
+    [
+        (b"", True, (0, 0)), (b"ab", True, (2, 2)), ("é".encode()[:1], True, (0, 0)), ("é".encode()[:1], False, (0, 1)),
+        ("a中".encode()[:3], True, (1, 1)), (b"\xff" + "中".encode(), True, (3, 4)), (b"\xe4a", False, (1, 2)), (b"\xed\xa0\x80x", True, (1, 4)),
+    ],
+)  # fmt: skip
+def test_generated_bytes_are_valid_or_not(text, cut, expected):
+    assert valid_bytes(text, cut) == expected
+    counts = {"en": expected, "x@y": (1, 2)}
+    found = as_metrics(counts)
+    assert found["generated/valid_utf8"] == (expected[0] + 1) / (expected[1] + 2)
+    assert found["generated/bytes_x:40:y"] == 2
+    assert ("generated/valid_utf8_en" in found) == (expected[1] > 0)
+
+
+def test_words_are_marked_in_the_beginning_of_each_language(tmp_path, monkeypatch):
+    pytest.importorskip("icu4py")
+    monkeypatch.setattr(words, "WORD_BYTES", 30)
+    texts = {"en": ["one two three", "x", "four five six seven eight"], "th": ["ทุกคนมีสิทธิ", "คน"]}
+    data = data_of(
+        *(write(tmp_path / f"{language}.jsonl", some) for language, some in texts.items()), holdout_every=None
+    )
+    made = words.WordMarks(data.corpora["train"], data.documents["train"], words.word_teacher())
+    for _ in range(2):  # found, and kept
+        marks = [made.marks(d, n) for d, n in enumerate(data.corpora["train"].lengths.tolist())]
+        assert [np.flatnonzero(of >> WORDS & 1).tolist() for of in marks[:3]] == [[0, 4, 8], [0], [0, 5, 10, 14]]
+        assert [int((of >> LETTERS & 1).sum()) for of in marks] == [11, 1, 13, 10, 0]
+    assert data.batches("train").words is None

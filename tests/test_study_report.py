@@ -257,6 +257,22 @@ def test_a_new_column_is_one_entry_and_appears_in_every_form():
     assert [(row["share"], row["perf/x"]) for row in rows] == [("0.1", "3.0"), ("0.2", "3.0"), ("", "")]
 
 
+def test_boundaries_have_a_table_where_runs_measured_them():
+    metrics = {"val/start_surprisal_stage2": 0.25, "val/word_kappa_stage2": 0.5, "generated/valid_utf8": 0.875}
+    some = study([cell(seed=1, metrics=metrics), cell("bpe", metrics={"val/length_cv_token": 0.75}), cell("c")])
+    markdown = as_markdown(some)
+    header, _, *rows = (line for line in markdown.split("## Boundaries")[1].splitlines() if line.startswith("|"))
+    assert header == "| splitter | bits at starts | words (κ) | spread | valid UTF-8 |"
+    assert [row.strip("| ").split(" | ")[1:] for row in rows[1:4]] == [
+        ["+0.25", "0.50", "–", "87.5%"], ["–", "–", "0.75", "–"], ["–"] * 4,
+    ]  # fmt: skip
+    assert "Words: Cohen's kappa" in markdown
+    assert "One word:" not in markdown  # no run knows it
+    first = next(csv.DictReader(io.StringIO(as_csv(some))))
+    assert (first["word_kappa"], first["valid_utf8"], first["one_word"]) == ("0.5", "0.875", "")
+    assert "Boundaries" not in as_html(study([cell()]))
+
+
 def test_names_are_escaped():
     bad = "<q>&\"'|`*$x$"  # a tag that the page has no use for
     odd = replace(

@@ -31,6 +31,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
   splitters   list the splitters
   vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
+  rate        find the options for a wanted rate: aunet rate --splitter script_aware --language th --bytes_per_unit 6
   entropy     find a threshold for --splitter entropy: aunet entropy CKPT TEXT.jsonl --bytes_per_unit 6
 
 A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXPERIMENT/NAME);
@@ -43,6 +44,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "split": ("split", "split"),
     "splitters": ("split", "splitters"),
     "vocabulary": ("split", "vocabulary"),
+    "rate": ("rate", "find_rate"),
     "entropy": ("entropy", "find_threshold"),
     "compare": ("compare", "compare"),
     "plan": ("plan", "plan"),

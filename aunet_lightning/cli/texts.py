@@ -31,6 +31,10 @@ class Text(NamedTuple):
 def add_texts(parser: argparse.ArgumentParser) -> None:
     """Adds what `split` and `entropy` share: the texts, and how much of them."""
     parser.add_argument("text", nargs="*", help="files, or the text itself; default: standard input")
+    add_megabytes(parser)
+
+
+def add_megabytes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--megabytes", type=float, default=MEGABYTES, help=f"at most this much of each language (default {MEGABYTES})"
     )

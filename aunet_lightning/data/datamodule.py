@@ -17,6 +17,7 @@ from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
+from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
@@ -92,6 +93,7 @@ class ByteDataModule(LightningDataModule):
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
         self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
+        self._words: dict[str, WordMarks] = {}  # by part
         self.documents: dict[str, np.ndarray] = {}
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
@@ -273,7 +275,14 @@ class ByteDataModule(LightningDataModule):
             self.corpora[part], self.documents[part], reader or self.reader,
             max(round(self.row_bytes / self.bytes_per_id), 1), self.batch_rows,
             self.seed if part == "train" else None, rank, world, marks, self.keeps_whole and part != "train",
+            self._words_of(part) if compared else None,
         )  # fmt: skip
+
+    def _words_of(self, part: str) -> WordMarks | None:
+        """Returns the marks of words in held-out text; None where the package that finds them is missing."""
+        if part not in self._words and (teacher := word_teacher()) is not None:
+            self._words[part] = WordMarks(self.corpora[part], self.documents[part], teacher)
+        return self._words.get(part)
 
     def train_dataloader(self) -> ResumableLoader:
         self._train_loader = ResumableLoader(self.batches("train"), self.workers)

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.token_ids import ids_of
+from aunet_lightning.data.words import WordMarks
 from aunet_lightning.reader.levels import AROUND
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
@@ -38,7 +39,7 @@ class PackedBatches(Dataset[Batch]):
     """Batch k of epoch e is `self[e, k]`:
 
     `ids` int64 [B, L]; `levels` uint8 [B, L]; `marks` int16 [B, L], bit k where `marks[k]` has a
-    boundary; `targets` int64 [B, L], IGNORE where nothing is to be predicted (BOS, padding);
+    boundary, and those of `words`; `targets` int64 [B, L], IGNORE where nothing is to be predicted (BOS, padding);
     `documents` int64 [B, L], the number of the document that the target belongs to, -1 where ignored;
     `languages` int64 [B, L] likewise; `sizes` int16 [B, L], the bytes of text that the target is: 1, of a token
     as many as it has, of EOS and where nothing is to be predicted 0;
@@ -58,7 +59,9 @@ class PackedBatches(Dataset[Batch]):
         world: int = 1,
         marks: Mapping[int, Splitter | Teacher] | None = None,
         whole: bool = False,
+        words: WordMarks | None = None,
     ) -> None:
+        self.words = words
         self.marks = dict(marks or {})
         self.corpus, self.documents, self.reader = corpus, documents, reader
         self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
@@ -176,6 +179,8 @@ class PackedBatches(Dataset[Batch]):
             for bit, marker in self.marks.items():
                 marks[1:-1] |= marker.split(self.corpus.text(document).tobytes()).astype(bool).astype(np.int16) << bit
             self._split[document] = self.reader.document_levels(ids), marks
+            if self.words is not None:
+                marks[1:-1] |= self.words.marks(document, len(ids))
             # One open document per lane, so that a long one is split once and not once per row.
             if len(self._split) > 2 * self.batch_rows:
                 self._split.popitem(last=False)

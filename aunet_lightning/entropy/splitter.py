@@ -8,16 +8,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aunet_lightning.entropy import byte_model
 from aunet_lightning.entropy.byte_model import REMEDY, ByteModel, device, load
 from aunet_lightning.entropy.kept import KeptEntropies, text_key
-from aunet_lightning.entropy.threshold import Bounds
+from aunet_lightning.entropy.threshold import Bounds, find, fires
 from aunet_lightning.vocabulary import BOS
-from splitters.contract import Splitter, Stepper, number
+from splitters.contract import Knob, Splitter, Stepper, number
 from splitters.engine.script_runs import ScriptRuns
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Entropy(Splitter):
 
     source = "Byte Latent Transformer (arXiv 2412.09871), entropy patching"
     kind = "model"
+    knob = Knob("threshold", 0, 8.01, whole=False)
 
     def __init__(
         self,
@@ -93,6 +94,20 @@ class Entropy(Splitter):
             if (found := kept.find(key, len(data))) is not None:
                 return found
         return next(self.model.entropies([np.frombuffer(data, np.uint8)]))[1]
+
+    @classmethod
+    def at_rate(
+        cls, options: Mapping[str, Any], texts: Sequence[bytes], bytes_per_unit: float
+    ) -> tuple[dict[str, Any], float]:
+        """Finds the bounds that the options name, or the threshold where they name none."""
+        if not (checkpoint := options.get("checkpoint")):
+            raise ValueError(f"entropy: checkpoint is {checkpoint!r}, it must be a file: {REMEDY}")
+        by = {(True, True): "both", (False, True): "rise"}.get(("threshold" in options, "rise" in options), "global")
+        arrays = [np.frombuffer(text, np.uint8) for text in texts]
+        bits = [of_text for _, of_text in load(checkpoint).entropies(arrays, device())]
+        bounds = find(bits, bytes_per_unit, by)
+        found = sum(int(fires(of_text, bounds.get("threshold"), bounds.get("rise")).sum()) for of_text in bits)
+        return {**options, **bounds}, sum(map(len, texts)) / found
 
     def split(self, data: bytes) -> np.ndarray:
         return self.bounds.fires(self.bits(data), self.scripts.groups(data))

@@ -1,5 +1,6 @@
 """Training of BPE vocabularies with Hugging Face tokenizers, for the splitter `trie` and the baseline of tokens."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -79,6 +80,15 @@ def _as_json(tokenizer: Any) -> str:
     tokenizer.pre_tokenizer = _words(WORDS)
     tokenizer.decoder = decoders.ByteLevel()
     return str(tokenizer.to_str(pretty=False))
+
+
+def first_entries(trained: str, size: int) -> str:
+    """Returns a vocabulary of `train_bpe` cut to its first entries: what training stops at with a smaller size."""
+    fields = json.loads(trained)
+    model = fields["model"]
+    model["vocab"] = {entry: id_ for entry, id_ in model["vocab"].items() if id_ < size}
+    model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _words(pattern: str) -> Any:

@@ -29,6 +29,7 @@ from aunet_lightning.model.init import seed_of
 from aunet_lightning.processes import keep_freed_memory
 from aunet_lightning.reader.reader import ByteReader, Reader
 from aunet_lightning.training.access import data_of
+from aunet_lightning.training.boundaries import BoundaryMetric
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.compiling import AutoCompile
 from aunet_lightning.training.learning import Learning
@@ -78,7 +79,9 @@ class AUNetModule(LightningModule):
         self.optimizer_config.of_stages(len(self.config.stages))  # fails here, before any data is read
         self.splitters = splitters
         self.budget = BudgetConfig(**budget) if isinstance(budget, dict) else budget
-        self.metric_kinds: list[type[RunMetric]] = [BitsPerByte, UnitMetric, *map(METRICS.get, metrics or [])]
+        self.metric_kinds: list[type[RunMetric]] = [
+            BitsPerByte, UnitMetric, BoundaryMetric, *map(METRICS.get, metrics or [])
+        ]  # fmt: skip
         self.parallel = ParallelConfig(**parallel) if isinstance(parallel, dict) else parallel
         for name in ("activation_checkpointing", "wrap", "reshard_after_forward", "param_dtype"):
             self.parallel.of_stages(name, len(self.config.stages))

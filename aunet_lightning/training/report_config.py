@@ -24,7 +24,10 @@ class ReportConfig:
     """bytes of each continuation"""
     sample_temperature: float = 0.8
     """0 takes the most likely byte each time"""
+    generated_bytes: int = 256
+    """bytes generated in each held-out language at the end of a run, of which the valid UTF-8 is counted; 0: none"""
 
     def __post_init__(self) -> None:
         check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
+        check_fields(self, "report", generated_bytes=Range(least=0, most=10**9))
         check_sampling(self.sample_bytes, self.sample_temperature, "report.sample_")

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, one_of, positive
+from splitters.contract import Knob, Splitter, Stepper, one_of, positive
 from splitters.engine.compiled import compiled, cut_characters
 from splitters.registry import Spec, register, resolve_part
 from splitters.rules.utf8_character import Utf8Character
@@ -22,6 +22,7 @@ class Cap(Splitter):
     """
 
     source = "combinator"
+    knob = Knob("max_bytes", 1, 4096)
 
     def __init__(
         self, of: Spec = "whitespace", max_bytes: int = 64, align: Literal["byte", "last"] = "byte"

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from splitters.combinators.grouping import Grouping
-from splitters.contract import Stepper, UnitStepper, flag, one_of, positive
+from splitters.contract import Knob, Stepper, UnitStepper, flag, one_of, positive
 from splitters.registry import Spec, register
 from splitters.rules.sentence_end import SentenceEnd
 
@@ -22,6 +22,7 @@ class Every(Grouping):
     """
 
     source = "AU-Net's word pairs and quads, arXiv 2506.14761"
+    knob = Knob("n", 1, 4096)
 
     def __init__(
         self, n: int = 2, sentence_end: bool = True, of: Spec | None = None, closes: Literal["next", "full"] = "next"

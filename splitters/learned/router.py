@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from splitters.contract import LearnedSplitter, flag, number
+from splitters.contract import Knob, LearnedSplitter, flag, number
 from splitters.learned.targets import Targets
 from splitters.registry import register
 
@@ -36,6 +36,7 @@ class Router(LearnedSplitter):
     """
 
     source = "H-Net's dynamic chunking, arXiv 2507.07955"
+    knob = Knob("bytes_per_unit", 1, 1e6, whole=False)
 
     def __init__(
         self,
@@ -58,6 +59,13 @@ class Router(LearnedSplitter):
         self.straight_through = flag("router", "straight_through", straight_through)
         self.calibrate = flag("router", "calibrate", calibrate)
         self.one_sided = flag("router", "one_sided", one_sided)
+
+    @classmethod
+    def at_rate(
+        cls, options: Mapping[str, Any], texts: Sequence[bytes], bytes_per_unit: float
+    ) -> tuple[dict[str, Any], float]:
+        """The target of its training is a rate."""
+        return {**options, "bytes_per_unit": bytes_per_unit}, bytes_per_unit
 
     def predictor(self, dim: int) -> RouterNetwork:
         from splitters.learned.networks import RouterNetwork

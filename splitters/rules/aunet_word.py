@@ -4,7 +4,7 @@ They equal the released ones on text whose white space is single blanks. Elsewhe
 released ones break: those match `\\s` runs and line breaks with patterns that wait for the next byte.
 """
 
-from splitters.contract import positive
+from splitters.contract import Knob, positive
 from splitters.engine.automaton import CharacterRule
 from splitters.registry import register
 
@@ -23,6 +23,7 @@ class AUNetWord(CharacterRule):
     """
 
     source = "AU-Net, arXiv 2506.14761, as released"
+    knob = Knob("words", 1, 256)
     classes = (("break", r"[\r\n]"), ("blank", r"\s"), ("letter", r"\p{L}"), ("digit", r"\p{N}"))
     start = ("blank", 0, 0)  # the class before, the size of its group, words since the last word boundary
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper, one_of, positive
+from splitters.contract import Knob, Splitter, Stepper, one_of, positive
 from splitters.engine.align import AtNextByte, aligned
 from splitters.engine.automaton import CharacterRule
 from splitters.engine.characters import INVALID
@@ -20,6 +20,7 @@ class Fixed(Splitter):
     """
 
     source = "MegaByte, arXiv 2305.07185"
+    knob = Knob("n", 1, 4096)
 
     def __init__(
         self,

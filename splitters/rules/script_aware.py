@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from splitters.contract import one_of, positive
+from splitters.contract import Knob, one_of, positive
 from splitters.engine.automaton import State
 from splitters.engine.characters import Classes
 from splitters.registry import register
@@ -24,6 +24,7 @@ class ScriptAware(Whitespace):
     """
 
     source = "this project"
+    knob = Knob("n", 1, 64)
     classes: ClassVar[Classes] = (
         Whitespace.classes[0],
         ("blank", rf"[{SYLLABLE_SEPARATOR}{Whitespace.classes[1][1]}]"),

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from splitters.contract import Splitter, Stepper
+from splitters.contract import Knob, Splitter, Stepper
 from splitters.engine.compiled import compiled, walk_trie
 from splitters.registry import register
 from splitters.rules.utf8_character import align_bytes
@@ -34,6 +34,7 @@ class Trie(Splitter):
     """
 
     source = "byte-trie BPE"
+    knob = Knob("vocabulary", 257, 1 << 17, entries=True)
 
     def __init__(self, vocabulary: str | None = None, align: Literal["byte", "last", "first"] = "last") -> None:
         if not isinstance(vocabulary, str | None):

@@ -41,7 +41,7 @@ def as_csv(study: StudyResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(CellResult) if field.name not in _NOT_SCALAR]
-    columns = [column for column in columns_of(study.columns) if column.name not in names]
+    columns = [column for column in columns_of(study.columns, boundaries=True) if column.name not in names]
     writer.writerow([*names, *(column.name for column in columns)])
     for cell in study.cells:
         further = (column.as_csv(column.value(cell, study)) for column in columns)
@@ -75,6 +75,7 @@ def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),
         *sections.cost(comparison),
+        *sections.boundaries(comparison),
         *sections.examples(comparison),
         *sections.making(comparison),
     ]

@@ -7,7 +7,7 @@ from statistics import fmean
 from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reports import pictures
 from aunet_lightning.reports.study import figures, sentences
-from aunet_lightning.reports.study.columns import OFF_BUDGET, columns_of, known
+from aunet_lightning.reports.study.columns import BOUNDARIES, OFF_BUDGET, columns_of, known
 from aunet_lightning.reports.study.page import (
     Block,
     Heading,
@@ -224,6 +224,22 @@ def cost(comparison: Comparison) -> list[Block]:
         blocks.append(Text(warning, "warning"))
     note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in columns)]))
     return [*blocks, Table(["splitter", *(column.title for column in columns)], rows), Text(note, "note")]
+
+
+def boundaries(comparison: Comparison) -> list[Block]:
+    """Returns where boundaries fall and what comes out, by language and splitter; nothing where no run measured it."""
+    study = comparison.study
+    columns = [column for column in BOUNDARIES if known(column, study.cells, study)]
+    rows: list[list[str]] = []
+    for language in comparison.languages:
+        groups = [(arm, comparison.groups[arm, language]) for arm in comparison.arms]
+        done = [(comparison.label(arm), group.done) for arm, group in groups if group.values]
+        rows += [[language]] if done else []
+        rows += [[label, *(column.shown(known(column, cells, study)) for column in columns)] for label, cells in done]
+    if not columns:
+        return []
+    note = Text(" ".join(["Means over seeds, of stage 2.", *(column.note(study) for column in columns)]), "note")
+    return [Heading("Boundaries"), Table(["splitter", *(column.title for column in columns)], rows), note]
 
 
 def examples(comparison: Comparison) -> list[Block]:

@@ -4,6 +4,20 @@ from tests.mutants.faults.fault import METRICS, STATISTICS, Fault
 
 MEASURING = [
     Fault(
+        "units at the ends of rows count as cut units",
+        "aunet_lightning/training/boundaries.py",
+        "return lengths[whole], starts[whole]",
+        "return lengths, starts",
+        (METRICS + "test_measures_of_boundaries_equal_plain_ones",),
+    ),
+    Fault(
+        "surprisal at starts against all bytes, wherever they stand in a character",
+        "aunet_lightning/training/boundaries.py",
+        "since.clamp(max=PLACES - 1)[:, 1:]",
+        "since.clamp(max=0)[:, 1:]",
+        (METRICS + "test_a_character_rule_gains_nothing_from_where_bytes_stand_in_characters",),
+    ),
+    Fault(
         "a metric that counts padding",
         "aunet_lightning/training/metrics.py",
         "scored = sizes > 0",

@@ -4,6 +4,13 @@ from tests.mutants.faults.fault import LAWS, READ, RULES, Fault
 
 SPLITTERS = [
     Fault(
+        "a search for a rate that grows where it falls",
+        "aunet_lightning/reader/rates.py",
+        "tried[place] >= wanted if knob.grows",
+        "tried[place] >= wanted if not knob.grows",
+        ("tests/test_rates.py::test_the_search_finds_the_nearest_of_any_monotone_rates_in_few_steps",),
+    ),
+    Fault(
         "a boundary one byte early",
         "splitters/rules/fixed.py",
         "fires[self.n - 1 :: self.n] = True",
