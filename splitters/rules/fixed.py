@@ -18,6 +18,7 @@ class Fixed(Splitter):
     """
 
     source = "MegaByte, arXiv 2305.07185"
+    counts = True
 
     def __init__(self, n: int = 4, of: Literal["bytes", "characters"] = "bytes") -> None:
         self.of = one_of("fixed", "of", of, ("bytes", "characters"))
