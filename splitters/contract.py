@@ -45,7 +45,7 @@ class Splitter(ABC):
     kind: str = "rule"  # or "model": made from a trained model, so its name alone does not build it
     groups_units = False  # whether it groups the units of the stage below, which a combinator does not have
     looks_ahead: ClassVar[bool] = False
-    counts: ClassVar[bool] = False  # whether it only counts from the beginning, so that `refresh` begins it anew in each unit
+    counts: ClassVar[bool] = False  # whether it counts from the beginning, so that `refresh` begins it anew in a unit
     refreshes: "Splitter | None" = None  # inside its units: bytes at which a unit's vector is made anew (`refresh`)
 
     def parts(self) -> "list[Splitter]":

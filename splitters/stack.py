@@ -29,8 +29,8 @@ class Stack:
         self._fingerprint: str | None = None  # computed once: every checkpoint holds it
         if any(isinstance(rule, Splitter) and rule.refreshes is not None for rule in self.rules[1:]):
             raise ValueError(
-                "upper_splitters: refresh makes anew the vectors of units of bytes, so it is the splitter between bytes "
-                "and stage 2: name it as splitter"
+                "upper_splitters: refresh makes anew the vectors of units of bytes, so it is the splitter between "
+                "bytes and stage 2: name it as splitter"
             )
 
     @property
@@ -49,8 +49,8 @@ class Stack:
         return {s: rule.teacher for s, rule in self.learned.items() if rule.teacher is not None}
 
     def fingerprint(self) -> str:
-        """Returns a digest of the levels (and refreshes) on the shared edge texts. It changes where a vocabulary file, the
-        code of a plug-in, or the Unicode version of `regex` moves a boundary."""
+        """Returns a digest of the levels (and refreshes) on the shared edge texts. It changes where a vocabulary file,
+        the code of a plug-in, or the Unicode version of `regex` moves a boundary."""
         if self._fingerprint is not None:
             return self._fingerprint
         digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules if isinstance(rule, Splitter)))

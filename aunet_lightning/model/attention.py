@@ -200,7 +200,7 @@ def over_cache(
 
 @dataclass(frozen=True)
 class Beside:
-    """Attention of N positions as without the Q refreshes after them, and of these over those before each, and itself."""
+    """Attention of N positions as if alone, and of Q refreshes after them: each over those before it, and itself."""
 
     positions: AttentionMask
     n: int  # N
@@ -222,7 +222,7 @@ def beside(
     of_key: Tensor | None,
     window: int | None,
 ) -> Beside:
-    """Mask of n positions (`positions`) and of refreshes after them, which lie one position after the last before them."""
+    """Mask of n positions, as `positions` is, and of refreshes after them, which lie one position after `last`."""
     sees = _sees(last, key, of_last, of_key, None if window is None else window - 1)  # and itself
     itself = torch.eye(last.shape[1], dtype=torch.bool, device=last.device).expand(len(last), -1, -1)
     return Beside(positions, n, AttentionMask(_added(torch.cat([sees.expand(len(last), -1, -1), itself], 2)[:, None])))

@@ -122,8 +122,8 @@ class AUNet(nn.Module):
         read from the device, once per transition: it has to be below a learned splitter's upper stage.
         lengths [B]: of each row, how many ids to read with a state; what comes after them is not looked at, and its
         logits are arbitrary.
-        refreshes: bool [B, L], inside units of stage 2 the bytes at which their vector is made anew. They come with levels
-        where the network's splitter refreshes.
+        refreshes: bool [B, L], the bytes inside units of stage 2 at which the unit's vector is made anew. Where the
+        network's splitter refreshes units, they come with levels.
         Raises ValueError for shapes that do not match, or levels missing.
         """
         stream, state = self._stream(ids, levels, state, lengths, refreshes)
@@ -311,8 +311,8 @@ class AUNet(nn.Module):
         return State.initial(batch, self.head.weight.device, stack, folded)
 
     def rooms_for(self, n_units: Sequence[Sequence[int]], n_refreshes: Sequence[int] | None = None) -> list[Room]:
-        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s and have n_refreshes, as batches of
-        `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
+        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, with n_refreshes inside, as
+        batches of `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
         pairs = zip(self.config.stages[1:], n_units, strict=False)  # of rules that read bytes
         uncapped = itertools.takewhile(lambda pair: pair[0].max_units is None, pairs)
         rooms = [Room.of(counts, self.config.round_units_to) for _, counts in uncapped]

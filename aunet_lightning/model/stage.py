@@ -139,7 +139,7 @@ class Stage:
     def _beside(
         self, positions: Tensor, mask: AttentionMask, stream: Stream, before: Tensor | None
     ) -> tuple[Tensor, AttentionMask | Beside]:
-        """Adds refreshes, where there are some, to positions [R|1, N] and to what they see; before [R, M]: cached ones."""
+        """Adds refreshes, where there are some, to positions [R|1, N] and what they see; before [R, M]: cached ones."""
         if stream.refreshes is None:
             return positions, mask
         unit, documents, n = stream.refreshes.unit, stream.documents, positions.shape[1]

@@ -230,11 +230,14 @@ class OpenUnit:
     def where(self, some: Tensor, other: OpenUnit) -> OpenUnit:
         """Returns this in some rows, bool [B], and `other` in the others."""
         pairs = zip(self._tensors(), other._tensors(), strict=True)
-        kept = (a if a is None or b is None else torch.where(some.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in pairs)
-        return OpenUnit(*kept)  # type: ignore[arg-type]
+        return OpenUnit(*(_where(some, a, b) for a, b in pairs))  # type: ignore[arg-type]
 
     def _tensors(self) -> tuple[Tensor | None, ...]:
         return self.offset, self.vector, self.counted, self.hidden
+
+
+def _where(some: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if a is None or b is None else torch.where(some.view(-1, *[1] * (a.dim() - 1)), a, b)
 
 
 def put(old: Tensor | None, index: Tensor | None, new: Tensor | None, batch: int) -> Tensor | None:

@@ -58,7 +58,7 @@ class Stream:
 
     @property
     def computed(self) -> tuple[Tensor, int]:
-        """What blocks compute, bool [R, N + Q]: valid positions and, after them, refreshes; and the most of all rows."""
+        """What blocks compute, bool [R, N + Q]: valid positions, and refreshes after them; and the most of all rows."""
         if self.refreshes is None:
             return self.valid, self.most
         return torch.cat([self.valid, self.refreshes.valid], 1), self.most + self.refreshes.most
@@ -120,8 +120,8 @@ class Units:
         return cls(places.positions, places.valid, serving, offset, places.most)
 
     def refreshed(self, inside: Tensor, past: bool, room: Room | None, round_to: int) -> tuple[Units, Refreshes | None]:
-        """Returns the same where the vectors of units are made anew at positions inside them, bool [R, N]: then they serve
-        until the next, with offsets from there; and these refreshes, None where there is none. past: as in `at`."""
+        """Returns the same where positions inside units, bool [R, N], make their vector anew, which serves from there
+        on, with offsets from there; and these refreshes, None where there is none. past: whether `at` had one."""
         if inside.shape[1] == 1 and past:
             return replace(self, serving=self.serving | inside, offset=self.offset.masked_fill(inside, 0)), None
         places = Places.of(inside, room, round_to)
@@ -135,15 +135,16 @@ class Units:
         return units, Refreshes(places.positions, places.valid, unit, places.most)
 
     def beside(self, refreshes: Refreshes, past: OpenUnit | None) -> Units:
-        """Returns the same for N positions and, after them, Q refreshes inside units of their stage, which lie one position
-        after the last before them."""
+        """Returns the same for N positions and, after them, Q refreshes of the stage, each of which lies one position
+        after that of its unit."""
         last = refreshes.unit.clamp(min=0)
         serving, offset = self.serving.gather(1, last), self.offset.gather(1, last)
         if past is not None:
             before = refreshes.unit < 0
             serving = serving.masked_fill(before, 0)
             offset = torch.where(before, past.offset[:, None], offset)
-        return replace(self, serving=torch.cat([self.serving, serving], 1), offset=torch.cat([self.offset, offset + 1], 1))
+        offset = torch.cat([self.offset, offset + 1], 1)
+        return replace(self, serving=torch.cat([self.serving, serving], 1), offset=offset)
 
     def of(self, index: Tensor | None) -> Units:
         """Returns the units of some of the rows."""
@@ -154,8 +155,8 @@ class Units:
 
 @dataclass(frozen=True)
 class Refreshes:
-    """Positions inside units, Q per row, which the stage above computes beside the units that begin in a call: each sees the
-    units up to its own and itself, and is seen by itself alone."""
+    """Positions inside units, Q per row, which the stage above computes beside the units that begin in a call: each
+    sees the units up to its own and itself, and is seen by itself alone."""
 
     positions: Tensor  # [R, Q] of the finer stage, 0 past a row's last
     valid: Tensor  # bool [R, Q]
@@ -164,7 +165,9 @@ class Refreshes:
 
     def of(self, index: Tensor | None) -> Refreshes:
         """Returns the refreshes of some of the rows."""
-        return self if index is None else Refreshes(self.positions[index], self.valid[index], self.unit[index], self.most)
+        if index is None:
+            return self
+        return Refreshes(self.positions[index], self.valid[index], self.unit[index], self.most)
 
 
 class Places(NamedTuple):

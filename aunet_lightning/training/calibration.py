@@ -59,4 +59,6 @@ def calibrate(
     taught: by transition (0: from bytes), bool [B, L] boundaries of its teacher; gather: joins [M] of all devices.
     """
     learned = [(stage.s, stage.predictor) for stage in net.stages if stage.predictor is not None]
-    net(ids, levels, deciders={s: Calibrating(predictor, taught.get(s), gather) for s, predictor in learned})
+    none = torch.zeros_like(ids, dtype=torch.bool) if net.refreshes else None  # no decision sees a refresh
+    deciders = {s: Calibrating(predictor, taught.get(s), gather) for s, predictor in learned}
+    net(ids, levels, deciders=deciders, refreshes=none)

@@ -10,10 +10,10 @@ from splitters.registry import Spec, register, resolve_part
 
 @register("refresh")
 class Refresh(Splitter):
-    """The boundaries of the splitter `of`; inside its units, each boundary of `by` refreshes the vector that bytes read.
+    """The boundaries of the splitter `of`; inside its units, each boundary of `by` makes the unit's vector anew.
 
-    A `by` that counts (`fixed`) counts from the boundary before; any other reads the text as it is. Units, and what later
-    units see, stay those of `of`. It stands alone between bytes and stage 2.
+    A `by` that counts (`fixed`) counts from the boundary before; any other reads the text as it is. Units, and what
+    later units see, stay those of `of`. It stands alone between bytes and stage 2.
     """
 
     source = "Scratchpad Patching, arXiv 2605.09630"

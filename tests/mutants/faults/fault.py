@@ -14,6 +14,7 @@ class Fault(NamedTuple):
 LAWS = "tests/test_splitter_laws.py::"
 RULES = "tests/test_splitter_rules.py::"
 MODEL = "tests/test_model.py::"
+REFRESH = "tests/test_refresh.py::"
 KERNELS = "tests/test_kernels.py::"
 LEARNED = "tests/test_learned.py::"
 LEARNED_NETWORKS = "tests/test_learned_networks.py::"
