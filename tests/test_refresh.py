@@ -1,6 +1,7 @@
 """Refreshes inside units: the laws of a network that has them, and the plain form of one."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters import Stack
 from splitters.combinators.refresh import Inside
-from tests.helpers import BYTES, MIXED, UPPER, aunet, error_of, inside, stepped_levels
+from tests.helpers import BYTES, MIXED, UPPER, aunet, error_of, fit, inside, points, stepped_levels
 from tests.plain_aunet import plain_logits
 
 RULE = {"name": "refresh", "of": "whitespace", "by": {"name": "fixed", "n": 2}}
@@ -60,14 +61,12 @@ def rows(stack, n=80, texts=TEXTS):
 def test_equals_the_plain_form(upsampling, options):
     """Of which each refresh is a row of its own: the units up to its own, and it as one more at their end."""
     model, stack = network(upsampling=upsampling, **options)
-    ids, levels, refreshes = rows(stack, 52)
-    for row in range(2):
-        got = model(ids[row : row + 1], levels[row : row + 1], refreshes=refreshes[row : row + 1]).logits[0]
-        at = refreshes[row].nonzero()[:, 0].tolist()
-        expected = plain_logits(model, ids[row].tolist(), levels[row].tolist(), at)
-        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
-        without = plain_logits(model, ids[row].tolist(), levels[row].tolist())
-        assert (without - expected).abs().max() > 1e-2
+    ids, levels, refreshes = rows(stack, 48, TEXTS[:1])
+    got = model(ids, levels, refreshes=refreshes)
+    at = refreshes[0].nonzero()[:, 0].tolist()
+    assert len(at) > 5
+    expected = plain_logits(model, ids[0].tolist(), levels[0].tolist(), at)
+    torch.testing.assert_close(got.logits[0], expected, atol=2e-5, rtol=1e-4)
 
 
 STEPPED = {
@@ -83,21 +82,17 @@ STEPPED = {
 
 
 @pytest.mark.parametrize("case", STEPPED)
-@pytest.mark.parametrize("constant", [False, True])
 @torch.no_grad()
-def test_stepping_equals_the_full_forward(case, constant):
-    """In pieces of random lengths, of which each row reads as many bytes as it likes."""
+def test_stepping_equals_the_full_forward(case):
+    """Byte by byte, and in pieces of random lengths, of which each row reads as many bytes as it likes."""
     model, stack = network(**STEPPED[case])
     ids, levels, refreshes = rows(stack)
     full = model(ids, levels, refreshes=refreshes)
     assert full.refreshes.any(1).all()
-    for seed in (None, 1, 2):
+    for seed in (None, 1):
         drawn = random.Random(seed)
-        state, at, logits = (
-            model.initial_state(len(ids), stack, constant),
-            [0] * len(ids),
-            torch.zeros_like(full.logits),
-        )
+        state, at = model.initial_state(len(ids), stack, constant=seed is None), [0] * len(ids)
+        logits = torch.zeros_like(full.logits)
         found = torch.zeros_like(refreshes)
         while min(at) < ids.shape[1]:
             lengths = [1 if seed is None else min(drawn.choice([0, 1, 1, 2, 7]), ids.shape[1] - a) for a in at]
@@ -187,18 +182,18 @@ def test_flops_and_memory_are_counted(options, every, monkeypatch):
     refreshes = torch.tensor(np.stack([stack.refreshes.by.split(bytes(96))] * 2)) & (levels == 0)
     with counter() as count, Kept(model) as kept:
         out = model(ids, levels, refreshes=refreshes)
-        F.cross_entropy(out.logits.flatten(0, 1), ids.flatten(), reduction="none").sum().backward()
-        if (log_odds := out.decisions[-1].log_odds) is not None:
-            log_odds.sum()
+        loss = F.cross_entropy(out.logits.flatten(0, 1), ids.flatten(), reduction="none").sum()
+        held = kept.bytes
+        (loss + sum(t.log_odds.sum() for t in out.decisions if t.log_odds is not None)).backward()
     n = -(-int(out.refreshes[0].sum()) // 16) * 16
     positions = [96, 16, *([16] if len(model.stages) == 3 else [])]
     found = Cost(model).step_flops(torch.tensor([positions] * 2), torch.tensor([n] * 2))
-    assert float(found) == pytest.approx(count.get_total_flops(), rel=0.02)
+    assert float(found) == pytest.approx(count.get_total_flops(), rel=0.02 if model.predictors else 1e-9)
     parts = Cost(model).parts(positions, n)
-    assert parts["stage2/refreshes"] > 0.2 * sum(parts.values())
+    assert parts["stage2/refreshes"] > 0.1 * sum(parts.values())
     if not model.predictors:
-        held = memory(model.config, positions, 2, stack, refreshes=n)
-        assert held.activations + held.copies == pytest.approx(kept.bytes, rel=0.05)
+        expected = memory(model.config, positions, 2, stack, refreshes=n)
+        assert expected.activations + expected.copies == pytest.approx(held, rel=0.05)
 
 
 @given(BYTES, st.integers(1, 4))
@@ -246,7 +241,7 @@ def test_a_fingerprint_tells_refreshes_apart():
 )
 def test_wrong_places_are_named(rules, words):
     with pytest.raises(ValueError, match=words):
-        Stack(rules).fingerprint()
+        _ = Stack(rules).teachers
 
 
 @torch.no_grad()
@@ -277,3 +272,21 @@ def test_text_is_generated():
 def test_a_plan_does_not_count_them(capsys):
     assert aunet("plan", "--flops", "1e15", "--splitter", "refresh") != 0
     assert "a plan does not count refreshes" in error_of(capsys)
+
+
+def test_a_run_with_refreshes(here, capsys):
+    """It measures them, its text is written, and it does not go on with others."""
+    rule = ["--splitter", "{name: refresh, of: whitespace, by: {name: fixed, n: %d}}", "--run.folder", "r"]
+    assert fit(rule[0], rule[1] % 2, *rule[2:]) == 0
+    found = points(Path("r"))
+    for name in (
+        "train/refreshes_per_byte_stage2",
+        "val/refreshes_per_byte_stage2",
+        "val_stage2/refreshes_per_byte_en",
+    ):
+        assert 0.25 < found[6, name] < 0.5
+    capsys.readouterr()
+    assert aunet("generate", "r/checkpoints/last.ckpt", "--prompt", "the", "--bytes", 9) == 0
+    assert capsys.readouterr().out.startswith("the")
+    assert fit(rule[0], rule[1] % 3, *rule[2:]) != 0
+    assert "splitter.by.n (there 2, here 3)" in error_of(capsys)

@@ -120,7 +120,7 @@ def why_not(net: AUNet, state: State, backend: str = "inductor") -> str | None:
     if any(stage.max_units is not None for stage in net.config.stages):
         return "max_units decides in the middle of a step"
     if net.refreshes:
-        return "the splitter refreshes units, and what a refresh leaves behind is undone outside of a graph"
+        return "the splitter refreshes units, and a graph keeps all that it reads"
     if net.sharded:
         return "the weights are sharded"
     compilers = [name for name in torch._inductor.config.cpp.cxx if name]

@@ -125,15 +125,15 @@ class AUNetModule(LightningModule):
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
-    def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None) -> Output:
+    def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None, **more: Any) -> Output:
         """As `AUNet.forward`."""
-        return self.net(ids, levels, state)
+        return self.net(ids, levels, state, **more)
 
     def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
         """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
         rooms = self.net.rooms_for(batch["n_units"], batch.get("n_refreshes"))
-        refreshes = refreshes_of(batch)
-        output = self.net(batch["ids"], batch["levels"], deciders=deciders, rooms=rooms, refreshes=refreshes)
+        more = {"rooms": rooms, "refreshes": refreshes_of(batch)}
+        output = self.net(batch["ids"], batch["levels"], deciders=deciders, **more)
         return nats_per_target(output.logits, batch["targets"]), output
 
     def configure_callbacks(self) -> list[Callback]:
