@@ -62,8 +62,9 @@ class PackedBatches(Dataset[Batch]):
         marks: Mapping[int, Splitter | Teacher] | None = None,
         whole: bool = False,
     ) -> None:
-        refreshes = reader.stack.refreshes
-        self.marks = {**(marks or {}), **({} if refreshes is None else {REFRESH: refreshes})}
+        self.marks = dict(marks or {})
+        if reader.stack.refreshes is not None:
+            self.marks[REFRESH] = reader.stack.refreshes
         self.corpus, self.documents, self.reader = corpus, documents, reader
         self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed

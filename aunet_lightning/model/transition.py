@@ -158,7 +158,9 @@ class Transition:
             boundary = boundary & (counted <= cap)
         # A step pads to the most units that begin in it; rows round up.
         opened = past.unit if past is not None and past.unit.vector is not None else None
-        round_to, inside, refreshes = self.config.round_units_to if past is None else 1, None, None
+        round_to = self.config.round_units_to if past is None else 1
+        inside: Tensor | None = None
+        refreshes: Refreshes | None = None
         units = Units.at(boundary, opened, room, round_to)
         if stream.refresh is not None:
             inside = stream.refresh & stream.valid & ~boundary
@@ -171,9 +173,9 @@ class Transition:
             known = decider.known(stream) if cap is None else None
             going = begun = known if known is not None else units.valid.any(1).tolist()
             if inside is not None:
-                refreshed = stream.known_refresh if known is not None else None
-                refreshed = refreshed if refreshed is not None else inside.any(1).tolist()
-                going = [a or b for a, b in zip(begun, refreshed, strict=True)]
+                asked = stream.known_refresh if known is not None else None
+                asked = asked if asked is not None else inside.any(1).tolist()
+                going = [a or b for a, b in zip(begun, asked, strict=True)]
             rows = [i for i, goes in enumerate(going) if goes]
             passing = [not begun[i] for i in rows] if inside is not None and h.shape[1] == 1 else []
             rows = rows if len(rows) < len(boundary) else None
