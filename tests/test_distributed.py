@@ -21,6 +21,7 @@ SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_
 KINDS = {
     "rule": [],
     "router": ["--splitter", "{name: router, bytes_per_unit: 4}"],
+    "refresh": ["--splitter", "{name: refresh, of: whitespace, by: {name: fixed, n: 3}}"],
     "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
 }
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
@@ -77,6 +78,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
         ("rule", 4, "fsdp2", TRADED),
         ("rule", 4, "ddp", []),
         ("router", 4, "fsdp2", []),
+        ("refresh", 2, "fsdp2", []),
         ("router", 2, "ddp", []),
         ("accumulated", 2, "fsdp2", ["--model.parallel.activation_checkpointing", "[true, false, true]"]),
         ("accumulated", 2, "ddp", []),

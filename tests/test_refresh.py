@@ -197,7 +197,7 @@ def test_flops_and_memory_are_counted(options, every, monkeypatch):
 
 
 @given(BYTES, st.integers(1, 4))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_a_count_begins_with_each_unit(data, n):
     stack = Stack([{**RULE, "by": {"name": "fixed", "n": n}}])
     found, begins, since = stack.refreshes.split(data), stack.levels(data) > 0, 0
@@ -284,7 +284,8 @@ def test_a_run_with_refreshes(here, capsys):
         "val/refreshes_per_byte_stage2",
         "val_stage2/refreshes_per_byte_en",
     ):
-        assert 0.25 < found[6, name] < 0.5
+        (*_, last) = (value for (_, key), value in found.items() if key == name)
+        assert 0.25 < last < 0.5
     capsys.readouterr()
     assert aunet("generate", "r/checkpoints/last.ckpt", "--prompt", "the", "--bytes", 9) == 0
     assert capsys.readouterr().out.startswith("the")
