@@ -75,6 +75,8 @@ class Splitter(Rated, ABC):
     # Options that every class of a base takes beside those of its own `__init__`: what makes, from the name and the
     # splitter, the one with the option. An option of the same name in `__init__` is the class's own.
     shared_options: ClassVar[Mapping[str, Callable[..., "Splitter"]]] = {}
+    counts: bool = False  # whether it counts from the beginning, so that `refresh` begins it anew in a unit
+    refreshes: "Splitter | None" = None  # inside its units: bytes at which a unit's vector is made anew (`refresh`)
 
     def parts(self) -> "list[Splitter]":
         """Returns the splitters that this one combines."""

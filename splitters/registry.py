@@ -19,7 +19,7 @@ BUILT_IN = {  # splitters, by room
         "aunet_word", "cjk_character", "fixed", "grapheme", "pattern", "script_aware", "sentence_end", "spacelike",
         "syllable", "trie", "unicode_word", "utf8_character", "whitespace",
     ),
-    "combinators": ("at_least", "cap", "every", "reset_at", "union"),
+    "combinators": ("at_least", "cap", "every", "refresh", "reset_at", "union"),
     "learned": ("distilled", "router"),
 }  # fmt: skip
 BUILT_IN_TEACHERS = {"teachers": ("bpe_merged", "regex", "tokenizer", "unicode_words", "words", "zero_width_space")}
@@ -222,7 +222,8 @@ def resolve(spec: Spec) -> AnySplitter:
 
 
 def resolve_part(owner: str, spec: Spec) -> Splitter:
-    """Builds a rule inside `owner`. Raises ValueError as `build` does, and for one that groups units or is learned."""
+    """Builds a rule inside `owner`. Raises ValueError as `build` does, and for one that groups units, refreshes them
+    or is learned."""
     part = resolve(spec)
     if isinstance(part, LearnedSplitter):
         raise ValueError(
@@ -233,6 +234,11 @@ def resolve_part(owner: str, spec: Spec) -> Splitter:
         raise ValueError(
             f"{owner}: {spec!r} groups the units of a stage below, and there is none here: name what it groups, "
             "for example {name: every, n: 2, of: whitespace}"
+        )
+    if part.refreshes is not None:
+        raise ValueError(
+            f"{owner}: {spec!r} refreshes units, so it stands alone between bytes and stage 2: name it as splitter, "
+            "and what is combined as its of"
         )
     return part
 

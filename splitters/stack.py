@@ -18,7 +18,7 @@ class Stack:
     the first learned splitter (`byte_rules`).
 
     `rules`: names, `{name: …, option: …}` mappings, or objects. An empty stack belongs to a model of one
-    stage: every level is 0. Raises ValueError for an unknown rule.
+    stage: every level is 0. Raises ValueError for an unknown rule, and for one above the first that refreshes units.
     """
 
     def __init__(self, rules: Sequence[Spec]) -> None:
@@ -27,6 +27,11 @@ class Stack:
         self.n_byte_rules = min(self.learned, default=self.depth)  # rules below the first learned splitter
         self.byte_rules: list[Splitter] = [r for r in self.rules[: self.n_byte_rules] if isinstance(r, Splitter)]
         self._fingerprint: str | None = None  # computed once: every checkpoint holds it
+        if any(isinstance(rule, Splitter) and rule.refreshes is not None for rule in self.rules[1:]):
+            raise ValueError(
+                "upper_splitters: refresh makes anew the vectors of units of bytes, so it is the splitter between "
+                "bytes and stage 2: name it as splitter"
+            )
 
     @property
     def depth(self) -> int:
@@ -34,13 +39,18 @@ class Stack:
         return len(self.rules)
 
     @property
+    def refreshes(self) -> Splitter | None:
+        """What says at which bytes the vector of a unit of stage 2 is made anew, if it is."""
+        return self.byte_rules[0].refreshes if self.byte_rules else None
+
+    @property
     def teachers(self) -> dict[int, Splitter | Teacher]:
         """The teachers of learned splitters, by transition. Raises ValueError where one cannot be built."""
         return {s: rule.teacher for s, rule in self.learned.items() if rule.teacher is not None}
 
     def fingerprint(self) -> str:
-        """Returns a digest of the levels on the shared edge texts. It changes where a vocabulary file, the code of a
-        plug-in, or the Unicode version of `regex` moves a boundary."""
+        """Returns a digest of the levels (and refreshes) on the shared edge texts. It changes where a vocabulary file,
+        the code of a plug-in, or the Unicode version of `regex` moves a boundary."""
         if self._fingerprint is not None:
             return self._fingerprint
         digest = hashlib.sha256(b"".join(rule.identity() for rule in self.rules if isinstance(rule, Splitter)))
@@ -48,6 +58,7 @@ class Stack:
             for name, data in (short_texts() | long_texts()).items():
                 if name != LONGEST:
                     digest.update(self.levels(data).tobytes())
+                    digest.update(self.refreshes.split(data).tobytes() if self.refreshes is not None else b"")
         self._fingerprint = digest.hexdigest()[:16]
         return self._fingerprint
 

@@ -97,9 +97,9 @@ def tiny(stages: int = 3, **options) -> AUNetConfig:
     return AUNetConfig(stages=[*made, StageConfig(dim=deepest[0], layers=2, head_dim=8)], **options)
 
 
-def tiny_model(config: AUNetConfig, seed: int = 0) -> AUNet:
+def tiny_model(config: AUNetConfig, seed: int = 0, stack: Stack | tuple = ()) -> AUNet:
     torch.manual_seed(seed)
-    return as_trained(AUNet(config))
+    return as_trained(AUNet(config, stack))
 
 
 def as_trained(net: AUNet) -> AUNet:
@@ -156,6 +156,21 @@ def stepped_levels(stack, row):
             stepper = stack.stepper()
         levels.append(stack.depth if byte == BOS else 0 if byte == EOS else stepper.push(byte))
     return levels
+
+
+def inside(stack: Stack, ids: torch.Tensor) -> torch.Tensor | None:
+    """Where the stack refreshes units in rows of byte ids [B, L], byte by byte; None where it has no such splitter."""
+    if stack.refreshes is None:
+        return None
+    found = torch.zeros_like(ids, dtype=torch.bool)
+    for r, row in enumerate(ids.tolist()):
+        stepper = stack.refreshes.stepper()
+        for t, byte in enumerate(row):
+            if byte == BOS:
+                stepper = stack.refreshes.stepper()
+            elif byte != EOS:
+                found[r, t] = bool(stepper.push(byte))
+    return found
 
 
 def fit(*options, command="fit"):

@@ -9,8 +9,9 @@ from aunet_lightning.vocabulary import BOS, EOS
 NEVER = -1  # in place of a level: the end of a document begins nothing
 
 
-def plain_logits(model: AUNet, ids: list[int], levels: list[int]) -> torch.Tensor:
-    """Logits [L, 258] of one row. What is forced has, where splitters are learned, a level above the highest."""
+def plain_logits(model: AUNet, ids: list[int], levels: list[int], refreshes: list[int] = ()) -> torch.Tensor:
+    """Logits [L, 258] of one row. What is forced has, where splitters are learned, a level above the highest.
+    refreshes: bytes inside units at which the unit's vector is made anew."""
     config, depth = model.config, model.config.depth
     documents = torch.tensor(ids).eq(BOS).cumsum(0).tolist()
     learned = bool(model.predictors)
@@ -19,14 +20,14 @@ def plain_logits(model: AUNet, ids: list[int], levels: list[int]) -> torch.Tenso
     if learned:
         levels = [NEVER if ids[t] == EOS and level <= depth else level for t, level in enumerate(levels)]
     x = model.embedding.weight[ids]
-    return F.linear(_norm(_stage(model, 0, x, levels, documents), model.norm), model.head.weight)
+    return F.linear(_norm(_stage(model, 0, x, levels, documents, refreshes), model.norm), model.head.weight)
 
 
 def _norm(x, module):
     return x / (x.pow(2).mean(-1, keepdim=True) + module.eps).sqrt() * module.weight
 
 
-def _stage(model, s, x, levels, documents):
+def _stage(model, s, x, levels, documents, refreshes=()):
     config = model.config
     stage = config.stages[s]
     if s == config.depth:
@@ -47,6 +48,11 @@ def _stage(model, s, x, levels, documents):
     for t in range(len(x)):
         k = max(i for i, boundary in enumerate(boundaries) if boundary <= t)
         u, offset, n = vectors[k], t - boundaries[k], config.max_offset
+        if newer := [r for r in refreshes if boundaries[k] < r <= t]:  # as if a unit began there, which begins no other
+            at, before = newer[-1], boundaries[: k + 1]
+            one_more = torch.cat([coarse[: k + 1], (pooling.down.weight @ _norm(h[at], pooling.norm))[None]])
+            here = [levels[b] for b in before] + [NEVER], [documents[b] for b in [*before, at]]
+            u, offset = _norm(_stage(model, s + 1, one_more, *here)[-1], upsampling.norm), t - at
         bounded = min(offset, n - 1) if config.offsets == "clamp" else offset % n
         if config.upsampling == "multi_linear":
             up.append(upsampling.up.weight @ u + upsampling.by_offset[bounded] @ u)

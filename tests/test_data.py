@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, ByteDataModule
+from aunet_lightning.data.packing import refreshes_of
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import available, build
 from tests.helpers import ROOT, UDHR, tiny
@@ -168,8 +169,10 @@ def test_a_batch_carries_the_units_that_the_network_counts(tmp_path, name, upper
     for masked in (True, False):
         net = AUNet(tiny(data.reader.depth + 1, document_masking=masked), data.reader.stack).eval()
         for batch in (batches[0, 0], batches[1, len(batches) - 1], last[0, len(batches) - 1]):
-            counted = net(batch["ids"], batch["levels"]).units.T.tolist()
-            assert batch["n_units"] == counted[:rules]
+            output = net(batch["ids"], batch["levels"], refreshes=refreshes_of(batch))
+            assert batch["n_units"] == output.units.T.tolist()[:rules]
+            if name == "refresh" and rules:
+                assert batch["n_refreshes"] == output.refreshes.sum(1).tolist()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

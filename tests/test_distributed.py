@@ -35,6 +35,7 @@ KINDS = {
     ],
     "languages": ["--splitter", "{name: router, bytes_per_unit: {th: 6, en: 4}, one_sided: true, bytes_per_unit_from: 3, "
                                 "target_steps: 15}"],
+    "refresh": ["--splitter", "{name: refresh, of: whitespace, by: {name: fixed, n: 3}}"],
     "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
 }  # fmt: skip
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
@@ -91,6 +92,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
         ("rule", 4, "fsdp2", TRADED),
         ("rule", 4, "ddp", []),
         ("router", 4, "fsdp2", []),
+        ("refresh", 2, "fsdp2", []),
         ("router", 2, "ddp", []),
         ("muon", 4, "fsdp2", []),
         ("muon", 2, "ddp", []),

@@ -10,7 +10,7 @@ from aunet_lightning import AUNet, AUNetConfig, StageConfig
 from aunet_lightning.model.attention import within_row
 from aunet_lightning.model.layers import Rotation
 from aunet_lightning.vocabulary import BOS, EOS
-from tests.helpers import MIXED, MIXED_CHUNKS, N_STAGES, stack_of, stepped_levels, tiny, tiny_model
+from tests.helpers import MIXED, MIXED_CHUNKS, N_STAGES, inside, stack_of, stepped_levels, tiny, tiny_model
 from tests.plain_aunet import plain_logits
 
 TEXTS = [MIXED, "nothing alike: 人人生而自由".encode() + b" a" * 30, b"x" * 90]
@@ -79,13 +79,15 @@ def test_options_equal_the_plain_form(options):
 @pytest.mark.parametrize("stages", N_STAGES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_later_byte_changes_no_earlier_logit(splitter, stages, dtype):
-    stack, model = stack_of(splitter, stages), tiny_model(tiny(stages)).to(dtype)
+    stack = stack_of(splitter, stages)
+    model = tiny_model(tiny(stages), stack=stack).to(dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     text = MIXED[:60]
     places = [(t, byte) for t in (1, 17, 30, 59) for byte in (0x20, 0x61, 0x0A, 0xE4)]
     texts = [text, *(text[:t] + bytes([byte]) + text[t + 1 :] for t, byte in places)]
     with torch.no_grad():
-        before, *changed = model(*batch(stack, texts, 61)).logits.float()
+        ids, levels = batch(stack, texts, 61)
+        before, *changed = model(ids, levels, refreshes=inside(stack, ids)).logits.float()
     for (t, _), after in zip(places, changed, strict=True):
         torch.testing.assert_close(after[: t + 1], before[: t + 1], atol=tolerance, rtol=tolerance)
 
@@ -117,12 +119,12 @@ def test_stepping_in_any_chunks(stages, document_masking, chunks):
 
 
 def assert_steps(stack, config, chunks):
-    model = tiny_model(config)
+    model = tiny_model(config, stack=stack)
     ids, _ = batch(stack)
     ids[:, 37] = BOS  # a second document, at which windows and offsets of the rows differ
     levels = torch.tensor([stepped_levels(stack, row) for row in ids.tolist()])
     with torch.no_grad():
-        full = model(ids, levels)
+        full = model(ids, levels, refreshes=inside(stack, ids))
         state, logits = model.initial_state(len(ids), stack), []
         for part in ids.split(chunks, 1):
             output = model(part, state=state)
@@ -148,7 +150,8 @@ def test_a_capped_model_steps_as_it_reads():
 
 def test_a_state_is_a_value(splitter):
     """Going on twice from one state gives the same twice: nothing is kept anywhere else."""
-    stack, model = stack_of(splitter, 3), tiny_model(tiny(3))
+    stack = stack_of(splitter, 3)
+    model = tiny_model(tiny(3), stack=stack)
     ids, _ = batch(stack)
     with torch.no_grad():
         state = model(ids[:, :40], state=model.initial_state(len(ids), stack)).state
@@ -182,25 +185,29 @@ def test_training_goes_on_after_stepping():
 @pytest.mark.parametrize("stages", N_STAGES)
 @pytest.mark.parametrize("document_masking", [False, True])
 def test_a_row_does_not_see_its_company(splitter, stages, document_masking):
-    stack, model = stack_of(splitter, stages), tiny_model(tiny(stages, document_masking=document_masking))
+    stack = stack_of(splitter, stages)
+    model = tiny_model(tiny(stages, document_masking=document_masking), stack=stack)
     ids, levels = batch(stack)
     padded_ids, padded_levels = F.pad(ids, (0, 23), value=EOS), F.pad(levels, (0, 23))
     with torch.no_grad():
-        together = model(padded_ids, padded_levels).logits[:, : ids.shape[1]]
+        together = model(padded_ids, padded_levels, refreshes=inside(stack, padded_ids)).logits[:, : ids.shape[1]]
         for row in range(len(ids)):
-            alone = model(ids[row : row + 1], levels[row : row + 1]).logits[0]
+            own = ids[row : row + 1]
+            alone = model(own, levels[row : row + 1], refreshes=inside(stack, own)).logits[0]
             torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stages", N_STAGES)
 def test_a_masked_document_does_not_see_those_packed_before_it(splitter, stages):
-    stack, model = stack_of(splitter, stages), tiny_model(tiny(stages, document_masking=True))
+    stack = stack_of(splitter, stages)
+    model = tiny_model(tiny(stages, document_masking=True), stack=stack)
     ids, levels = packed(stack)
     starts = [*(ids[0] == BOS).nonzero()[:, 0].tolist(), ids.shape[1]]
     with torch.no_grad():
-        together = model(ids, levels).logits[0]
+        together = model(ids, levels, refreshes=inside(stack, ids)).logits[0]
         for begin, end in itertools.pairwise(starts):
-            alone = model(ids[:, begin:end], levels[:, begin:end]).logits[0]
+            own = ids[:, begin:end]
+            alone = model(own, levels[:, begin:end], refreshes=inside(stack, own)).logits[0]
             torch.testing.assert_close(together[begin:end], alone, atol=1e-5, rtol=1e-4)
 
 

@@ -37,6 +37,10 @@ def plan(arguments: list[str]) -> int:
     rules = _rules(options)
     stack = Stack(rules)
     check_foreign(stack)
+    if stack.refreshes is not None:
+        raise ValueError(
+            "--splitter: a plan does not count refreshes: plan for the splitter in its `of`, and expect more FLOPs"
+        )
     mix = _measure(options.data, stack, options.megabytes) if options.data else None
     rates = _rates(options, stack, mix)
     from aunet_lightning import planning

@@ -37,6 +37,7 @@ class Cost:
     def __init__(self, net: AUNet) -> None:
         self.config = net.config
         self.weights, self.smoothed, self.call_flops = [0] * len(net.stages), [0] * len(net.stages), 0.0
+        self.refreshed = 0  # weights of stage 2 that a refresh is multiplied by
         self.weights[0] = linear_weights(net.head) + linear_weights(net.embedding)
         for s, stage in enumerate(net.stages):
             self.weights[s] += sum(map(linear_weights, stage.block_lists))
@@ -48,6 +49,9 @@ class Cost:
                 if predictor is not None:
                     self.weights[s] += linear_weights(predictor)
                     self.smoothed[s + 1] = net.config.stages[s + 1].dim if predictor.smooths else 0
+        if len(net.stages) > 1:
+            decides = net.stages[1].predictor
+            self.refreshed = self.weights[1] - (linear_weights(decides) if decides is not None else 0)
         self.layers = [len(stage.blocks) for stage in net.stages]
         self.parameters = sum(parameter.numel() for parameter in net.parameters())
         # Rows of tables are looked up: they are parameters for which no FLOPs are paid.
@@ -65,21 +69,21 @@ class Cost:
             return cls(AUNet(config, splitters))
 
     @torch.no_grad()
-    def row_flops(self, positions: Tensor) -> Tensor:
+    def row_flops(self, positions: Tensor, refreshes: Tensor | float = 0.0) -> Tensor:
         """Returns FLOPs [...], float64, of training on rows with `positions` [..., S] of each stage (bytes with BOS
-        and EOS, units, …). What is padded counts only if it is among the positions."""
+        and EOS, units, …) and `refreshes` [...] inside units. What is padded counts only if it is among them."""
         n = positions.double()
         linear, attention, smoothed = self._table(n.device)
         flops = linear * n + attention * self._attended(n)
         if any(self.smoothed):
             flops = flops + smoothed * scan_flops(n)
-        return flops.sum(-1)
+        return flops.sum(-1) + self._of_refreshes(n, refreshes)
 
-    def step_flops(self, positions: Tensor) -> Tensor:
+    def step_flops(self, positions: Tensor, refreshes: Tensor | float = 0.0) -> Tensor:
         """Returns FLOPs [] of training on a batch of rows with `positions` [B, S], in one call."""
-        return self.row_flops(positions).sum() + self.call_flops
+        return self.row_flops(positions, refreshes).sum() + self.call_flops
 
-    def parts(self, positions: Sequence[float] | Tensor) -> dict[str, float]:
+    def parts(self, positions: Sequence[float] | Tensor, refreshes: float = 0.0) -> dict[str, float]:
         """Returns the FLOPs of a row with `positions` [S] as {"stage1/linear": …, "stage1/attention": …, …}."""
         n = torch.as_tensor(positions).double().cpu()
         linear, attention, smoothed = self._table(n.device)
@@ -88,12 +92,13 @@ class Cost:
             "attention": attention * self._attended(n),
             "smoothing": smoothed * scan_flops(n),
         }
-        return {
+        found = {
             f"stage{s + 1}/{name}": float(flops[s])
             for s in range(len(self.weights))
             for name, flops in named.items()
             if name != "smoothing" or self.smoothed[s]
         }
+        return found | ({"stage2/refreshes": float(self._of_refreshes(n, refreshes))} if refreshes else {})
 
     def traffic(self, devices: int, precision: Precision = "32-true", resharded: bool = True) -> list[float]:
         """Returns the bytes that a device gets from others in a step under FSDP, by stage: weights are gathered for
@@ -132,6 +137,14 @@ class Cost:
             of_stage = TRAINED * self.stage_parameters[s] + PUBLISHED_ATTENDED * stage.dim * self.layers[s] * seen
             flops += of_stage * n / row_bytes
         return flops
+
+    def _of_refreshes(self, n: Tensor, refreshes: Tensor | float) -> Tensor:
+        """FLOPs [...] of refreshes [...] beside n [..., S] positions: each is held against all units and refreshes."""
+        if len(self.layers) == 1:
+            return n.new_zeros(n.shape[:-1])
+        count = torch.as_tensor(refreshes, dtype=n.dtype, device=n.device)
+        pairs = count * (n[..., 1] + count)
+        return TRAINED * self.refreshed * count + ATTENDED * self.config.stages[1].dim * self.layers[1] * pairs
 
     def _attended(self, n: Tensor) -> Tensor:
         """Pairs of query and key [..., S] that the kernels compute for n [..., S] positions."""

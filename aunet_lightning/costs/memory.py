@@ -52,8 +52,10 @@ def memory(
     precision: Precision = "32-true",
     devices: int = 1,
     recompute: Sequence[bool] = (),
+    refreshes: float = 0.0,
 ) -> DeviceMemory:
-    """Returns the memory of a device that trains on `rows` rows at once, with `positions` [S] of each stage in a row.
+    """Returns the memory of a device that trains on `rows` rows at once, with `positions` [S] of each stage in a row,
+    and `refreshes` inside units.
 
     On several devices parameters, gradients and moments are divided among them (FSDP, full sharding). Activations are
     what autograd keeps of a forward, found by running it on tensors without data. recompute: the stages whose blocks
@@ -72,9 +74,9 @@ def memory(
         for s, again in enumerate(recompute):
             for block in net.stages[s].blocks:
                 block.recompute = again
-                inputs += again * FLOAT * positions[s] * config.stages[s].dim
+                inputs += again * FLOAT * (positions[s] + (refreshes if s == 1 else 0)) * config.stages[s].dim
         # A single row may have too few positions for the forms that more rows take.
-        two, four = (_kept(net, positions, n, precision) for n in (2, 4))
+        two, four = (_kept(net, positions, n, precision, refreshes) for n in (2, 4))
         of_row = (four - two) / 2
         weights = FLOAT * sum(parameter.numel() for parameter in net.parameters())
         modules = [*net.upsamplings, *(block for stage in net.stages for block in stage.blocks)]
@@ -132,7 +134,7 @@ class Kept:
         return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors.values())
 
 
-def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precision) -> int:
+def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precision, refreshes: float) -> int:
     """Returns the bytes that autograd keeps of a forward of `rows` rows and its loss."""
     round_to = net.config.round_units_to
     sizes = [round(positions[0])]
@@ -140,9 +142,14 @@ def _kept(net: AUNet, positions: Sequence[float], rows: int, precision: Precisio
         sizes.append(min(-(-round(n) // round_to) * round_to, sizes[-1]))
     deciders = {stage.s: FromData(stage.s) for stage in net.stages[:-1] if stage.predictor is None}
     rooms = [Room(n, rows * n) for n in sizes[1:]]
+    inside = None
+    if net.refreshes:
+        n = min(-(-round(refreshes) // round_to) * round_to, sizes[0])
+        rooms[0] = rooms[0]._replace(inside=Room(n, rows * n))
+        inside = torch.zeros(rows, sizes[0], dtype=torch.bool)
     half = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     with Kept(net) as kept, half:
         ids = torch.zeros(rows, sizes[0], dtype=torch.long)
-        logits = net(ids, torch.zeros_like(ids), deciders=deciders, rooms=rooms).logits
+        logits = net(ids, torch.zeros_like(ids), deciders=deciders, rooms=rooms, refreshes=inside).logits
         F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none")
         return kept.bytes

@@ -32,7 +32,9 @@ from splitters.teachers import Teacher
 Batch = dict[str, Any]
 Piece = tuple[int, int, int]  # a document, and from where to where of it: BOS is 0, then its ids, and EOS
 KEYS = ("ids", "levels", "marks", "targets", "documents", "languages", "sizes")
-REFERENCE = 14  # the bit of `marks` for the rule that units are compared with; bit s is the teacher of transition s
+# Bits of `marks`: s is the teacher of transition s; 12 and 13 are those of `words`.
+REFERENCE = 14  # the rule that units are compared with
+REFRESH = 11  # bytes that make the vector of their unit anew
 
 
 class PackedBatches(Dataset[Batch]):
@@ -45,6 +47,7 @@ class PackedBatches(Dataset[Batch]):
     as many as it has, of EOS and where nothing is to be predicted 0;
     `n_units`, a list of ints per transition whose rule reads bytes: the units that begin in each row there, as the
     network counts them where no cap leaves any out. (Ints stay on the host, so that shapes are known without a read.)
+    `n_refreshes`, where the splitter refreshes units: the list of how often it does in each row.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class PackedBatches(Dataset[Batch]):
     ) -> None:
         self.words = words
         self.marks = dict(marks or {})
+        if reader.stack.refreshes is not None:
+            self.marks[REFRESH] = reader.stack.refreshes
         self.corpus, self.documents, self.reader = corpus, documents, reader
         self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
         self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
@@ -106,6 +111,8 @@ class PackedBatches(Dataset[Batch]):
         arrays = self._arrays([self._pieces(epoch, r) for r in rows] or [[]])
         batch: Batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
         batch["n_units"] = [_units(arrays["levels"], s) for s in range(self.reader.stack.n_byte_rules)]
+        if REFRESH in self.marks:  # never the first byte, which begins a unit
+            batch["n_refreshes"] = np.count_nonzero(arrays["marks"][:, 1:] >> REFRESH & 1, axis=1).tolist()
         return batch
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,6 +198,11 @@ class PackedBatches(Dataset[Batch]):
 def _units(levels: np.ndarray, s: int) -> list[int]:
     """levels [B, L] → the units that begin at transition s in each row: the first position begins one at any level."""
     return [1 + n for n in np.count_nonzero(levels[:, 1:] > s, axis=1).tolist()]
+
+
+def refreshes_of(batch: Batch) -> Tensor | None:
+    """Returns where the splitter refreshes units, bool [B, L]; None where it has none."""
+    return marked(batch, REFRESH) if "n_refreshes" in batch else None
 
 
 def marked(batch: Batch, bit: int) -> Tensor:

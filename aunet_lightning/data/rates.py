@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.data.packing import REFRESH, marked
 from aunet_lightning.reader.levels import at_start
 from aunet_lightning.reader.reader import ByteReader
 from splitters.registry import Spec
@@ -18,6 +19,7 @@ class RowShape(NamedTuple):
 
     text_bytes: float  # bytes of text that it predicts
     positions: tuple[float, ...]  # per stage; at the first: ids, BOS and EOS among them
+    refreshes: float = 0.0  # inside units of stage 2
 
     @property
     def bytes_per_unit(self) -> tuple[float, ...]:
@@ -38,7 +40,8 @@ def mean_row(data: ByteDataModule) -> RowShape:
     rows = [batches.row(0, int(r)) for r in np.linspace(0, batches.n_rows - 1, n)]
     levels = [at_start(row["levels"], depth) for row in rows]
     positions = [sum(int((of_row >= s).sum()) for of_row in levels) / n for s in range(depth + 1)]
-    return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions))
+    refreshes = sum(int(marked(row, REFRESH)[1:].sum()) for row in rows) / n
+    return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions), refreshes)
 
 
 def _known(s: int, data: ByteDataModule) -> Spec:

@@ -198,6 +198,36 @@ def over_cache(
     return within_row(documents, len(documents), documents.shape[1], window, query.device)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Attention of N positions as if alone, and of Q refreshes after them: each over those before it, and itself."""
+
+    positions: AttentionMask
+    n: int  # N
+    refreshes: AttentionMask  # over past keys, the positions', and their own
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Returns attention [B, H, N + Q, K], as `AttentionMask.attend` does."""
+        n = self.n
+        of_positions = self.positions.attend(q[:, :, :n], k[:, :, :n], v[:, :, :n], past)
+        return torch.cat([of_positions, self.refreshes.attend(q[:, :, n:], k, v, past)], 2)
+
+
+def beside(
+    positions: AttentionMask,
+    n: int,
+    last: Tensor,  # [B, Q] the position before each refresh, -1 where there is none
+    key: Tensor,  # [B|1, M + N] positions, -1 where there is none
+    of_last: Tensor | None,
+    of_key: Tensor | None,
+    window: int | None,
+) -> Beside:
+    """Mask of n positions, as `positions` is, and of refreshes after them, which lie one position after `last`."""
+    sees = _sees(last, key, of_last, of_key, None if window is None else window - 1)  # and itself
+    itself = torch.eye(last.shape[1], dtype=torch.bool, device=last.device).expand(len(last), -1, -1)
+    return Beside(positions, n, AttentionMask(_added(torch.cat([sees.expand(len(last), -1, -1), itself], 2)[:, None])))
+
+
 def _sees(query: Tensor, key: Tensor, of_query: Tensor | None, of_key: Tensor | None, window: int | None) -> Tensor:
     """bool [..., N, M]: the key is at or before the query, inside its window and its document."""
     distance = query[..., :, None] - key[..., None, :]

@@ -33,7 +33,6 @@ from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Contracted, Stage
 from aunet_lightning.model.state import StageState, State, put
-from aunet_lightning.model.steppers import Track
 from aunet_lightning.model.transition import Cut, Decision, Pooling, Transition
 from aunet_lightning.model.units import Room, Stream
 from aunet_lightning.model.upsampling import Upsampling
@@ -54,6 +53,7 @@ class Output:
     dropped: Tensor  # [B, depth] boundaries that a cap left out
     levels: Tensor  # uint8 [B, L] of each byte, as used
     decisions: tuple[Decision, ...]  # per stage transition, from bytes up; fewer where a step begins no unit
+    refreshes: Tensor | None = None  # bool [B, L] bytes at which the vector of their unit was made anew; None: no such
 
 
 pytree.register_dataclass(Output)  # FSDP looks for tensors in what modules return
@@ -111,6 +111,7 @@ class AUNet(nn.Module):
         deciders: Mapping[int, Decider] | None = None,
         rooms: Sequence[Room] = (),
         lengths: Sequence[int] | None = None,
+        refreshes: Tensor | list[list[bool]] | None = None,
     ) -> Output:
         """Reads ids [B, L] (int, < 258) with levels [B, L] and returns the logits of what follows each.
 
@@ -122,9 +123,11 @@ class AUNet(nn.Module):
         read from the device, once per transition: it has to be below a learned splitter's upper stage.
         lengths [B]: of each row, how many ids to read with a state; what comes after them is not looked at, and its
         logits are arbitrary.
+        refreshes: bool [B, L], the bytes inside units of stage 2 at which the unit's vector is made anew. Where the
+        network's splitter refreshes units, they come with levels.
         Raises ValueError for shapes that do not match, or levels missing.
         """
-        stream, steppers = self._stream(ids, levels, state, lengths)
+        stream, state = self._stream(ids, levels, state, lengths, refreshes)
         past = state.stages if state is not None else (None,) * len(self.stages)
         *stages, trunk = self.stages
         x, recent = self._embed(stream, state)
@@ -157,7 +160,7 @@ class AUNet(nn.Module):
         if state is not None:
             logits = cast(Tensor, put(None, index, logits, len(ids)))
             self._miss(ids, after, contracted)
-            state = replace(state, stages=cast(tuple[StageState, ...], tuple(after)), steppers=steppers, recent=recent)
+            state = replace(state, stages=cast(tuple[StageState, ...], tuple(after)), recent=recent)
         return self._output(ids, logits, [way.cut for way in contracted], state)
 
     def _exact_stages(self) -> int:
@@ -192,20 +195,31 @@ class AUNet(nn.Module):
         return self.dropout(self.embedding(stream.ids, before)), recent
 
     def _stream(
-        self, ids: Tensor, levels: Tensor | list[list[int]] | None, state: State | None, lengths: Sequence[int] | None
-    ) -> tuple[Stream, tuple[Track, ...]]:
-        """Returns the bytes of a call as positions of the first stage, and the rules' steppers after them."""
+        self,
+        ids: Tensor,
+        levels: Tensor | list[list[int]] | None,
+        state: State | None,
+        lengths: Sequence[int] | None,
+        refreshes: Tensor | list[list[bool]] | None,
+    ) -> tuple[Stream, State | None]:
+        """Returns the bytes of a call as positions of the first stage, and the state with the rules' steppers after."""
         depth, rows = self.config.depth, range(len(ids))
         at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         valid = torch.ones_like(ids, dtype=torch.bool)
         if lengths is not None:
             valid = at < torch.tensor(lengths, device=ids.device)[:, None]
             ids = ids.masked_fill(~valid, EOS)
-        steppers = state.steppers if state is not None else ()
         if levels is None and (depth == 0 or (self.stack is not None and self.stack.n_byte_rules == 0)):
             levels = torch.zeros_like(ids)
         elif levels is None and state is not None:
-            levels, steppers = state.step_levels(ids.tolist(), rows)
+            listed = ids.tolist()
+            levels, steppers = state.step_levels(listed, rows)
+            state = replace(state, steppers=steppers)
+            if self.refreshes:
+                refreshes, refreshers = state.step_refreshes(listed, rows)
+                state = replace(state, refreshers=refreshers)
+        if refreshes is None and self.refreshes:
+            raise ValueError("refreshes are missing: the splitter refreshes units, so they come with levels")
         known: tuple[int, ...] | None = None
         if isinstance(levels, list):
             if ids.shape[1] == 1 and state is not None:
@@ -215,6 +229,10 @@ class AUNet(nn.Module):
         if levels is None or ids.dim() != 2 or levels.shape != ids.shape or ids.shape[1] == 0:
             got = "no levels" if levels is None else f"levels {list(levels.shape)}"
             raise ValueError(f"ids {list(ids.shape)} came with {got}: both must be [B, L] with L at least 1")
+        known_refresh = [one for (one,) in refreshes] if known is not None and isinstance(refreshes, list) else None
+        refresh = None if refreshes is None else torch.as_tensor(refreshes, dtype=torch.bool, device=ids.device)
+        if refresh is not None and refresh.shape != ids.shape:
+            raise ValueError(f"ids {list(ids.shape)} came with refreshes {list(refresh.shape)}: both must be [B, L]")
         begins = ids == BOS
         masked = self.config.document_masking
         documents = begins.cumsum(1) if masked else None
@@ -227,11 +245,11 @@ class AUNet(nn.Module):
         begins = begins if masked else torch.zeros_like(begins)
         stream = Stream(
             ids, levels, valid, at, forced, documents, begins, sum(lengths) if lengths is not None else ids.numel(),
-            rows if state is not None else (), known=known,
+            rows if state is not None else (), known=known, refresh=refresh, known_refresh=known_refresh,
         )  # fmt: skip
         if lengths is not None and not all(lengths):
             stream = stream.of([row for row in rows if lengths[row]])
-        return stream, steppers
+        return stream, state
 
     def _miss(self, ids: Tensor, after: list[StageState | None], contracted: Sequence[Contracted]) -> None:
         """Lets rules above a learned splitter see the bytes of the rows that had no position of their stage."""
@@ -255,7 +273,16 @@ class AUNet(nn.Module):
             counts[0, of, s] = decision.boundary.sum(1)
             if decision.dropped is not None:
                 counts[1, of, s] = decision.dropped
-        return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts))
+        refreshes = None
+        if cuts and (found := cuts[0].decision.refresh) is not None:
+            rows = cuts[0].decision.stream.index
+            refreshes = cast(Tensor, put(None, rows, found, len(ids)))
+        return Output(logits, state, counts[0], counts[1], levels, tuple(cut.decision for cut in cuts), refreshes)
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether its splitter makes vectors anew inside units."""
+        return self.stack is not None and self.stack.refreshes is not None
 
     @property
     def sharded(self) -> bool:
@@ -266,7 +293,7 @@ class AUNet(nn.Module):
         """Returns the state of `batch` streams that have not begun.
 
         With `stack` (by default the model's own), the forward works out levels from the bytes it is given; a
-        stack whose depth or whose learned transitions are not the model's raises ValueError.
+        stack whose depth, learned transitions or refreshes are not the model's raises ValueError.
         constant: the weights stay as they are while the stream continues, so that steps may keep them in another form.
         """
         stack = stack or self.stack
@@ -278,15 +305,21 @@ class AUNet(nn.Module):
                 f"the stack is learned at transitions {[*stack.learned] or 'none'}, the model at "
                 f"{learned or 'none'}: make the model with the same splitters"
             )
+        if stack is not None and (stack.refreshes is not None) != self.refreshes:
+            one, other = ("model", "stack") if self.refreshes else ("stack", "model")
+            raise ValueError(f"the {one} refreshes units, the {other} does not: make the model with the same splitters")
         folded = [stage.folded() if constant and not self.sharded else () for stage in self.stages]
         return State.initial(batch, self.head.weight.device, stack, folded)
 
-    def rooms_for(self, n_units: Sequence[Sequence[int]]) -> list[Room]:
-        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, as batches of
-        `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
+    def rooms_for(self, n_units: Sequence[Sequence[int]], n_refreshes: Sequence[int] | None = None) -> list[Room]:
+        """Returns the rooms of a batch whose rows begin n_units[s] units at transition s, with n_refreshes inside, as
+        batches of `ByteDataModule` count them; where a cap leaves units out, nobody knows before how many are left."""
         pairs = zip(self.config.stages[1:], n_units, strict=False)  # of rules that read bytes
         uncapped = itertools.takewhile(lambda pair: pair[0].max_units is None, pairs)
-        return [Room.of(counts, self.config.round_units_to) for _, counts in uncapped]
+        rooms = [Room.of(counts, self.config.round_units_to) for _, counts in uncapped]
+        if rooms and n_refreshes is not None:
+            rooms[0] = rooms[0]._replace(inside=Room.of(n_refreshes, self.config.round_units_to))
+        return rooms
 
     def init_weights(self, seed: int | None = None) -> None:
         """Draws every parameter (and buffer) anew: truncated normals of deviation 1/sqrt(inputs).

@@ -119,6 +119,8 @@ def why_not(net: AUNet, state: State, backend: str = "inductor") -> str | None:
         return "a learned splitter decides in the middle of a step"
     if any(stage.max_units is not None for stage in net.config.stages):
         return "max_units decides in the middle of a step"
+    if net.refreshes:
+        return "the splitter refreshes units, and a graph keeps all that it reads"
     if net.sharded:
         return "the weights are sharded"
     compilers = [name for name in torch._inductor.config.cpp.cxx if name]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aunet_lightning.model.attention import AttentionMask, Step
+from aunet_lightning.model.attention import AttentionMask, Beside, Step
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.joined import Joined, OneEach
 from aunet_lightning.model.kernels import Folded, added, by_hand, convolved, normed_linear, normed_swiglu, stepping
@@ -70,18 +70,33 @@ class Neighbours:
 
     last: Tensor  # [B, W-1] index of each row's last W - 1 among all these
     same: Tensor | None  # bool [B, N, W-1] whether the neighbour 1 … W-1 back is in the same document; None: always
+    of_refreshes: tuple[Tensor, Tensor | None] | None = None  # the W - 1 before each, [B, Q, W-1], and `same` of them
 
     @classmethod
-    def of(cls, width: int, valid: Tensor, documents: Tensor | None, past_documents: Tensor | None) -> Neighbours:
-        """For valid [B, N] and documents [B, N], after those of the positions before (None: nothing was before)."""
+    def of(
+        cls,
+        width: int,
+        valid: Tensor,
+        documents: Tensor | None,
+        past_documents: Tensor | None,
+        unit: Tensor | None = None,
+    ) -> Neighbours:
+        """For valid [B, N] and documents [B, N], after those of the positions before (None: nothing was before). unit
+        [B, Q]: of refreshes after them, the position that each comes after (-1: one before the call)."""
         back = torch.arange(width - 1, device=valid.device)
         last = valid.sum(1, keepdim=True) + back
+        before = None if unit is None else unit[..., None] + width - 1 - back  # [B, Q, W-1], the nearest first
         if documents is None:
-            return cls(last, None)
+            return cls(last, None, None if before is None else (before, None))
         if past_documents is None:
             past_documents = documents.new_full((len(documents), width - 1), -1)
-        around = torch.cat([past_documents, documents], 1).unfold(1, width, 1)  # [B, N, W], the position itself last
-        return cls(last, around[..., :-1].flip(-1) == documents[..., None])
+        joined = torch.cat([past_documents, documents], 1)
+        around = joined.unfold(1, width, 1)  # [B, N, W], the position itself last
+        same = around[..., :-1].flip(-1) == documents[..., None]
+        if before is None:
+            return cls(last, same)
+        theirs = joined.gather(1, before.flatten(1)).view_as(before)
+        return cls(last, same, (before, theirs == theirs[..., :1]))
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class BlockContext:
     """What the positions of a call share in all blocks of a stage."""
 
     rotation: Rotation
-    mask: AttentionMask | Step
+    mask: AttentionMask | Beside | Step
     neighbours: Neighbours | None  # where the blocks have a convolution
     joined: Joined | OneEach | None = (
         None  # where blocks get the positions of all rows joined, [T, D] in place of [B, N, D]
@@ -164,11 +179,23 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, dim))  # row j applies to the position j back
 
     def forward(self, x: Tensor, neighbours: Neighbours, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [B, N, D] after past [B, W-1, D] → [B, N, D], and each row's last W - 1 positions."""
+        """x [B, N (+ Q), D] after past [B, W-1, D] → the same shape, and each row's last W - 1 positions."""
         back = len(self.weight) - 1
+        weight, refreshes, more = self.weight.to(x.dtype), x[:, :0], neighbours.of_refreshes
+        if more is not None:
+            x, refreshes = x.split([x.shape[1] - more[0].shape[1], more[0].shape[1]], 1)
         seen = torch.cat([x.new_zeros(len(x), back, x.shape[2]) if past is None else past, x], 1)
-        out = convolved(seen, self.weight.to(x.dtype), neighbours.same)
+        out = convolved(seen, weight, neighbours.same)
+        if more is not None:
+            out = torch.cat([out, _convolved_after(seen, refreshes, weight, *more)], 1)
         return out, seen.gather(1, neighbours.last[..., None].expand(-1, -1, x.shape[2]))
+
+
+def _convolved_after(seen: Tensor, x: Tensor, weight: Tensor, before: Tensor, same: Tensor | None) -> Tensor:
+    """The same for x [B, Q, D], each after the positions before [B, Q, W-1] of seen [B, M, D], the nearest first."""
+    rows = seen.shape[1] * torch.arange(len(seen), device=seen.device)[:, None, None]
+    taps = F.embedding(before + rows, seen.flatten(0, 1))  # its backward repeats to the last digit
+    return weight[0] * x + ((taps if same is None else taps * same[..., None]) * weight[1:]).sum(2)
 
 
 class Block(nn.Module):

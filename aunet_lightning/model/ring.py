@@ -74,8 +74,9 @@ class Ring:
         return self._laid(layers, count, 2 * size if window is None else min(2 * size, window))
 
     def stepped(
-        self, rows: Sequence[int], begins: Tensor, window: int | None, head_dim: int, theta: float, dtype: torch.dtype
-    ) -> tuple[RingStep, Rotation, Ring]:
+        self, rows: Sequence[int], begins: Tensor, window: int | None, head_dim: int, theta: float, dtype: torch.dtype,
+        passing: Sequence[bool] = (),
+    ) -> tuple[RingStep, Rotation, Ring]:  # fmt: skip
         """See `StageCache.stepped`."""
         slot, at = self.count % len(self.mask), self.count - self.first
         self.mask.index_fill_(0, slot, 0)

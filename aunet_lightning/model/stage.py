@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from aunet_lightning.model.attention import over_cache, within_row
+from aunet_lightning.model.attention import AttentionMask, Beside, beside, over_cache, within_row
 from aunet_lightning.model.config import AUNetConfig, StageConfig
 from aunet_lightning.model.deciders import Decider, select_in_stream
 from aunet_lightning.model.exact import Exact
@@ -52,7 +52,7 @@ class Contracted(NamedTuple):
 
     stream: Stream
     reading: Reading
-    h: Tensor  # [R, N, D] encoder output
+    h: Tensor  # [R, N + Q, D] encoder output, of refreshes too
     layers: list[KVCache]  # of the encoder's blocks
     cut: Cut
     above: tuple[Tensor, Stream] | None  # pooled vectors [R, U, coarser D], and their positions; None: no unit began
@@ -124,20 +124,38 @@ class Stage:
         dtype, cache = torch.promote_types(x.dtype, torch.float32), past.cache if past is not None else None
         turns = config.head_dim, self.network_config.rope_theta, dtype
         if cache is None or not cache.begun:
-            mask = within_row(stream.documents, batch, n, config.window, device)
-            rotation = Rotation.at(torch.arange(n, device=device)[None], *turns)
-            joined = Joined.of(stream.valid, stream.most) if self.s or past is not None else None
-            return Reading(BlockContext(rotation, mask, self._neighbours(stream, None), joined))
+            plain = within_row(stream.documents, batch, n, config.window, device)
+            at, mask = self._beside(torch.arange(n, device=device)[None], plain, stream, None)
+            joined = Joined.of(*stream.computed) if self.s or past is not None else None
+            return Reading(BlockContext(Rotation.at(at, *turns), mask, self._neighbours(stream, None), joined))
         neighbours = self._neighbours(stream, cache)
-        if n == 1 and cache.writable:
-            step, rotation, after = cache.stepped(stream.rows, stream.begins[:, 0], config.window, *turns)
+        if n == 1 and stream.refreshes is None and cache.writable:
+            begins = stream.begins[:, 0]
+            step, rotation, after = cache.stepped(stream.rows, begins, config.window, *turns, stream.passing)
             one_each = OneEach() if config.conv is None else None
             return Reading(BlockContext(rotation, step, neighbours, one_each), after, writes=True)
         before = cache.before(stream.rows, config.window, device)  # [R, M]
         positions = torch.tensor([cache.count[row] for row in stream.rows], device=device)[:, None]
         positions = positions + torch.arange(n, device=device)  # [R, N]
-        mask = over_cache(positions, before, stream.documents, torch.zeros_like(before), config.window)
-        return Reading(BlockContext(Rotation.at(positions, *turns), mask, neighbours), cache, before.shape[1])
+        plain = over_cache(positions, before, stream.documents, torch.zeros_like(before), config.window)
+        at, mask = self._beside(positions, plain, stream, before)
+        return Reading(BlockContext(Rotation.at(at, *turns), mask, neighbours), cache, before.shape[1])
+
+    def _beside(
+        self, positions: Tensor, mask: AttentionMask, stream: Stream, before: Tensor | None
+    ) -> tuple[Tensor, AttentionMask | Beside]:
+        """Adds refreshes, where there are some, to positions [R|1, N] and what they see; before [R, M]: cached ones."""
+        if stream.refreshes is None:
+            return positions, mask
+        unit, documents, n = stream.refreshes.unit, stream.documents, positions.shape[1]
+        key, last, of_last = positions, positions[:, :1] + unit, None
+        positions = torch.cat([positions.expand(len(unit), -1), last + 1], 1)
+        if documents is not None:
+            of_last = documents.gather(1, unit.clamp(min=0)).masked_fill(unit < 0, 0)
+        if before is not None:
+            key = torch.cat([before, key], 1)
+            documents = torch.cat([torch.zeros_like(before), documents], 1) if documents is not None else None
+        return positions, beside(mask, n, last, key, of_last, documents, self.config.window)
 
     def _neighbours(self, stream: Stream, cache: StageCache | None) -> Neighbours | None:
         if self.config.conv is None:
@@ -146,7 +164,8 @@ class Stage:
         if cache is not None and stream.documents is not None:
             last = cache.before(stream.rows, self.config.conv, stream.valid.device, self.config.conv - 1)
             seen = torch.where(last < 0, -1, 0)  # documents begun in this call count from 1
-        return Neighbours.of(self.config.conv, stream.valid, stream.documents, seen)
+        unit = stream.refreshes.unit if stream.refreshes is not None else None
+        return Neighbours.of(self.config.conv, stream.valid, stream.documents, seen, unit)
 
     def contract(
         self,
@@ -157,7 +176,7 @@ class Stage:
         room: Room | None,
         exact: Exact | None = None,
     ) -> Contracted:
-        """Encodes x [R, N, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
+        """Encodes x [R, N + Q, D] and pools it: h_s = Encoder_s(x_s), x_{s+1} = W_down · RMSNorm(h_s[boundaries_s]).
 
         decider: what decides about units in this call; None: what the network has. room: for them; None: it is read
         from the device how many there are. exact: decides in float64, as x is.
@@ -167,17 +186,18 @@ class Stage:
         encoder = self.encoder if exact is None else exact.of(self.encoder)
         h, layers = _run(encoder, x, stream, reading, 0)
         decider = decider or transition.decider(exact)
-        cut = transition.cut(h, stream, past.of(stream.index) if past else None, decider, room)
+        own = h[:, : stream.valid.shape[1]]  # without refreshes
+        cut = transition.cut(own, stream, past.of(stream.index) if past else None, decider, room)
         above = None
         if cut.rows is None or cut.rows:
             pooling = transition.pooling if exact is None else exact.of(transition.pooling)
-            pooled = pooling(h if cut.index is None else h[cut.index], cut.above)
-            above = pooled, stream.pooled(cut.above, cut.rows)
+            pooled = pooling(own if cut.index is None else own[cut.index], cut.pooled)
+            above = pooled, stream.pooled(cut.above, cut.rows, cut.refreshes, cut.passing)
         return Contracted(stream, reading, h, layers, cut, above)
 
     def expand(self, y: Tensor | None, way: Contracted, past: StageState | None) -> tuple[Tensor, StageState | None]:
         """Upsamples the outputs y [R, U, coarser D] of the stage above (None: no unit began) and decodes:
-        y_s = Decoder_s(up + h_s). Returns y_s [R, N, D] and the stage's state after."""
+        y_s = Decoder_s(up + h_s). Returns y_s [R, N + Q, D] and the stage's state after."""
         assert self.transition is not None
         assert self.decoder is not None
         up, vectors = self.transition.upsample(y, way.cut)
@@ -190,7 +210,7 @@ class Stage:
         return y, StageState(cache, unit, way.cut.steppers)
 
     def run(self, x: Tensor, stream: Stream, past: StageState | None) -> tuple[Tensor, StageState | None]:
-        """The trunk: x [R, N, D] → y_S [R, N, D], and its state after."""
+        """The trunk: x [R, N + Q, D] → y_S of the same shape, and its state after."""
         reading = self.reading(x, stream, past)
         y, layers = _run(self.encoder, x, stream, reading, 0)
         return y, replace(past, cache=self._after(past, stream, reading, layers)) if past else None

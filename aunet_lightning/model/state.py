@@ -74,24 +74,28 @@ class StageCache:
         return self.tape is not None and self.tape.writable
 
     def stepped(
-        self, rows: Sequence[int], begins: Tensor, window: int | None, head_dim: int, theta: float, dtype: torch.dtype
-    ) -> tuple[Step, Rotation, StageCache]:
+        self, rows: Sequence[int], begins: Tensor, window: int | None, head_dim: int, theta: float, dtype: torch.dtype,
+        passing: Sequence[bool] = (),
+    ) -> tuple[Step, Rotation, StageCache]:  # fmt: skip
         """Returns how one new position of each of `rows` attends, their rotation, and the cache after.
-        begins [R]: where documents do."""
-        step, after = self._step(rows, begins.tolist(), window)
+        begins [R]: where documents do. passing [R]: of which positions nothing is kept; (): all are."""
+        step, after = self._step(rows, begins.tolist(), window, passing or [False] * len(rows))
         rotation, after = after._turned([self.count[row] for row in rows], head_dim, theta, dtype, begins.device)
         return step, rotation, after
 
-    def _step(self, rows: Sequence[int], begins: Sequence[bool], window: int | None) -> tuple[Step, StageCache]:
+    def _step(
+        self, rows: Sequence[int], begins: Sequence[bool], window: int | None, passing: Sequence[bool]
+    ) -> tuple[Step, StageCache]:
         tape, count, begin = self._room(rows, [1] * len(rows), window), self.count.copy(), self.begin.copy()
         first, slots = [], []
-        for row, new in zip(rows, begins, strict=True):
+        for row, new, passes in zip(rows, begins, passing, strict=True):
             at = count[row]
             if new:
                 begin[row] = at
             first.append(tape.shift[row] + (begin[row] if window is None else max(begin[row], at + 1 - window)))
             slots.append(tape.shift[row] + at)
-            count[row] = tape.written[row] = at + 1
+            if not passes:  # or the next position is written over it
+                count[row] = tape.written[row] = at + 1
         return Step(rows, slots, first, len(count), tape.layers[0][0].device), replace(
             self, count=count, begin=begin, tape=tape
         )
@@ -223,8 +227,17 @@ class OpenUnit:
         pairs = zip(self._tensors(), new._tensors(), strict=True)
         return OpenUnit(*(put(old, index, one, len(self.offset)) for old, one in pairs))  # type: ignore[arg-type]
 
+    def where(self, some: Tensor, other: OpenUnit) -> OpenUnit:
+        """Returns this in some rows, bool [B], and `other` in the others."""
+        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        return OpenUnit(*(_where(some, a, b) for a, b in pairs))  # type: ignore[arg-type]
+
     def _tensors(self) -> tuple[Tensor | None, ...]:
         return self.offset, self.vector, self.counted, self.hidden
+
+
+def _where(some: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if a is None or b is None else torch.where(some.view(-1, *[1] * (a.dim() - 1)), a, b)
 
 
 def put(old: Tensor | None, index: Tensor | None, new: Tensor | None, batch: int) -> Tensor | None:
@@ -256,6 +269,7 @@ class State:
     stack: Stack | None = None
     steppers: tuple[Track, ...] = ()  # one per row, of the rules below a learned splitter
     recent: Tensor | None = None  # [B, C] last ids, where the embedding reads C before each
+    refreshers: tuple[Track, ...] = ()  # one per row, where units are refreshed
 
     @classmethod
     def initial(
@@ -270,7 +284,9 @@ class State:
             return StageState(StageCache.empty(batch, folded[s]), OpenUnit(zeros), steppers)
 
         first = tuple(Track.of(stack.stepper) for _ in range(batch)) if stack is not None else ()
-        return cls(tuple(map(stage, range(len(folded)))), stack, first)
+        refreshes = stack.refreshes if stack is not None else None
+        inside = tuple(Track.of(refreshes.stepper) for _ in range(batch)) if refreshes is not None else ()
+        return cls(tuple(map(stage, range(len(folded)))), stack, first, refreshers=inside)
 
     @property
     def fresh(self) -> list[bool]:
@@ -289,3 +305,8 @@ class State:
         found, steppers = read(self.steppers, rows, [[(id_,) for id_ in row] for row in ids])
         pairs = (zip(*one, strict=True) for one in zip(ids, found, strict=True))
         return [[depth if id_ == BOS else level for id_, level in row] for row in pairs], steppers
+
+    def step_refreshes(self, ids: list[list[int]], rows: Sequence[int]) -> tuple[list[list[bool]], tuple[Track, ...]]:
+        """The same for the bytes that refresh their unit, where the stack has such."""
+        found, refreshers = read(self.refreshers, rows, [[(id_,) for id_ in row] for row in ids])
+        return [[bool(one) for one in row] for row in found], refreshers

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aunet_lightning.model.config import AUNetConfig
@@ -19,7 +20,7 @@ from aunet_lightning.model.kernels import normed_linear
 from aunet_lightning.model.layers import RMSNorm
 from aunet_lightning.model.state import OpenUnit, StageState
 from aunet_lightning.model.steppers import Track
-from aunet_lightning.model.units import Room, Stream, Units, counted_in_documents, take
+from aunet_lightning.model.units import Refreshes, Room, Stream, Units, counted_in_documents, take
 from aunet_lightning.model.upsampling import Upsampling
 from splitters import Splitter
 from splitters.learned.predictor import Predictor
@@ -33,8 +34,9 @@ class Pooling(nn.Module):
         self.norm = RMSNorm(dim, eps=norm_eps)
         self.down = nn.Linear(dim, coarser_dim, bias=False)
 
-    def forward(self, h: Tensor, units: Units) -> Tensor:
-        return normed_linear(take(h, units.boundaries), self.norm, [self.down])[0]  # [R, U, E]
+    def forward(self, h: Tensor, at: Tensor) -> Tensor:
+        """h [R, N, D] at some positions [R, U] → [R, U, E]."""
+        return normed_linear(take(h, at), self.norm, [self.down])[0]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Decision:
 
     stream: Stream  # the positions; with a state, of the rows that have some
     boundary: Tensor  # bool [R, N]
-    offset: Tensor  # [R, N] distance from the last boundary, in positions
+    offset: Tensor  # [R, N] distance from the last boundary or refresh, in positions
     log_odds: Tensor | None  # float32 [R, N], of a learned splitter
     dropped: Tensor | None  # [R] boundaries left out by a cap
+    refresh: Tensor | None = None  # bool [R, N] where a unit's vector is made anew, if it is
 
     @property
     def at(self) -> Tensor:
@@ -80,20 +83,33 @@ class Cut:
     above: Units  # of the rows that begin any, which alone the stage above computes
     rows: Sequence[int] | None  # these rows among those of the cut; None: all
     index: Tensor | None  # the same
+    refreshes: Refreshes | None  # of these rows
+    passing: Sequence[bool]  # see `Stream`
+
+    @property
+    def pooled(self) -> Tensor:
+        """[R, U + Q] the positions that the stage above computes."""
+        at = self.above.boundaries
+        return at if self.refreshes is None else torch.cat([at, self.refreshes.positions], 1)
 
     def open_unit(self, h: Tensor, vectors: Tensor) -> OpenUnit:
         """Returns the unit that each row's last position lies in. vectors [R, 1|≤1+U, E]: see `Upsampling`."""
         if h.shape[1] == 1:
             counted = self.counted[:, 0] if self.counted is not None else None
             hidden = h[:, 0] if self.decision.log_odds is not None else None
-            return OpenUnit(self.units.offset[:, 0], vectors[:, 0], counted, hidden)
-        last = self.decision.valid.sum(1, keepdim=True) - 1  # [R, 1]
-        return OpenUnit(
-            self.units.offset.gather(1, last)[:, 0],
-            take(vectors, self.units.serving.gather(1, last))[:, 0],
-            self.counted.gather(1, last)[:, 0] if self.counted is not None else None,
-            take(h, last)[:, 0] if self.decision.log_odds is not None else None,
-        )
+            found = OpenUnit(self.units.offset[:, 0], vectors[:, 0], counted, hidden)
+        else:
+            last = (self.decision.valid.sum(1, keepdim=True) - 1).clamp(min=0)  # [R, 1]
+            found = OpenUnit(
+                self.units.offset.gather(1, last)[:, 0],
+                take(vectors, self.units.serving.gather(1, last))[:, 0],
+                self.counted.gather(1, last)[:, 0] if self.counted is not None else None,
+                take(h, last)[:, 0] if self.decision.log_odds is not None else None,
+            )
+        stream = self.decision.stream
+        if self.before is None or not (stream.refreshes is not None or any(stream.passing)):
+            return found
+        return found.where(self.decision.valid.any(1), self.before)  # a row of refreshes alone stays where it was
 
 
 class Transition:
@@ -142,17 +158,34 @@ class Transition:
             boundary = boundary & (counted <= cap)
         # A step pads to the most units that begin in it; rows round up.
         opened = past.unit if past is not None and past.unit.vector is not None else None
-        units = Units.at(boundary, opened, room, self.config.round_units_to if past is None else 1)
-        decision = Decision(stream, boundary, units.offset, log_odds, dropped)
+        round_to = self.config.round_units_to if past is None else 1
+        inside: Tensor | None = None
+        refreshes: Refreshes | None = None
+        units = Units.at(boundary, opened, room, round_to)
+        if stream.refresh is not None:
+            inside = stream.refresh & stream.valid & ~boundary
+            of_inside = room.inside if room is not None else None
+            units, refreshes = units.refreshed(inside, opened is not None, of_inside, round_to)
+        decision = Decision(stream, boundary, units.offset, log_odds, dropped, inside)
         rows = index = None
-        if past is not None:  # rows that begin no unit go no further
+        passing: list[bool] = []
+        if past is not None:  # rows that neither begin a unit nor refresh one go no further
             known = decider.known(stream) if cap is None else None
-            begun = known if known is not None else units.valid.any(1).tolist()
-            rows = [i for i, begins in enumerate(begun) if begins]
+            going = begun = known if known is not None else units.valid.any(1).tolist()
+            if inside is not None:
+                asked = stream.known_refresh if known is not None else None
+                asked = asked if asked is not None else inside.any(1).tolist()
+                going = [a or b for a, b in zip(begun, asked, strict=True)]
+            rows = [i for i, goes in enumerate(going) if goes]
+            passing = [not begun[i] for i in rows] if inside is not None and h.shape[1] == 1 else []
             rows = rows if len(rows) < len(boundary) else None
             index = torch.tensor(rows, dtype=torch.long, device=boundary.device) if rows is not None else None
         before = past.unit if past is not None else None
-        return Cut(units, decision, counted, steppers, before, units.of(index), rows, index)
+        above = units.of(index)
+        if stream.refreshes is not None:
+            units = units.beside(stream.refreshes, opened)
+        refreshes = refreshes.of(index) if refreshes is not None else None
+        return Cut(units, decision, counted, steppers, before, above, rows, index, refreshes, passing)
 
     def upsample(self, y: Tensor | None, cut: Cut) -> tuple[Tensor, Tensor]:
         """Returns what the units' outputs y [R, U, E] (None: no unit began) add at each position [R, N, D], and the
@@ -165,5 +198,6 @@ class Transition:
         up, vectors = self.upsampling(y, cut.units, opened, p_of_units, cut.index)
         if predictor.straight_through:
             confidence = torch.where(decision.boundary, p, 1 - p)
-            up = up * (1 + confidence - confidence.detach())[..., None].to(up.dtype)  # times 1, with a gradient
+            factor = 1 + confidence - confidence.detach()  # 1, with a gradient; refreshes below are no decisions
+            up = up * F.pad(factor, (0, up.shape[1] - factor.shape[1]), value=1)[..., None].to(up.dtype)
         return up, vectors

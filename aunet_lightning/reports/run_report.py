@@ -48,7 +48,7 @@ class RunReport(Callback):
     def _show_cost(self, trainer: Trainer, module: AUNetModule, data: ByteDataModule) -> None:
         """Prints and logs the cost of a byte of text, with the units of the training text."""
         row, held, problem = self.expected or expect(module, data, trainer)
-        parts = module.cost.parts(row.positions)
+        parts = module.cost.parts(row.positions, row.refreshes)
         per_byte = sum(parts.values()) / row.text_bytes
         shown = ", ".join(f"{name} {flops / sum(parts.values()):.0%}" for name, flops in parts.items())
         units = ", ".join(f"{rate:.2f}" for rate in row.bytes_per_unit)

@@ -99,7 +99,7 @@ class Sizer:
             assert match.bytes is not None
             config = self._fitted(cell, config, data.reader.stack, row, match.budget / match.bytes)
         cost = Cost.of(config, data.reader.stack)
-        of_row = float(cost.row_flops(torch.tensor(row.positions)))
+        of_row = float(cost.row_flops(torch.tensor(row.positions), row.refreshes))
         rows = data.batch_rows
         each = {"flops": of_row * rows, "bytes": row.text_bytes * rows}.get(match.by)
         steps = None if each is None else match.budget / each
@@ -139,7 +139,8 @@ class Sizer:
         best, best_at = config, float("inf")
         for i in range(1, WIDEST + 1):
             changed = AUNetConfig(**_plain(config, {field: first * i}))
-            each = float(Cost.of(changed, stack).row_flops(torch.tensor(row.positions))) / row.text_bytes
+            of_row = Cost.of(changed, stack).row_flops(torch.tensor(row.positions), row.refreshes)
+            each = float(of_row) / row.text_bytes
             if abs(each - wanted) < abs(best_at - wanted):
                 best, best_at = changed, each
             if each > wanted:

@@ -71,5 +71,7 @@ def calibrate(
     groups: of splitters with languages, int64 [B, L], as `groups_of` returns them.
     """
     learned = [(stage.s, stage.predictor) for stage in net.stages if stage.predictor is not None]
+    none = torch.zeros_like(ids, dtype=torch.bool) if net.refreshes else None  # no decision sees a refresh
     own = groups or {}
-    net(ids, levels, deciders={s: Calibrating(p, taught.get(s), gather, own.get(s)) for s, p in learned})
+    deciders = {s: Calibrating(predictor, taught.get(s), gather, own.get(s)) for s, predictor in learned}
+    net(ids, levels, deciders=deciders, refreshes=none)

@@ -34,7 +34,8 @@ def expect(module: AUNetModule, data: ByteDataModule, trainer: Trainer) -> Expec
     world = trainer.num_devices * trainer.num_nodes
     rows = -(-min(data.batch_rows, data.batches("train").n_rows) // world)
     try:
-        return Expected(row, memory(module.config, row.positions, rows, data.reader.stack, precision))
+        held = memory(module.config, row.positions, rows, data.reader.stack, precision, refreshes=row.refreshes)
+        return Expected(row, held)
     except Exception as error:  # a user's predictor may need data, and there is none here
         return Expected(row, None, describe(error, 100))
 

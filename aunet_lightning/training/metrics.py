@@ -103,7 +103,7 @@ class UnitMetric(RunMetric):
     dropped: Tensor  # float64 [depth]
 
     SUMS = (
-        "bytes", "units", "positions", "past", "open", "found", "p", "learned",
+        "bytes", "units", "positions", "past", "open", "found", "p", "learned", "refreshes",
         "reference", "in_reference", "hits", "taught", "in_taught", "taught_hits",
     )  # fmt: skip
 
@@ -139,6 +139,7 @@ class UnitMetric(RunMetric):
             self._add(
                 s, of_position, units=boundary & counted, positions=counted, open=open_, found=found, p=p,
                 past=counted & (decision.offset >= self.max_offset),
+                refreshes=decision.refresh if decision.refresh is not None else torch.zeros_like(at),
                 learned=open_ & (decision.log_odds is not None),
                 in_reference=found, hits=found & reference,
                 taught=taught, in_taught=found & (s in self.teachers), taught_hits=taught & found,
@@ -178,6 +179,8 @@ class UnitMetric(RunMetric):
             "longest_unit": float(longest),
             f"agreement_{DEFAULT}": f1(n["hits"], n["in_reference"], n["reference"]),
         }
+        if n["refreshes"]:
+            named["refreshes_per_byte"] = n["refreshes"] / max(n["bytes"], 1)
         if n["learned"]:
             named["mean_p"] = n["p"] / n["learned"]
         if n["taught"]:

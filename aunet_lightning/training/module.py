@@ -17,7 +17,7 @@ from aunet_lightning.checkpoints.contents import Contents
 from aunet_lightning.checkpoints.optimizer_state import by_name, parameter_names
 from aunet_lightning.costs import Cost
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.data.packing import Batch
+from aunet_lightning.data.packing import Batch, refreshes_of
 from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.distributed.sharding import ParallelConfig, build, whole
 from aunet_lightning.effects import Effect, effects
@@ -128,14 +128,15 @@ class AUNetModule(LightningModule):
         self.learning = Learning(self.net)
         self.cost = Cost(self.net)
 
-    def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None) -> Output:
+    def forward(self, ids: Tensor, levels: Tensor | None = None, state: Any = None, **more: Any) -> Output:
         """As `AUNet.forward`."""
-        return self.net(ids, levels, state)
+        return self.net(ids, levels, state, **more)
 
     def nll(self, batch: Batch, deciders: Mapping[int, Decider] | None = None) -> tuple[Tensor, Output]:
         """Returns nats per target [B, L], 0 where ignored, and the network's output (deciders: see `AUNet.forward`)."""
-        rooms = self.net.rooms_for(batch["n_units"])
-        output = self.net(batch["ids"], batch["levels"], deciders=deciders, rooms=rooms)
+        rooms = self.net.rooms_for(batch["n_units"], batch.get("n_refreshes"))
+        more = {"rooms": rooms, "refreshes": refreshes_of(batch)}
+        output = self.net(batch["ids"], batch["levels"], deciders=deciders, **more)
         return nats_per_target(output.logits, batch["targets"]), output
 
     def configure_callbacks(self) -> list[Callback]:
@@ -156,7 +157,8 @@ class AUNetModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         nats, output = self.nll(batch, self.learning.deciders(batch, self.global_step))
-        flops = self.cost.row_flops(positions(batch, output)).sum()
+        refreshes = output.refreshes.sum(1) if output.refreshes is not None else 0.0
+        flops = self.cost.row_flops(positions(batch, output), refreshes).sum()
         decided = self.learning.sums(batch, output)
         local = StepSums.of(batch, nats, output, flops, self._seconds, self.votes.mine(), decided)
         total = local.reduced(self._reduce)  # over all devices, as they have different numbers of targets
@@ -218,6 +220,8 @@ class AUNetModule(LightningModule):
     def _note_units(self, step: Step) -> None:
         """Notes bytes per unit of each stage, and what its cap dropped, with a warning the first time."""
         assert step.sums is not None
+        if self.net.refreshes:
+            self.noted["train/refreshes_per_byte_stage2"] = float(step.sums.refreshes / step.sums.read)
         for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
             self.noted[f"train/bytes_per_unit_stage{s + 2}"] = step.ids_per_unit(s)
             cap = self.config.stages[s + 1].max_units

@@ -34,6 +34,7 @@ class StepSums:
     votes: Tensor  # [3] see Votes
     units: Tensor  # [depth] begun, per stage transition
     dropped: Tensor  # [depth] boundaries left out by a cap
+    refreshes: Tensor  # inside units
     splitters: Mapping[int, Any]  # by transition, the sums of its predictor
 
     @classmethod
@@ -54,6 +55,7 @@ class StepSums:
             votes=flops.new_tensor(votes),
             units=output.units.sum(0),
             dropped=output.dropped.sum(0),
+            refreshes=output.refreshes.sum() if output.refreshes is not None else flops.new_zeros(()),
             splitters=splitters,
         )
 

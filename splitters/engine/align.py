@@ -23,7 +23,7 @@ class AtNextByte(Splitter):
     """A rule whose boundaries move to the byte after, whatever that is. One on the last byte of a text is not read."""
 
     def __init__(self, rule: Splitter) -> None:
-        self.rule = rule
+        self.rule, self.counts = rule, rule.counts
 
     def split(self, data: bytes) -> np.ndarray:
         return np.concatenate([[False], self.rule.split(data)])[: len(data)]

@@ -37,6 +37,8 @@ def check(splitter: Spec | Stack, texts: Iterable[bytes] | None = None) -> None:
         texts = [*sorted(short_texts().values(), key=len), *block_texts().values(), *long_texts().values()]
     tested = list(texts)
     _check(name, subject, tested)
+    if isinstance(subject, Splitter) and subject.refreshes is not None:
+        _check(f"{name}, inside units,", subject.refreshes, tested)
     if isinstance(subject, Splitter) and _groups_units(type(subject)):
         for below in ({"name": "fixed", "n": 3}, "whitespace"):
             _check(f"{name} above a splitter", Stack([below, subject]), tested)

@@ -21,6 +21,7 @@ class Fixed(Splitter):
 
     source = "MegaByte, arXiv 2305.07185"
     knob = Knob("n", 1, 4096)
+    counts = True
 
     def __init__(
         self,

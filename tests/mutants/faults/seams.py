@@ -22,8 +22,8 @@ SEAMS = [
     Fault(
         "a stream forgets the last ids",
         "aunet_lightning/model/aunet.py",
-        "steppers=steppers, recent=recent)",
-        "steppers=steppers)",
+        "tuple(after)), recent=recent)",
+        "tuple(after)))",
         (EXTENDING + "test_an_embedding_that_reads_ids_before_steps_as_it_reads_at_once",),
     ),
     Fault(

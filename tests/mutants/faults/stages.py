@@ -1,6 +1,6 @@
 """Faults of stages and the model that they make, and of its costs."""
 
-from tests.mutants.faults.fault import LEARNED, MODEL, Fault
+from tests.mutants.faults.fault import LEARNED, MODEL, REFRESH, Fault
 
 STAGES = [
     Fault(
@@ -166,5 +166,33 @@ STAGES = [
         "self.weights[s + 1] += linear_weights(transition.pooling)",
         "self.weights[s] += linear_weights(transition.pooling)",
         ("tests/test_costs.py::test_wrong_coefficients_are_found_by_that",),
+    ),
+    Fault(
+        "a refresh sees the unit after its own",
+        "aunet_lightning/model/stage.py",
+        "key, last, of_last = positions, positions[:, :1] + unit, None",
+        "key, last, of_last = positions, positions[:, :1] + unit + 1, None",
+        (REFRESH + "test_equals_the_plain_form",),
+    ),
+    Fault(
+        "a refresh is kept",
+        "aunet_lightning/model/state.py",
+        "if not passes:  # or",
+        "if True:  # or",
+        (REFRESH + "test_stepping_equals_the_full_forward",),
+    ),
+    Fault(
+        "refreshes see each other",
+        "aunet_lightning/model/attention.py",
+        "itself = torch.eye(last.shape[1], dtype=torch.bool, device=last.device)",
+        "itself = torch.ones(last.shape[1], last.shape[1], dtype=torch.bool, device=last.device)",
+        (REFRESH + "test_equals_the_plain_form",),
+    ),
+    Fault(
+        "refreshes are free",
+        "aunet_lightning/costs/flops.py",
+        "pairs = count * (n[..., 1] + count)",
+        "pairs = count * 0",
+        (REFRESH + "test_flops_and_memory_are_counted",),
     ),
 ]
