@@ -206,9 +206,8 @@ class AUNetModule(LightningModule):
 
     def _reduce(self, local: Tensor) -> Tensor:
         """Returns the sum over all devices."""
-        if self.trainer.world_size == 1:
-            return local
-        return cast(Tensor, self.trainer.strategy.reduce(local, reduce_op="sum"))
+        alone = self.trainer.world_size == 1
+        return local if alone else cast(Tensor, self.trainer.strategy.reduce(local, reduce_op="sum"))
 
     def _reseed(self, batch_index: int) -> None:
         """Makes random draws in a batch a function of the seed, the batch's place in training, and the device."""

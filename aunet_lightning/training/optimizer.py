@@ -156,10 +156,10 @@ def build_optimizer(net: AUNet, config: OptimizerConfig, sparse: bool = False) -
     learned = {*net.predictors.parameters()}
     tables = [module for module in net.modules() if isinstance(module, Table) and "rows" in builder.algorithms]
     suits: dict[Tensor, Algorithm] = {table.weight: "rows" for table in tables}
-    parts: dict[Tensor, str] = {}
+    parts: dict[torch.nn.Parameter, str] = {}
     if "muon" in builder.algorithms:
         suits |= dict.fromkeys(_matrices(net), "muon")
-        parts |= dict.fromkeys(net.embedding.parameters(), "embedding") | dict.fromkeys(net.head.parameters(), "head")
+        parts = dict.fromkeys(net.embedding.parameters(), "embedding") | dict.fromkeys(net.head.parameters(), "head")
     for table in tables:
         table.sparse = sparse
     groups: dict[_Kind, list[torch.nn.Parameter]] = {}

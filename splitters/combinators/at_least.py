@@ -3,7 +3,7 @@
 import numpy as np
 
 from splitters.combinators.grouping import Grouping
-from splitters.contract import UnitStepper, flag, positive
+from splitters.contract import Knob, UnitStepper, flag, positive
 from splitters.engine.compiled import compiled, keep_at_least
 from splitters.registry import Spec, register
 
@@ -18,6 +18,7 @@ class AtLeast(Grouping):
     """
 
     source = "merging of short units, as Bolmo merges tokens (arXiv 2512.15586), without its look ahead"
+    knob = Knob("bytes", 1, 4096)
 
     def __init__(self, bytes: int = 8, mean: bool = False, of: Spec | None = None) -> None:
         super().__init__("at_least", of)

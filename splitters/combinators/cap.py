@@ -24,16 +24,12 @@ class Cap(Splitter):
     source = "combinator"
     knob = Knob("max_bytes", 1, 4096)
 
-    def __init__(
-        self, of: Spec = "whitespace", max_bytes: int = 64, align: Literal["byte", "last"] = "byte"
-    ) -> None:
+    def __init__(self, of: Spec = "whitespace", max_bytes: int = 64, align: Literal["byte", "last"] = "byte") -> None:
         self.of = resolve_part("cap", of)
         self.max_bytes = positive("cap", "max_bytes", max_bytes)
         self.characters = Utf8Character() if one_of("cap", "align", align, ("byte", "last")) != "byte" else None
         if self.characters and max_bytes < LONGEST_CHARACTER:
-            raise ValueError(
-                f"cap: max_bytes is {max_bytes}, it must be {LONGEST_CHARACTER} or more with align 'last'"
-            )
+            raise ValueError(f"cap: max_bytes is {max_bytes}, it must be {LONGEST_CHARACTER} or more with align 'last'")
 
     def split(self, data: bytes) -> np.ndarray:
         fires = self.of.split(data)
