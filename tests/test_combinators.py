@@ -51,7 +51,7 @@ def test_cap_at_characters_equals_counting(data, most, of):
 
 
 def test_a_cap_at_characters_holds_one():
-    with pytest.raises(ValueError, match="cap: max_bytes is 3, it must be 4 or more with align 'character'"):
+    with pytest.raises(ValueError, match="cap: max_bytes is 3, it must be 4 or more with align 'last'"):
         build("cap", max_bytes=3, align="last")
 
 

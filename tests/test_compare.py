@@ -358,8 +358,8 @@ def test_ready_studies_are_understood(path, tmp_path):
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
     found = cells(study)
-    rows = ("script_aware", "flat bytes", "bpe 1024") if "controls" in path.stem else ("whitespace", "bpe")
-    assert {*rows} <= {cell.splitter for cell in found}
+    rows = {"controls": ("script_aware", "flat bytes", "bpe 1024"), "recipe": ("none", "conv + muon", "all")}
+    assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
     sizer = Sizer(study)
     first = {
         cell.splitter: cell for cell in found if cell.seed == study.seeds[0] and cell.language == study_language(study)

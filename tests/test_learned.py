@@ -286,7 +286,7 @@ def test_every_parameter_learns_even_from_one_unit(rules):
     ids = torch.tensor([[BOS, 97, 98, 99]])
     output = model(ids, torch.zeros_like(ids))
     learning = Learning(model)
-    sums = learning.sums({"marks": torch.zeros_like(ids)}, output)
+    sums = learning.sums({name: torch.zeros_like(ids) for name in ("marks", "languages", "sizes")}, output)
     (output.logits.logsumexp(-1).sum() + learning.loss(sums, detached(sums), 4)).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 

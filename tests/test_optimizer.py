@@ -1,6 +1,7 @@
 """Optimizers and schedules: Muon beside its plain form, learning rates over widths, branches of one run."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.training import by_group
 from aunet_lightning.training import optimizer as optimizer_module
 from aunet_lightning.training.by_group import ByGroup
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
-from tests.helpers import tiny, tiny_model
+from splitters import Stack
+from tests.helpers import UDHR, tiny, tiny_model
 
 SHAPES = [(6, 6), (8, 3), (3, 8), (5, 4, 7), (5, 7, 4)]
 
@@ -155,3 +158,45 @@ def test_a_rate_that_stays_falls_in_a_line_at_the_end(total):
         assert falling[-1] == pytest.approx(0.1)
         steps = [a - b for a, b in itertools.pairwise(falling)]
         assert steps == pytest.approx([steps[0]] * len(steps))
+
+
+def udhr():
+    """ids and levels of the text of all languages."""
+    lines = [line for path in sorted(UDHR.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    text = "\n".join(json.loads(line)["text"] for line in lines).encode()
+    return torch.tensor(list(text)), torch.tensor(Stack(["whitespace"]).levels(text).astype(int))
+
+
+def loss_of(width, rate, text, steps=90, rows=4, length=192):
+    """The mean loss of the last fifth of a short run through a part of `text`, with `rate` times the usual rates."""
+    stages = [{"dim": dim, "layers": 1, "head_dim": 16, "window": 32, "conv": 4} for dim in (width, width + width // 2)]
+    torch.manual_seed(0)
+    net = AUNet(AUNetConfig(stages, document_masking=False))
+    config = OptimizerConfig(name="muon", lr=0.004 * rate, matrix_lr=0.02 * rate, warmup_steps=9, cooldown=0.5)
+    optimizer, losses = build_optimizer(net, config), []
+    ids, levels = text
+    drawn = torch.Generator().manual_seed(0)
+    begins = torch.randint(0, len(ids) - length - 1, (steps, rows, 1), generator=drawn) + torch.arange(length)
+    for step, at in enumerate(begins):
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * config.lr_factor(step, steps)
+        loss = nn.functional.cross_entropy(net(ids[at], levels[at]).logits.flatten(0, 1), ids[at + 1].flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return sum(losses[-steps // 5 :]) / (steps // 5)
+
+
+@pytest.mark.slow
+def test_the_best_learning_rate_is_that_of_other_widths():
+    found, text = [], udhr()
+    for width in (64, 96, 128):
+        logs = [i / 2 for i in range(-1, 5)]
+        losses = [loss_of(width, 2**log, text) for log in logs]
+        best = min(range(1, len(logs) - 1), key=losses.__getitem__)
+        assert losses[best] < min(losses[0], losses[-1]), (width, losses)
+        a, b, c = losses[best - 1 : best + 2]
+        found.append(2 ** (logs[best] + 0.25 * (a - c) / (a - 2 * b + c)))  # the lowest point of the parabola
+    assert max(found) < 1.5 * min(found), found

@@ -35,6 +35,7 @@ WANTED = {  # rates that a rule has at some value of its knob, on text of these 
     "script_aware": [("zh-Hans", 3.0), ("zh-Hans", 7.0)],
     "every": [("en", 11.0), ("th", 20.0)],
     "cap": [("th", 3.0), ("zh-Hans", 3.0)],
+    "at_least": [("en", 16.0), ("th", 20.0)],
 }
 EVERYWHERE = [("th", 6.0), ("en", 3.0), ("zh-Hans", 4.0)]
 

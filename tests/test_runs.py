@@ -332,7 +332,7 @@ def test_split_and_splitters_show(capsys):
     shown = capsys.readouterr().out
     for name in splitters.available():
         assert re.search(rf"^{name}(\(.*\))?\n    A?.{{20,140}}\n    source: .", shown, re.M), name
-    assert "fixed(n=4, of='bytes')" in shown
+    assert "fixed(n=4, of='bytes', closes='full', align='last')" in shown
 
 
 def test_the_quickstart_reads_as_it_should():
