@@ -83,7 +83,8 @@ def assert_equal(expected, got, since=0, rel=1e-5):
     expected, got = ({key: v for key, v in points(f).items() if key[0] >= since} for f in (expected, got))
     assert got.keys() == expected.keys()
     for key, value in expected.items():
-        assert got[key] == pytest.approx(value, rel=rel, abs=1e-9), key
+        difference = "surprisal" in key[1]  # of two means of bits
+        assert got[key] == pytest.approx(value, rel=rel, abs=1e-5 if difference else 1e-9), key
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,8 @@ def assert_equal(expected, got, since=0, rel=1e-5):
 def test_many_processes_learn_what_one_does(kind, n, strategy, options, one, place):
     folder = f"{kind}-{strategy}-{n}"
     ranks(n, place, *SHORT, *KINDS[kind], *options, "--trainer.strategy", strategy, "--run.folder", folder)
-    assert_equal(one(kind), place / folder)
+    # Muon divides by small singular values, and enlarges differences of rounding.
+    assert_equal(one(kind), place / folder, rel=1e-4 if kind == "muon" else 1e-5)
 
 
 def test_four_processes_learn_what_one_does(one, four):

@@ -63,7 +63,7 @@ def test_mlflow_has_the_run(finished, place):
     assert run.data.params["stages"] == "3"
     assert 10 <= len(run.data.params) <= 16
     by_stage = {f"val_stage{s}" for s in (2, 3)}
-    sections = {"train", "val", "perf", "best", "data", "cost", "bytes_seen", "flops", *by_stage}
+    sections = {"train", "val", "perf", "best", "data", "cost", "bytes_seen", "flops", "generated", *by_stage}
     assert {key.split("/")[0] for key in run.data.metrics} == sections
     history = [(m.step, m.value) for m in client.get_metric_history(known["run_id"], "train/bpb")]
     assert history == [(s, v) for (s, key), v in points(folder).items() if key == "train/bpb"]
