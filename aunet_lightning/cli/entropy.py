@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BITS",
         help=f"let the bounds follow each text so that it gets the rate: bits per boundary too many ({FOLLOW})",
     )
-    parser.add_argument("--check", nargs="+", metavar="FILE", help="other text, of which the rate is told too")
+    parser.add_argument("--check", nargs="+", metavar="FILE", help="other text, whose rate is shown too")
     return parser
 
 

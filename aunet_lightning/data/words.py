@@ -10,7 +10,7 @@ from splitters.contract import defer
 from splitters.teachers import Teacher
 
 WORDS, LETTERS = 13, 12  # bits of `marks`: the first letter of a word, any letter (each at its last byte)
-WORD_BYTES = 100_000  # of each language that are marked: ICU reads about half a megabyte a second
+WORD_BYTES = 100_000  # of each language that are marked, as ICU is slow
 
 
 class Letters(CharacterRule):

@@ -164,7 +164,7 @@ class _EntropyStepper(Stepper):
 
 
 def per_script(option: str, value: float | Mapping[str, float]) -> dict[str, float]:
-    """Returns an option as numbers by script, `default` last. Raises ValueError for what is no such thing."""
+    """Returns an option as numbers by script, `default` last. Raises ValueError for anything else."""
     least, unit = (1.0, "bytes, 1 or more") if option == "bytes_per_unit" else (-math.inf, "bits")
     numbers = dict(value) if isinstance(value, Mapping) else {DEFAULT: value}
     if DEFAULT not in numbers:
@@ -180,7 +180,7 @@ def per_script(option: str, value: float | Mapping[str, float]) -> dict[str, flo
 
 
 def script_runs(*by_script: Mapping[str, float]) -> ScriptRuns:
-    """Returns the scripts that options name. Raises ValueError for a name that is no script."""
+    """Returns the scripts that options name. Raises ValueError for a name that is not a script."""
     try:
         return ScriptRuns(tuple(dict.fromkeys(name for option in by_script for name in option if name != DEFAULT)))
     except ValueError as error:

@@ -198,6 +198,6 @@ class Transition:
         up, vectors = self.upsampling(y, cut.units, opened, p_of_units, cut.index)
         if predictor.straight_through:
             confidence = torch.where(decision.boundary, p, 1 - p)
-            factor = 1 + confidence - confidence.detach()  # 1, with a gradient; refreshes below are no decisions
+            factor = 1 + confidence - confidence.detach()  # 1, with a gradient; refreshes below are not decisions
             up = up * F.pad(factor, (0, up.shape[1] - factor.shape[1]), value=1)[..., None].to(up.dtype)
         return up, vectors
