@@ -29,7 +29,7 @@ from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.embedding import NOTHING, Embedding, preceding
 from aunet_lightning.model.exact import Exact
 from aunet_lightning.model.init import draw, ones, seed_of
-from aunet_lightning.model.kernels import normed_linear
+from aunet_lightning.model.kernels import dropped, normed_linear
 from aunet_lightning.model.layers import Block, CausalConv, RMSNorm
 from aunet_lightning.model.stage import Contracted, Stage
 from aunet_lightning.model.state import StageState, State, put
@@ -89,7 +89,6 @@ class AUNet(nn.Module):
         self.norm = RMSNorm(stages[0].dim, eps=config.norm_eps)
         self.head = nn.Linear(stages[0].dim, config.vocabulary, bias=False)
         self.stages = [self._stage(s, stack) for s in range(len(stages))]
-        self.dropout = nn.Dropout(config.dropout)
         self._exact, self._learned = Exact(), max(map(int, self.predictors), default=-1) + 1
         self.init_weights()
 
@@ -179,8 +178,9 @@ class AUNet(nn.Module):
 
     def _embed(self, stream: Stream, state: State | None) -> tuple[Tensor, Tensor | None]:
         """Returns vectors [R, L, D] of stage 1, and the last ids [B, C] where the embedding reads C before each."""
+        dropout = self.config.dropout if self.training else 0.0
         if not self.embedding.context:
-            return self.dropout(self.embedding(stream.ids)), None
+            return dropped(self.embedding(stream.ids), dropout), None
         known = state.recent if state is not None else None
         before, recent = preceding(
             stream.ids,
@@ -192,7 +192,7 @@ class AUNet(nn.Module):
         if state is not None and stream.index is not None:
             known = recent.new_full((len(state.fresh), self.embedding.context), NOTHING) if known is None else known
             recent = known.index_copy(0, stream.index, recent)
-        return self.dropout(self.embedding(stream.ids, before)), recent
+        return dropped(self.embedding(stream.ids, before), dropout), recent
 
     def _stream(
         self,

@@ -75,17 +75,24 @@ def convolved(seen: Tensor, weight: Tensor, same: Tensor | None) -> Tensor:
     return out
 
 
+def dropped(x: Tensor, share: float) -> Tensor:
+    """Returns x [B, N, D] without a share of its numbers, and the others so much larger; by hand the same ones of
+    each row, which is drawn in a third of the time."""
+    if not share:
+        return x
+    return x * _kept(x, share) if by_hand(x) else F.dropout(x, share)
+
+
 def added(x: Tensor, update: Tensor, dropout: float) -> Tensor:
-    """Returns x + update, without a share `dropout` of its numbers and the others so much larger; by hand to the
-    nearest 256th, as a byte is drawn for each."""
-    if not dropout:
-        return x + update
-    of_256 = round(256 * dropout)
-    if not (0 < of_256 < 256 and by_hand(update)):
-        return x + F.dropout(update, dropout)
-    words = torch.empty(-(-update.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: update.numel()].view(update.shape) >= of_256
-    return torch.add(x, update * kept, alpha=256 / (256 - of_256))
+    """Returns x + dropped(update, dropout)."""
+    if not (dropout and by_hand(update)):
+        return x + dropped(update, dropout)
+    return torch.addcmul(x, update, _kept(update, dropout))
+
+
+def _kept(x: Tensor, share: float) -> Tensor:
+    """Factors [N, D] for each row of x [B, N, D]: 0 for a share of them."""
+    return torch.rand(x.shape[1:], device=x.device).ge_(share).mul_(1 / (1 - share)).to(x.dtype)
 
 
 def _taps(seen: Tensor, width: int) -> list[Tensor]:
