@@ -25,28 +25,32 @@ def matrices(shapes=SHAPES, dtype=torch.float32):
     return [nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
 
 
-def muon_of(parameters, lr=0.1, weight_decay=0.2):
-    groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "algorithm": "muon"}]
+def muon_of(parameters, lr=0.1, weight_decay=0.2, **options):
+    groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "algorithm": "muon", **options}]
     return ByGroup(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8)
 
 
-def test_steps_of_muon_are_those_of_its_plain_form():
+@pytest.mark.parametrize("every", [1, 2])
+def test_steps_of_muon_are_those_of_its_plain_form(every):
     torch.manual_seed(0)
     parameters = matrices()
     plain = [p.detach().clone() for p in parameters]
     momenta = [torch.zeros_like(p) for p in plain]
-    optimizer = muon_of(parameters)
-    for _ in range(3):
+    optimizer = muon_of(parameters, **({} if every == 1 else {"every": every}))
+    for step in range(1, 6):
         for p, x, m in zip(parameters, plain, momenta, strict=True):
             p.grad = torch.randn_like(p)
             m.copy_(0.95 * m + 0.05 * p.grad)
             update = 0.95 * m + 0.05 * p.grad
+            if step % every:
+                continue
             for matrix, u in zip(x.view(-1, *x.shape[-2:]), update.view(-1, *x.shape[-2:]), strict=True):
                 rows, columns = matrix.shape
                 o = u / u.norm()
                 for a, b, c in by_group.STEPS:
                     o = a * o + b * (o @ o.T @ o) + c * (o @ o.T @ o @ o.T @ o)
-                matrix.mul_(1 - 0.1 * 0.2).sub_(o, alpha=0.1 * math.sqrt(max(1, rows / columns)))
+                lr = 0.1 * every
+                matrix.mul_(1 - lr * 0.2).sub_(o, alpha=lr * math.sqrt(max(1, rows / columns)))
         optimizer.step()
     for p, x in zip(parameters, plain, strict=True):
         torch.testing.assert_close(p.detach(), x, rtol=1e-4, atol=1e-5)

@@ -49,6 +49,8 @@ class OptimizerConfig:
     """the algorithm: adamw; muon for matrices, and adamw for the rest; or module:Class"""
     matrix_lr: float = 0.02
     """with muon: learning rate of matrices, where lr is that of the rest; it holds for any width"""
+    matrix_every: int = 1
+    """with muon: matrices move at every n-th step alone, n times as far, which costs an n-th of muon's time"""
     cooldown: float | None = None
     """share of the run at whose end the learning rate falls, in a line, to lr times final_lr_ratio; it stays before;
     null: it falls as a cosine from the end of warm-up"""
@@ -64,7 +66,7 @@ class OptimizerConfig:
             lr=Range(above=0, most=100), warmup_steps=steps, final_lr_ratio=Range(least=0, most=1),
             weight_decay=Range(least=0, most=100), betas=Range(least=0, below=1), eps=Range(above=0, most=1),
             stage_lr=multiple, splitter_lr=multiple, max_skipped=steps, matrix_lr=Range(above=0, most=100),
-            cooldown=Range(least=0, most=1),
+            matrix_every=Range(least=1, most=1000), cooldown=Range(least=0, most=1),
         )  # fmt: skip
 
     def of_stages(self, n_stages: int) -> list[float]:
@@ -141,6 +143,7 @@ class _Kind(NamedTuple):
             "lr": lr * multiple * of_width * (config.splitter_lr if self.learned else 1.0),
             "weight_decay": config.weight_decay if self.decays else 0.0,
             "algorithm": self.algorithm,
+            **({"every": config.matrix_every} if self.algorithm == "muon" and config.matrix_every > 1 else {}),
         }
 
 

@@ -132,8 +132,8 @@ TRAINING = [
     Fault(
         "a tall matrix steps as a wide one",
         "aunet_lightning/training/by_group.py",
-        'alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)',
-        'alpha=-group["lr"] * max(1.0, columns / rows) ** 0.5)',
+        "alpha=-lr * max(1.0, rows / columns) ** 0.5)",
+        "alpha=-lr * max(1.0, columns / rows) ** 0.5)",
         ("tests/test_optimizer.py::test_steps_of_muon_are_those_of_its_plain_form",),
     ),
     Fault(
