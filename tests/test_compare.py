@@ -359,6 +359,7 @@ def test_ready_studies_are_understood(path, tmp_path):
     study.fit = [str(ROOT / file) for file in study.fit]
     found = cells(study)
     rows = {"controls": ("script_aware", "flat bytes", "bpe 1024"), "recipe": ("none", "conv + muon", "all")}
+    rows["mark"] = ("script_aware 8 bytes", "bpe 16384")
     assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
     sizer = Sizer(study)
     first = {
