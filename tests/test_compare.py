@@ -14,8 +14,10 @@ import yaml
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import cells, load, merge
+from aunet_lightning.study.fitting import Fitter
+from aunet_lightning.study.grid import cells, load
 from aunet_lightning.study.running import kinds
+from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
@@ -73,6 +75,53 @@ def _here(tmp_path, monkeypatch, store_template):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+def test_rows_have_the_rates_that_are_asked_for(tmp_path):
+    rules = {"trie": {"splitter": "trie"}, "fixed": {"splitter": "fixed"}, "router": GRID["splitters"]["router"]}
+    rules |= {"words": {"splitter": "whitespace"}, "bpe": GRID["splitters"]["bpe"]}
+    study, _ = load([study_of(tmp_path, languages=["th"], splitters=rules, rates=[4, 6])])
+    fitter = Fitter(study)
+    found = {cell.splitter: Sizer(study).sized(cell) for cell in cells(study, fitter)}
+    rated = [f"{name} {rate} B" for name in ("router", "bpe", "trie", "fixed") for rate in (4, 6)]
+    assert [*found] == ["whitespace", *rated, "words"]
+    for name, sized in found.items():
+        if name.startswith(("bpe", "trie", "fixed")):
+            assert sized.rates[0] == pytest.approx(sized.cell.rate, rel=0.2 if "trie" in name else 0.1), name
+        assert (sized.cell.rule, sized.cell.rate) == (name.split()[0], sized.cell.rate)
+    assert found["words"].cell.rate is None
+    assert not fitter.notes
+    again = Fitter(study)
+    again._fit = None  # nothing is searched twice
+    assert [cell.settings for cell in cells(study, again)] == [one.cell.settings for one in found.values()]
+    study.rates, fitter = [5000], Fitter(study)
+    assert [cell.splitter for cell in cells(study, fitter) if cell.rule in ("bpe", "trie")] == ["bpe", "trie"]
+    assert next(note for note in fitter.notes if note.endswith("so it is left out")).startswith("th: {vocab_size: 300}")
+
+
+def test_factors_cross_rows_and_skip_those_to_which_they_mean_nothing(tmp_path):
+    factors = {"align": ["last", "first"], "conv": [None, 3], "model.optimizer.cooldown": [None, 0.5]}
+    study, _ = load([study_of(tmp_path, languages=["en"], factors=factors)])
+    found = {cell.splitter: cell for cell in cells(study, Fitter(study))}
+    whole = [name for name in found if name.startswith("whitespace")]
+    assert len(whole) == 8
+    assert len([name for name in found if name.startswith("bpe")]) == 4
+    one = found["whitespace align first conv 3 model.optimizer.cooldown 0.5"]
+    assert one.levels == {"align": "first", "conv": "3", "model.optimizer.cooldown": "0.5"}
+    assert one.settings["splitter"] == {"name": "whitespace", "align": "first"}
+    assert [stage["conv"] for stage in one.settings["model"]["net"]["stages"]] == [3, 3]
+    assert one.settings["model"]["optimizer"] == {"warmup_steps": 3, "cooldown": 0.5}
+
+
+def test_each_budget_is_a_cell_and_the_largest_is_first(tmp_path):
+    study, _ = load([study_of(tmp_path, languages=["en"], match={"budget": None, "budgets": ["4e8", 1e8]})])
+    found = cells(study, Fitter(study))
+    assert [(cell.name, cell.budget) for cell in found[::3]] == [
+        ("en-whitespace-2stages-seed1-4e+08", 4e8), ("en-whitespace-2stages-seed1-1e+08", 1e8)
+    ]  # fmt: skip
+    one, other = (Sizer(study).sized(cell) for cell in found[::3])
+    assert (one.settings["model"]["budget"], other.settings["model"]["budget"]) == ({"flops": 4e8}, {"flops": 1e8})
+    assert one.steps == pytest.approx(4 * other.steps)
+
+
 def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():
     base = {"a": {"b": 1, "c": [1, 2]}, "splitter": {"name": "fixed", "n": 3}}
     over = {"a": {"c": [3]}, "splitter": {"name": "router"}}
@@ -86,7 +135,7 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
     study, _ = load(
         [study_of(tmp_path, seeds=[1, 2], stages={2: {}, 3: upper}, languages={"en": None, "en+th": ["en", "th"]})]
     )
-    found = cells(study)
+    found = cells(study, Fitter(study))
     assert len({cell.name for cell in found}) == len(found) == 2 * 2 * (2 * 2 + 1)
     assert {cell.stages for cell in found if cell.splitter == "bpe"} == {1}
     mixed = next(cell for cell in found if cell.language == "en+th" and cell.stages == 3)
@@ -101,6 +150,9 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"splitter": {}}, "splitter is not a key of a study"),
         ({"match": {"by": "watts"}}, "match.by is 'watts': choose one of flops, bytes, seconds"),
         ({"match": {"budget": -1}}, "match.budget is -1.0"),
+        ({"match": {"budgets": [1e9]}}, "match has both budget and budgets"),
+        ({"match": {"budget": None}}, "match has no budget"),
+        ({"factors": {"align": ["last"]}}, "factors.align is .'last'., it must be a list of two"),
         ({"match": {"budget": "many"}}, "'many' is not a number"),
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
         ({"match": {"flop": 1}}, "match: .*flop"),
@@ -132,7 +184,7 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, change, words):
     def sized():
         study, _ = load([path])
         sizer = Sizer(study)
-        return [sizer.sized(cell) for cell in cells(study)]
+        return [sizer.sized(cell) for cell in cells(study, Fitter(study))]
 
     with pytest.raises(UserError, match=words):
         sized()
@@ -145,7 +197,7 @@ def test_a_trunk_is_fitted_to_the_wanted_cost(tmp_path, adjust):
     study, _ = load(
         [study_of(tmp_path, languages=["en"], match={"budget": budget, "bytes": n_bytes, "adjust": adjust})]
     )
-    for cell in cells(study):
+    for cell in cells(study, Fitter(study)):
         chosen = Sizer(study).sized(cell)
         trunk = chosen.settings["model"]["net"]["stages"][-1]
         field, each = ("layers", 1) if adjust == "trunk_layers" else ("dim", 8)
@@ -193,7 +245,7 @@ def test_a_run_spends_its_budget_and_no_more(tmp_path, measure, capsys, monkeypa
             )
         ]
     )
-    sized = Sizer(study).sized(cells(study)[0])
+    sized = Sizer(study).sized(cells(study, Fitter(study))[0])
     Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     assert main(["fit", "-c", "settings.yaml"]) == 0
     logged = [json.loads(line)["metrics"] for line in (sized.folder / "metrics.jsonl").open()]
@@ -240,7 +292,7 @@ def test_the_server_rehearses_a_cell_of_each_kind(tmp_path, capsys):
     from aunet_lightning.cli.server import rehearse
 
     study, _ = load([study_of(tmp_path, seeds=[1, 2])])
-    some = [Sizer(study).sized(cell) for cell in cells(study)[:2]]
+    some = [Sizer(study).sized(cell) for cell in cells(study, Fitter(study))[:2]]
     assert [one.cell.name for one in kinds([some[0], *some])] == [one.cell.name for one in kinds(some)]
     folder = tmp_path / "rehearsed"
     folder.mkdir()
@@ -260,7 +312,7 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
     study, _ = load([study_of(tmp_path, languages=["en"], settings={"run": {"checkpoint_every": 1}})])
-    sized = Sizer(study).sized(cells(study)[0])
+    sized = Sizer(study).sized(cells(study, Fitter(study))[0])
     Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     measure = AUNetModule._finish
 
@@ -357,7 +409,7 @@ def test_ready_studies_are_understood(path, tmp_path):
     Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}), encoding="utf-8")
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
-    found = cells(study)
+    found = cells(study, Fitter(study))
     rows = {"controls": ("script_aware", "flat bytes", "bpe 1024"), "recipe": ("none", "conv + muon", "all")}
     assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
     sizer = Sizer(study)

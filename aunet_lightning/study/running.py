@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import Settings, Study
+from aunet_lightning.study.grid import Study
+from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.training.definition import differences

@@ -10,6 +10,8 @@ class StudyFolder:
         self.path = path
         self.lock = path / "lock"
         self.grid = path / "grid.yaml"
+        self.rates = path / "rates.json"  # what rows were fitted to
+        self.vocabularies = path / "vocabularies"
         self.page = path / "report.html"
         self.markdown = path / "report.md"
         self.table = path / "table.csv"
