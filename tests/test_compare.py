@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
+from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.fitting import Fitter
 from aunet_lightning.study.grid import cells, load
@@ -120,6 +122,31 @@ def test_each_budget_is_a_cell_and_the_largest_is_first(tmp_path):
     one, other = (Sizer(study).sized(cell) for cell in found[::3])
     assert (one.settings["model"]["budget"], other.settings["model"]["budget"]) == ({"flops": 4e8}, {"flops": 1e8})
     assert one.steps == pytest.approx(4 * other.steps)
+
+
+def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    settings = {"model": {"optimizer": {"cooldown": 0.5}}, "trainer": {"deterministic": True}}
+    path = study_of(tmp_path, languages=["en"], match={"budget": None, "budgets": [6e8, 2e9]}, settings=settings)
+    study, _ = load([path])
+    study.splitters = {"whitespace": GRID["splitters"]["whitespace"]}
+    large, small = (Sizer(study).sized(cell) for cell in branched(study, cells(study, Fitter(study))))
+    assert large.settings["run"]["keep_at"] == [pytest.approx(0.15)]
+    assert small.cell.branch == (large.cell.name, large.settings["run"]["keep_at"][0])
+    assert waits(small.cell.branch, large.files)
+    for name, settings in (("large", large.settings), ("alone", merge(small.settings, {"run": {"folder": "alone"}}))):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        assert main(["fit", "-c", f"{name}.yaml"]) == 0
+    assert not waits(small.cell.branch, large.files)
+    begins = beginning(small.cell.branch, large.files)
+    Path("small.yaml").write_text(yaml.safe_dump(small.settings), encoding="utf-8")
+    assert main(["fit", "-c", "small.yaml", "--ckpt_path", str(begins)]) == 0
+    alone, branch = (torch.load(folder / "checkpoints/last.ckpt") for folder in (Path("alone"), small.folder))
+    assert 0.3 * alone["global_step"] < torch.load(begins)["global_step"] <= 0.5 * alone["global_step"]
+    assert branch["global_step"] == alone["global_step"]
+    for name, weight in alone["state_dict"].items():
+        assert torch.equal(weight, branch["state_dict"][name]), name
+    assert small.files.last_metrics()["flops"] == CellFolder(Path("alone")).last_metrics()["flops"]
 
 
 def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():
@@ -410,7 +437,11 @@ def test_ready_studies_are_understood(path, tmp_path):
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
     found = cells(study, Fitter(study))
-    rows = {"controls": ("script_aware", "flat bytes", "bpe 1024"), "recipe": ("none", "conv + muon", "all")}
+    rows = {
+        "controls": ("script_aware", "flat bytes", "bpe 1024"),
+        "recipe": ("none", "conv + muon", "all"),
+        "mark": ("script_aware 8 bytes", "bpe 16384"),
+    }
     assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
     sizer = Sizer(study)
     first = {

@@ -33,6 +33,7 @@ def compare(arguments: list[str], main: Main) -> int:
     """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
     options = _parser().parse_args(arguments)
     from aunet_lightning.reports.study.columns import columns_of
+    from aunet_lightning.study.branching import branched
     from aunet_lightning.study.fitting import Fitter
     from aunet_lightning.study.grid import cells, load
 
@@ -43,7 +44,7 @@ def compare(arguments: list[str], main: Main) -> int:
         study.jobs = options.jobs
     columns_of(study.columns)  # unknown ones are refused now
     fitter = Fitter(study)
-    found = cells(study, fitter)
+    found = branched(study, cells(study, fitter))
     for note in dict.fromkeys(fitter.notes):
         print(f"aunet compare: {note}", file=sys.stderr)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)

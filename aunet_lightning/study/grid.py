@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
@@ -103,6 +103,13 @@ class Study:
         return Path("runs") / self.study
 
 
+class Branch(NamedTuple):
+    """Where a cell branches from the run of another one."""
+
+    cell: str  # its name
+    share: float  # of its budget
+
+
 @dataclass(frozen=True)
 class StudyCell:
     """One run of a study: a splitter at a number of stages, a language and a seed."""
@@ -118,6 +125,7 @@ class StudyCell:
     rate: float | None = None  # bytes per unit that were asked for; None: its own
     levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
+    branch: Branch | None = None  # None: it begins at its beginning
 
 
 def load(files: Sequence[Path]) -> tuple[Study, str]:

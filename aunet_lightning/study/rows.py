@@ -63,7 +63,8 @@ def rows(
     fitted = [(rate, merge(settings, over)) for rate in rates if (over := fit(language, settings, rate)) is not None]
     fitted = [one for i, one in enumerate(fitted) if one[1] not in [found for _, found in fitted[:i]]]
     crossed: list[Row] = []
-    for rate, of_rate in fitted or [(None, settings)]:
+    at_rates: Sequence[tuple[float | None, Settings]] = fitted or [(None, settings)]
+    for rate, of_rate in at_rates:
         for values in itertools.product(*(factor.values for factor in factors)):
             row = Row(name if rate is None else f"{name} {rate:g} B", rate, {}, of_rate)
             for factor, value in zip(factors, values, strict=True):
