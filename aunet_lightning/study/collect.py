@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ BPB_OF = "val/bpb_"  # and a language
 
 def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
     """Returns the results of the study so far."""
+    cells = [_cell(one) for one in sized]
     return StudyResult(
         name=study.study,
         description=" ".join(study.description.split()),
-        cells=[_cell(one) for one in sized],
-        splitters=list(study.splitters),
+        cells=cells,
+        splitters=[*dict.fromkeys(row for name in study.splitters for row in [*_rows_of(name, cells)] or [name])],
         languages=list(study.languages),
         match_by=study.match.by,
         budget=study.match.budget,
@@ -42,12 +43,18 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
     )
 
 
+def _rows_of(name: str, cells: Sequence[CellResult]) -> Iterator[str]:
+    """Yields the rows of an entry of `splitters`."""
+    yield from (cell.splitter for cell in cells if cell.rule == name)
+
+
 def _cell(sized: Sized) -> CellResult:
     cell, files = sized.cell, sized.files
     known: dict[str, Any] = {
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
         "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
-        "embedding_parameters": sized.embedding_parameters,
+        "embedding_parameters": sized.embedding_parameters, "budget": cell.budget, "rule": cell.rule,
+        "rate": cell.rate, "levels": cell.levels,
     }  # fmt: skip
     if not sized.is_done:
         if files.failed.exists():

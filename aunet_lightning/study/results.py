@@ -1,7 +1,7 @@
 """The results of a study: plain data, from the folders of its runs to the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -33,6 +33,10 @@ class CellResult:
     status: str  # done, failed, stopped or waiting
     error: str = ""  # the last line of a failed run
     folder: str = ""
+    budget: float | None = None  # of this cell; None: the study's
+    rule: str = ""  # the entry of `splitters` that the row comes from; empty: that of its name
+    rate: float | None = None  # bytes per unit that were asked for; None: its own
+    levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     bpb: float | None = None  # of all validation text
     bpb_by_language: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[Point] = ()
@@ -58,7 +62,7 @@ class StudyResult:
     splitters: Sequence[str]  # in the YAML's order
     languages: Sequence[str]
     match_by: str  # flops, bytes or seconds
-    budget: float  # of each cell, in FLOPs, bytes or seconds
+    budget: float  # of each cell, in FLOPs, bytes or seconds; of several the largest
     adjust: str  # what varies instead: bytes, trunk_layers or trunk_dim
     reference: str = ""  # the splitter that others are compared with (BPE), or empty
     equal: Sequence[str] = ()  # sentences: what was held equal
@@ -68,3 +72,12 @@ class StudyResult:
     date: str = ""
     grid: str = ""  # the YAML
     columns: Sequence[str] = ()  # further columns of the report
+
+    @property
+    def budgets(self) -> list[float]:
+        """All budgets, the smallest first."""
+        return sorted({self.budget, *(cell.budget for cell in self.cells if cell.budget is not None)})
+
+    def at(self, budget: float) -> "StudyResult":
+        """Returns the cells of one budget."""
+        return replace(self, budget=budget, cells=[cell for cell in self.cells if cell.budget in (None, budget)])

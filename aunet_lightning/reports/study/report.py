@@ -12,7 +12,9 @@ from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder
 
-_NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
+_NOT_SCALAR = (  # of a CellResult
+    "levels", "bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics",
+)  # fmt: skip
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
@@ -28,12 +30,12 @@ def write_report(study: StudyResult, folder: Path) -> None:
 
 def as_html(study: StudyResult) -> str:
     """Returns the report as one page that loads nothing else."""
-    return page.as_html(study.name, _blocks(Comparison(study), pictures=True))
+    return page.as_html(study.name, _blocks(Comparison(study.at(study.budget)), pictures=True))
 
 
 def as_markdown(study: StudyResult) -> str:
     """Returns the report as Markdown, without the pictures."""
-    return page.as_markdown(study.name, _blocks(Comparison(study), pictures=False))
+    return page.as_markdown(study.name, _blocks(Comparison(study.at(study.budget)), pictures=False))
 
 
 def as_csv(study: StudyResult) -> str:
@@ -51,7 +53,7 @@ def as_csv(study: StudyResult) -> str:
 
 def heatmap_png(study: StudyResult) -> bytes:
     """Returns the heat map of BPB, splitters by languages, as PNG."""
-    comparison = Comparison(study)
+    comparison = Comparison(study.at(study.budget))
     most, languages = sections.most(comparison), comparison.languages
     tiles = []
     for arm in comparison.arms:

@@ -140,9 +140,10 @@ def off_budget(cell: CellResult, study: StudyResult) -> float | None:
         spent = cell.bytes_seen
     elif study.match_by == "seconds" and cell.bytes_seen is not None and cell.bytes_per_second:
         spent = cell.bytes_seen / cell.bytes_per_second
-    if spent is None or not math.isfinite(spent) or not study.budget > 0:
+    budget = cell.budget or study.budget
+    if spent is None or not math.isfinite(spent) or not budget > 0:
         return None
-    return relative(spent, study.budget)
+    return relative(spent, budget)
 
 
 def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
