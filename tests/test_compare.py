@@ -14,13 +14,16 @@ import yaml
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.errors import UserError
+from aunet_lightning.study import timing
 from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.fitting import Fitter
 from aunet_lightning.study.grid import cells, load
+from aunet_lightning.study.protocol import told
 from aunet_lightning.study.running import kinds
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
+from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters.engine.characters import byte_classes
@@ -147,6 +150,26 @@ def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(
     for name, weight in alone["state_dict"].items():
         assert torch.equal(weight, branch["state_dict"][name]), name
     assert small.files.last_metrics()["flops"] == CellFolder(Path("alone")).last_metrics()["flops"]
+
+
+def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "MINUTE", 1.5)
+    monkeypatch.setattr(timing, "LEAST", 0.5)
+    one = {"whitespace": GRID["splitters"]["whitespace"]}
+    given = {**GRID, "splitters": one, "languages": ["en"], "seeds": [1, 2], "question": "Which?", "reference": None}
+    Path("grid.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    assert main(["compare", "-c", "grid.yaml", "--plan"]) == 0
+    plan = Path("runs/tiny/plan.md").read_text()
+    assert "before any cell had begun" in plan
+    assert "2 cells: 1 rows (whitespace); languages en; seeds 1, 2; flops 4e+08." in plan
+    steps = Sizer(load([Path("grid.yaml")])[0]).sized(cells(load([Path("grid.yaml")])[0], None)[0]).steps
+    assert f"A step spends {100 / steps:.2g} %" in plan
+    assert not Path("runs/tiny/cells").exists()
+    files, text = StudyFolder(Path("runs/tiny")), Path("grid.yaml").read_text()
+    assert told(files, text).endswith("before any cell had begun. Nothing was changed after.")
+    other = yaml.safe_dump(given | {"seeds": [1], "jobs": 2}, sort_keys=False)
+    assert told(files, other).endswith("Changed after: seeds: [1, 2] → [1].")
+    capsys.readouterr()
 
 
 def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():

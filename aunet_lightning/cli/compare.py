@@ -60,6 +60,10 @@ def compare(arguments: list[str], main: Main) -> int:
     if options.dry_run:
         _show(study, sized)
         return 0
+    if options.plan:
+        with _alone(study):
+            print(f"Plan: {_plan(study, sized, grid, main)}")
+        return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
         return _run(study, sized, grid, command, None if options.report else main)
@@ -77,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, help="cells to run at once, overriding the study's jobs")
     parser.add_argument("--dry_run", action="store_true", help="list the cells and their cost, and run nothing")
+    parser.add_argument(
+        "--plan", action="store_true",
+        help="train some cells for a minute in all, and write what will be run, what counts as a result and how long "
+        "it takes here; the report then says what was changed after",
+    )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="report the results so far, and run nothing")
     return parser
 
@@ -101,6 +110,15 @@ def _alone(study: Study) -> Iterator[None]:
                 file=sys.stderr,
             )
         yield
+
+
+def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
+    from tqdm import tqdm
+
+    from aunet_lightning.study.protocol import write_plan
+    from aunet_lightning.study.timing import measure
+
+    return write_plan(study, sized, grid, measure(sized, study, main, tqdm.write))
 
 
 def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Main | None) -> int:

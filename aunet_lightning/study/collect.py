@@ -1,19 +1,18 @@
 """Collects a study's results from the folders of its runs."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Match, Study
+from aunet_lightning.study.protocol import told
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
 from aunet_lightning.study.sizing import Sized
+from aunet_lightning.study.study_folder import StudyFolder
+from aunet_lightning.study.timing import hardware
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.names import metric_name
 
@@ -40,6 +39,8 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
         columns=study.columns,
+        question=" ".join(study.question.split()),
+        plan=told(StudyFolder(study.folder), grid),
     )
 
 
@@ -133,18 +134,3 @@ def _equal(study: Study, match: Match) -> list[str]:
         "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), "
         "without the end of document, for BPE too.",
     ]
-
-
-def hardware() -> str:
-    """Returns the processors of this machine, in words."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
-            if "model name" in line
-        ]
-        model = names[0] if names else model
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} cores of {model}{', ' + ', '.join(gpus) if gpus else ''}; torch {torch.__version__}"

@@ -79,6 +79,10 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [1, 2])
     description: str = ""
     """a sentence or two, for the report"""
+    question: str = ""
+    """what the study asks, the report's first sentence"""
+    result: str = ""
+    """what counts as a result, said before it is run (--plan)"""
     reference: str | None = None
     """the row that others are compared with"""
     validations: int = 8

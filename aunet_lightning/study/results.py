@@ -72,6 +72,8 @@ class StudyResult:
     date: str = ""
     grid: str = ""  # the YAML
     columns: Sequence[str] = ()  # further columns of the report
+    question: str = ""
+    plan: str = ""  # when it was planned, and what was changed after
 
     @property
     def budgets(self) -> list[float]:

@@ -67,9 +67,9 @@ def heatmap_png(study: StudyResult) -> bytes:
 
 
 def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
-    about = comparison.study.description
+    study = comparison.study
     return [
-        *([Text(about)] if about else []),
+        *(Text(text) for text in (study.question, study.description) if text),
         Text(f"{sentences.headline(comparison)} {sentences.caveats(comparison)}".strip(), "answer"),
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),

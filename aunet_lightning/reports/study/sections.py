@@ -287,6 +287,7 @@ def making(comparison: Comparison) -> list[Block]:
     equal = Items([("", sentence) for sentence in study.equal or [sentences.matching(comparison)]])
     blocks: list[Block] = [
         Heading("Method"),
+        *([Text(study.plan)] if study.plan else []),
         Heading("What was held equal, and what varied", 3),
         equal,
     ]
