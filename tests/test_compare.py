@@ -24,6 +24,7 @@ from aunet_lightning.study.running import kinds
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.study.study_folder import StudyFolder
+from aunet_lightning.study.tuning import at_best, trials, tuned
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters.engine.characters import byte_classes
@@ -172,6 +173,35 @@ def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeyp
     capsys.readouterr()
 
 
+def test_each_row_has_its_best_learning_rate_unless_it_is_at_the_edge(tmp_path):
+    tune = {"multiples": [0.5, 1, 2], "languages": ["th"]}
+    study, _ = load([study_of(tmp_path, tune=tune, match={"budget": None, "budgets": [1e8, 4e8]})])
+    found = branched(study, cells(study, Fitter(study)))
+    search = [Sizer(study).sized(cell) for cell in trials(study, found)]
+    assert len({one.cell.name for one in search}) == len(search) == 3 * 3
+    for one in search:
+        data = one.settings["data"]
+        assert (data["val_files"], data["holdout_every"], one.cell.budget) == (None, 10, 1e8)
+        assert one.settings["model"]["optimizer"]["matrix_lr"] == 0.02 * one.cell.multiple
+        assert {*one.settings["data"]["train_files"]} == {str(UDHR / "th.jsonl")}
+
+    def measured(best):
+        for one in search:
+            one.files.path.mkdir(parents=True, exist_ok=True)
+            bpb = abs(one.cell.multiple - best[one.cell.splitter])
+            one.files.metrics.write_text(json.dumps({"step": 1, "metrics": {"val/bpb": bpb}}) + "\n")
+            one.files.done.write_text("{}")
+        return tuned(search)
+
+    with pytest.raises(UserError, match=r"of bpe the best learning rate is 2 times its own, .*may be too low"):
+        at_best(found, measured({"whitespace": 1, "router": 1, "bpe": 2}))
+    best = at_best(found, measured({"whitespace": 1, "router": 1.1, "bpe": 0.9}))
+    assert {cell.settings["model"]["optimizer"]["lr"] for cell in best} == {OptimizerConfig.lr}
+    search[0].files.done.unlink()
+    with pytest.raises(UserError, match=r"the search for whitespace has cells without a result"):
+        at_best(found, tuned(search))
+
+
 def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():
     base = {"a": {"b": 1, "c": [1, 2]}, "splitter": {"name": "fixed", "n": 3}}
     over = {"a": {"c": [3]}, "splitter": {"name": "router"}}
@@ -202,6 +232,9 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"match": {"budget": -1}}, "match.budget is -1.0"),
         ({"match": {"budgets": [1e9]}}, "match has both budget and budgets"),
         ({"match": {"budget": None}}, "match has no budget"),
+        ({"tune": {"multiples": [1, 2]}}, "tune.multiples is .1.0, 2.0., it must have three or more"),
+        ({"tune": {"seed": 1}}, "tune.seed is 1, a seed of the study"),
+        ({"tune": {"languages": ["ja"]}}, "tune.languages: 'ja' is not a language of the study"),
         ({"factors": {"align": ["last"]}}, "factors.align is .'last'., it must be a list of two"),
         ({"match": {"budget": "many"}}, "'many' is not a number"),
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
@@ -234,7 +267,8 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, change, words):
     def sized():
         study, _ = load([path])
         sizer = Sizer(study)
-        return [sizer.sized(cell) for cell in cells(study, Fitter(study))]
+        found = cells(study, Fitter(study))
+        return [sizer.sized(cell) for cell in [*trials(study, found), *found]]
 
     with pytest.raises(UserError, match=words):
         sized()

@@ -22,8 +22,8 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.terminal import printable
 
 if TYPE_CHECKING:
-    from aunet_lightning.study.grid import Study
-    from aunet_lightning.study.sizing import Sized
+    from aunet_lightning.study.grid import Study, StudyCell
+    from aunet_lightning.study.sizing import Sized, Sizer
 
 
 Main = Callable[[list[str]], int]  # runs a command of aunet; returns the exit code
@@ -49,23 +49,28 @@ def compare(arguments: list[str], main: Main) -> int:
         print(f"aunet compare: {note}", file=sys.stderr)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.study.sizing import Sizer
+    from aunet_lightning.study.tuning import trials
 
     sizer = Sizer(study)
+    search = [sizer.sized(cell) for cell in trials(study, found)]
     sized = [sizer.sized(cell) for cell in found]
     for warning in sizer.warnings:
         print(f"aunet compare: {warning}", file=sys.stderr)
-    _check_folders(sized)
+    _check_folders([*search, *([] if search else sized)])
     if not options.report:
         _check_settings(sized, main)
     if options.dry_run:
-        _show(study, sized)
+        _show(study, [*search, *sized])
         return 0
     if options.plan:
         with _alone(study):
-            print(f"Plan: {_plan(study, sized, grid, main)}")
+            print(f"Plan: {_plan(study, [*search, *sized], grid, main)}")
         return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
+        if search:
+            sized = _tuned(study, sizer, found, search, None if options.report else main)
+            _check_folders(sized)
         return _run(study, sized, grid, command, None if options.report else main)
 
 
@@ -110,6 +115,25 @@ def _alone(study: Study) -> Iterator[None]:
                 file=sys.stderr,
             )
         yield
+
+
+def _tuned(
+    study: Study, sizer: Sizer, found: Sequence[StudyCell], search: Sequence[Sized], main: Main | None
+) -> list[Sized]:
+    """Runs the rest of the search of learning rates, and returns the cells at the best ones."""
+    from aunet_lightning.study.running import run_cells
+    from aunet_lightning.study.tuning import at_best, tuned
+
+    if main is not None:
+        from tqdm import tqdm
+
+        print(f"Searching learning rates: {len(search)} cells.", flush=True)
+        run_cells(search, study, main, tqdm.write)
+    rows = tuned(search)
+    for row in rows:
+        tried = ", ".join(f"{multiple:g}: {bpb:.3f}" for multiple, bpb in row.bpb.items())
+        print(f"{row.splitter}: learning rates times {row.best:g} ({tried})", flush=True)
+    return [sizer.sized(cell) for cell in at_best(found, rows)]
 
 
 def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:

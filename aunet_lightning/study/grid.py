@@ -6,7 +6,7 @@ factors, its text and its seed, in this order: mappings are merged, lists replac
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -58,6 +58,27 @@ class Match:
 
 
 @dataclass
+class Tune:
+    """How the learning rates of rows are searched."""
+
+    multiples: list[float] = field(default_factory=lambda: [0.5, 0.7, 1.0, 1.4, 2.0])
+    """of each row's own learning rates"""
+    languages: list[str] = field(default_factory=list)
+    """on whose text; empty: the study's first"""
+    seed: int = 1000
+    """which is none of the study's"""
+    holdout_every: int = 10
+    """every n-th training document is held out of the search, and measured on"""
+
+    def __post_init__(self) -> None:
+        check("tune.multiples", self.multiples, Range(above=0, most=1000))
+        check("tune.holdout_every", self.holdout_every, Range(least=2, most=10**6))
+        self.multiples = sorted({*map(float, self.multiples)})
+        if len(self.multiples) < 3:
+            raise UserError(f"tune.multiples is {self.multiples}, it must have three or more: one with neighbours")
+
+
+@dataclass
 class Study:
     """A comparison, as its YAML describes it."""
 
@@ -97,6 +118,8 @@ class Study:
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
     rates: list[float] = field(default_factory=list)
     """bytes per unit: each row that has a knob is run at each of them, fitted in each language"""
+    tune: Tune | None = None
+    """how the learning rate of each row is searched; null: all have their settings'"""
     factors: Settings = field(default_factory=dict)
     """what is crossed with the rows: an option's name, or a path of keys → its values"""
     columns: list[str] = field(default_factory=list)
@@ -130,6 +153,7 @@ class StudyCell:
     levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
     branch: Branch | None = None  # None: it begins at its beginning
+    multiple: float | None = None  # of its row's learning rates, where it is one of their search
 
 
 def load(files: Sequence[Path]) -> tuple[Study, str]:
@@ -175,10 +199,9 @@ def _study(read: Settings) -> Study:
     stages = {int(n): {} for n in stages} if isinstance(stages, list) else stages
     read["stages"] = {int(n): dict(settings or {}) for n, settings in stages.items()}
     read["text"] = {part: path for part, path in read["text"].items() if path is not None}
-    try:
-        read["match"] = Match(**read["match"])
-    except TypeError as error:
-        raise UserError(f"match: {error}; valid keys: {', '.join(of.name for of in fields(Match))}") from None
+    read["match"] = _part(Match, "match", read["match"])
+    if read.get("tune") is not None:
+        read["tune"] = _part(Tune, "tune", read["tune"])
     study = Study(**read)
     for name in ("splitters", "languages", "seeds", "stages"):
         if not getattr(study, name):
@@ -197,6 +220,14 @@ def _study(read: Settings) -> Study:
         if getattr(study, name) < least:
             raise UserError(f"{name} is {getattr(study, name)}, it must be {least} or more")
     return study
+
+
+def _part(of: Callable[..., Any], name: str, read: Any) -> Any:
+    try:
+        return of(**read)
+    except TypeError as error:
+        valid = ", ".join(one.name for one in fields(of))  # type: ignore[arg-type]
+        raise UserError(f"{name}: {error}; valid keys: {valid}") from None
 
 
 def cells(study: Study, fit: Fit) -> list[StudyCell]:

@@ -167,7 +167,8 @@ class Sizer:
             "model": {"net": {"stages": stages}, "budget": {match.by: cell.budget}},
             "trainer": {"max_steps": -1, "enable_progress_bar": False, "check_val_every_n_epoch": None},
             "run": {
-                "experiment": study.study, "name": cell.name, "folder": str(StudyFolder(study.folder).cell(cell.name)),
+                "experiment": study.study if cell.multiple is None else f"{study.study}-tune", "name": cell.name,
+                "folder": str(StudyFolder(study.folder).cell(cell.name)),
                 "tracking_uri": study.tracking_uri, "tags": tags,
             },
         }  # fmt: skip
