@@ -38,7 +38,7 @@ class DocumentWriter(Callback):
 
     def write(self, trainer: Trainer) -> int:
         """Writes the file, completely or not at all; returns the number of documents."""
-        corpus, total = data_of(trainer).corpora[self.part], sum(gather_objects(self.sums))
+        corpus, total = data_of(trainer).corpora[self.part], np.sum(gather_objects(self.sums), axis=0)
         seen = np.flatnonzero(total[:, 1])
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
