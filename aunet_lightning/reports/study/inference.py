@@ -38,16 +38,15 @@ def holm(strictest: np.ndarray, comparisons: int) -> tuple[np.ndarray, np.ndarra
     """Holm's step-down correction along the last axis.
 
     strictest: for each comparison the largest k at which it holds at LEVEL / k (0: at none). Returns whether it is
-    accepted, and the divisor of the level at which Holm tried it.
+    accepted, and the divisor of the level of its interval, which leaves zero out exactly then: the strictest of an
+    accepted one, for all others that at which Holm stopped.
     """
     order = np.argsort(-strictest, axis=-1, kind="stable")
     divisor = comparisons - np.arange(comparisons)
     passed = np.logical_and.accumulate(np.take_along_axis(strictest, order, -1) >= divisor, axis=-1)
-    failed_at = np.maximum(comparisons - passed.sum(-1, keepdims=True), 1)  # where it stopped, for all that follow
-    accepted, tried = np.empty_like(passed), np.empty(passed.shape, dtype=int)
+    accepted = np.empty_like(passed)
     np.put_along_axis(accepted, order, passed, -1)
-    np.put_along_axis(tried, order, np.where(passed, divisor, failed_at), -1)
-    return accepted, tried
+    return accepted, np.where(accepted, strictest, comparisons - passed.sum(-1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ class Runs:
 class Judgement:
     """The verdicts of a language: of all pairs of arms with two common seeds and other units than each other.
 
-    All pairs count, since the best arm is only known from the results. Intervals are as wide as Holm's correction
-    tried them, so that zero lies outside of one exactly where the arms are told apart.
+    All pairs count, since the best arm is only known from the results. Zero lies outside of an interval exactly where
+    the arms are told apart.
     """
 
     first: np.ndarray  # [pairs]: the one arm of each pair
