@@ -22,19 +22,21 @@ class DocumentWriter(Callback):
 
     def __init__(self, path: Path, part: str) -> None:
         self.path, self.part = path, part
-        self.sums = np.zeros((0, 2))  # bits and bytes, of each document
+        self.numbers = np.zeros(0, int)  # of the part's documents in their corpus, ascending
+        self.sums = np.zeros((0, 2))  # bits and bytes of each
 
     def begin(self, trainer: Trainer) -> None:
         """Forgets what was added, before a pass over the part."""
-        self.sums = np.zeros((len(data_of(trainer).corpora[self.part]), 2))
+        self.numbers = data_of(trainer).documents[self.part]
+        self.sums = np.zeros((len(self.numbers), 2))
 
     def add(self, outputs: Mapping[str, Any]) -> None:
         """Adds a batch: `bits`, `documents` and `sizes` (bytes; 0 where nothing is scored), each [B, L]."""
         sizes, bits = outputs["sizes"].cpu().double().numpy(), outputs["bits"].cpu().double().numpy()
         scored = sizes > 0
-        documents = outputs["documents"].cpu().numpy()[scored]
-        for column, values in enumerate((bits, sizes)):
-            self.sums[:, column] += np.bincount(documents, values[scored], len(self.sums))
+        documents, of = np.unique(outputs["documents"].cpu().numpy()[scored], return_inverse=True)
+        both = np.stack([np.bincount(of, values[scored], len(documents)) for values in (bits, sizes)], axis=1)
+        self.sums[np.searchsorted(self.numbers, documents)] += both
 
     def write(self, trainer: Trainer) -> int:
         """Writes the file, completely or not at all; returns the number of documents."""
@@ -45,7 +47,7 @@ class DocumentWriter(Callback):
             self.path.unlink(missing_ok=True)  # those of an earlier pass
             part = self.path.with_name(f"{self.path.name}.part")
             with part.open("w", encoding="utf-8") as file:
-                for document, (bits, n_bytes) in zip(seen.tolist(), total[seen].tolist(), strict=True):
+                for document, (bits, n_bytes) in zip(self.numbers[seen].tolist(), total[seen].tolist(), strict=True):
                     line = {"id": corpus.name(document), "lang": corpus.language(document), "bytes": int(n_bytes)}
                     line |= {"bits": round(bits, 3), "bpb": round(bits / n_bytes, 5)}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
