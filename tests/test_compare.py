@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from aunet_lightning.cli.main import main
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
 from aunet_lightning.study import timing
 from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
+from aunet_lightning.study.collect import collect
 from aunet_lightning.study.fitting import Fitter
 from aunet_lightning.study.grid import cells, load
 from aunet_lightning.study.protocol import told
@@ -413,6 +415,17 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     points = [json.loads(line) for line in (sized.folder / "metrics.jsonl").open()]
     trained = max(point["step"] for point in points if "train/bpb" in point["metrics"])
     assert max(point["step"] for point in points if "val/bpb" in point["metrics"]) >= trained
+    # A study reads the same from the folder: the bits of the documents of that validation, which add up to its BPB.
+    sized.files.done.write_text("{}", encoding="utf-8")
+    (cell,) = collect(study, [sized], "", "").cells
+    lines = list(map(json.loads, sized.files.documents.read_text(encoding="utf-8").splitlines()))
+    data = ByteDataModule(**sized.settings["data"], splitter="whitespace", upper_splitters=[])
+    data.setup()
+    assert [line["bytes"] for line in lines] == [len(text) for _, text in data.texts("val")]
+    assert cell.document_bits.bytes.tolist() == [line["bytes"] for line in lines]
+    assert cell.document_bits.bits.sum() / cell.document_bits.bytes.sum() == pytest.approx(cell.bpb, abs=1e-6)
+    sized.files.documents.write_text("".join(json.dumps(line | {"bits": line["bits"] + 1}) + "\n" for line in lines))
+    assert collect(study, [sized], "", "").cells[0].document_bits is None  # of another validation
 
 
 def check_study_in_mlflow(tmp_path):

@@ -197,7 +197,7 @@ def test_markdown_and_csv_hold_the_same_numbers():
     rows = list(csv.DictReader(io.StringIO(as_csv(some))))
     assert len(rows) == len(some.cells)
     assert [float(row["bpb"]) if row["bpb"] else None for row in rows] == [one.bpb for one in some.cells]
-    heat = as_markdown(some).split("## BPB by")[1].split("## Parallel")[0]
+    heat = as_markdown(some).split("## BPB by")[1].split("## Differences")[0]
     html = as_html(some)
     table = {
         line.split(" | ")[0][2:]: line.strip("| ").split(" | ")[1:]

@@ -1,15 +1,18 @@
 """Collects a study's results from the folders of its runs."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.protocol import told
-from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
+from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.study.timing import hardware
@@ -17,6 +20,7 @@ from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.names import metric_name
 
 BPB_OF = "val/bpb_"  # and a language
+ROUNDED = 1e-4  # bits per byte that the rounded bits of documents may be off their run's BPB
 
 
 def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
@@ -82,9 +86,11 @@ def _cell(sized: Sized) -> CellResult:
         bytes_seen=last["bytes_seen"],
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],
+        document_bits=_documents(files.documents, last["val/bpb"]),
         parallel_bits=_bits(files.predictions) if cell.parallel else {},
         examples=_examples(files.units),
         metrics=last,
+        other_settings=_other_settings(sized),
     )
 
 
@@ -102,6 +108,26 @@ def _commit(sized: Sized) -> str:
 def _bits(path: Path) -> dict[str, float]:
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {line["id"]: line["bits"] for line in lines}
+
+
+def _documents(path: Path, bpb: float) -> DocumentBits | None:
+    """Returns the bits of each validation document; None without the file (of a run of an earlier version), or where
+    they are not those of the last validation."""
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bits, n_bytes = (np.array([line[key] for line in lines], float) for key in ("bits", "bytes"))
+    if not abs(bits.sum() / max(n_bytes.sum(), 1) - bpb) < ROUNDED:
+        return None
+    known = json.dumps([[line["lang"], line["id"], line["bytes"]] for line in lines])
+    return DocumentBits(hashlib.sha256(known.encode()).hexdigest(), bits, n_bytes)
+
+
+def _other_settings(sized: Sized) -> str:
+    """Returns a digest of the cell's settings in the grid, and of its budget, without splitter and seed."""
+    settings = {key: value for key, value in sized.cell.settings.items() if key not in ("splitter", "seed_everything")}
+    known = json.dumps([settings, sized.settings["model"]["budget"]], sort_keys=True, default=str)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _examples(path: Path) -> list[Example]:

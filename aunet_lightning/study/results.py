@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Point(NamedTuple):
     """One validation of a run."""
@@ -19,6 +21,14 @@ class Example(NamedTuple):
 
     text: str
     levels: Sequence[int]  # per UTF-8 byte: how many stages up its vector goes
+
+
+class DocumentBits(NamedTuple):
+    """What each document of a text took."""
+
+    text: str  # a digest of their ids, languages and lengths, equal for the same documents in the same order
+    bits: np.ndarray  # float64 [N]
+    bytes: np.ndarray  # float64 [N]
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,11 @@ class CellResult:
     flops_per_byte: float | None = None
     parameters: int | None = None
     embedding_parameters: int | None = None  # of these, looked up: no FLOPs are paid for them
+    document_bits: DocumentBits | None = field(default=None, compare=False)  # of validation text; None: not known
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
+    other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
+        self.documents = path / "val_documents.jsonl"  # bits of each, at the last validation
         self.table = path / TABLE
         self.units = path / UNITS
         self.data = path / "data.json"  # the text that the run began with

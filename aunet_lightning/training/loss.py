@@ -3,9 +3,12 @@
 Shapes: B rows, L bytes, V ids.
 """
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from aunet_lightning.data.packing import Batch
 from aunet_lightning.vocabulary import IGNORE
 
 
@@ -13,6 +16,11 @@ def nats_per_target(logits: Tensor, targets: Tensor) -> Tensor:
     """logits [B, L, V], targets int64 [B, L] → negative log-likelihood in nats [B, L], 0 where a target is IGNORE."""
     nats = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
     return nats.view_as(targets)
+
+
+def by_document(nats: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Returns `bits` of each target, and the `documents` and `sizes` (in bytes) of all, each [B, L]."""
+    return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "sizes")}
 
 
 def training_loss(nats: Tensor, learned: Tensor, targets: float, first: float, devices: int) -> Tensor:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from aunet_lightning.reports.study import figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import columns_of
+from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder
 
 _NOT_SCALAR = (  # of a CellResult
-    "levels", "bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics",
+    "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "examples", "metrics",
+    "other_settings",
 )  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def heatmap_png(study: StudyResult) -> bytes:
         cells = [sections.heat_cell(comparison, comparison.groups[arm, language], most) for language in languages]
         tiles.append([figures.Tile(cell.lines, cell.colour or figures.NO_RESULT, cell.best) for cell in cells])
     note = "BPB, lower is better; ± half of the range over n seeds; colour: % above the best of the language"
-    note += f"\n{sentences.WITHIN} within the seeds' spread"
+    note += f"\n{sentences.NOT_APART} not told apart; {sentences.SAME} same units, not compared"
     if study.reference:
         note += f"; ref: to {study.reference}"
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)
@@ -73,6 +75,7 @@ def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
         Text(f"{sentences.headline(comparison)} {sentences.caveats(comparison)}".strip(), "answer"),
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),
+        *differences(comparison),
         *sections.parallel_bits(comparison),
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),

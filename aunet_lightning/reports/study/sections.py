@@ -30,7 +30,6 @@ from aunet_lightning.reports.study.statistics import (
     mean_curve,
     parallel,
     relative,
-    separated,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
 
@@ -52,17 +51,24 @@ def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
     best = comparison.ranking(group.language)[0]
     above = relative(group.mean, best.mean)
     half = f"±{group.range / 2:.3f} n={len(group.values)}" if group.range is not None else "n=1"
-    lines = [sentences.bpb(group.mean), half, "best" if group is best else _marked(percent(above), group, best)]
+    lines = [
+        sentences.bpb(group.mean),
+        half,
+        "best" if group is best else _marked(comparison, percent(above), group, best),
+    ]
     reference = comparison.reference(group)
     if reference is group:
         lines.append("ref")
     elif reference is not None:
-        lines.append(_marked(f"{percent(relative(group.mean, reference.mean))} ref", group, reference))
+        against = percent(relative(group.mean, reference.mean))
+        lines.append(_marked(comparison, f"{against} ref", group, reference))
     return TableCell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
 
 
-def _marked(text: str, a: Group, b: Group) -> str:
-    return f"{text} {sentences.WITHIN}" if separated(a, b) is False else text
+def _marked(comparison: Comparison, text: str, a: Group, b: Group) -> str:
+    difference = comparison.difference(a, b)
+    sign = sentences.SAME if difference.same_units else sentences.NOT_APART if difference.apart is False else ""
+    return f"{text} {sign}".rstrip()
 
 
 def heat(comparison: Comparison) -> list[Block]:

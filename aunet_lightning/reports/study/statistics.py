@@ -1,4 +1,4 @@
-"""Statistics of a study: means and spreads over seeds, rankings, and which differences exceed the spread."""
+"""Statistics of a study: means over seeds, rankings, and what arms are compared with."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,12 +7,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
 
+from aunet_lightning.reports.study.verdicts import Difference, Verdicts
 from aunet_lightning.study.results import CellResult, Point, StudyResult
 
 ENGLISH = "en"  # what parallel bits are relative to
-# How often `separated` holds for two equally good splitters, by the number of seeds of each. For normally distributed
-# runs; one third is exact, the others were simulated.
-FALSE_ALARMS = {2: 1 / 3, 3: 0.094, 4: 0.024, 5: 0.006}
 
 
 class Arm(NamedTuple):
@@ -68,14 +66,6 @@ def finished(cell: CellResult) -> bool:
     return cell.status == "done" and cell.bpb is not None and math.isfinite(cell.bpb)
 
 
-def separated(a: Group, b: Group) -> bool | None:
-    """Returns whether the means of two groups differ by more than half of the sum of their ranges over seeds; None
-    where either has fewer than two seeds."""
-    if a.range is None or b.range is None:
-        return None
-    return abs(a.mean - b.mean) > (a.range + b.range) / 2
-
-
 def relative(value: float, to: float) -> float:
     """Returns by how many % `value` is above `to`; nan where that is undefined."""
     return 100 * (value / to - 1) if to > 0 else math.nan
@@ -99,6 +89,7 @@ class Comparison:
             (arm, language): Group(arm, language, sorted(cells, key=lambda cell: cell.seed))
             for (arm, language), cells in found.items()
         }
+        self._verdicts: dict[str, Verdicts] = {}
 
     def label(self, arm: Arm) -> str:
         """Returns the splitter's name, with the number of stages where it has several."""
@@ -108,6 +99,22 @@ class Comparison:
         """Returns the groups of a language that have a BPB, the lowest mean first."""
         groups = (self.groups[arm, language] for arm in self.arms)
         return sorted((group for group in groups if group.values), key=lambda group: group.mean)
+
+    def verdicts(self, language: str) -> Verdicts:
+        """Returns which arms of a language are told apart, of those that have a BPB."""
+        if language not in self._verdicts:
+            groups = (self.groups[arm, language] for arm in self.arms)
+            self._verdicts[language] = Verdicts({group.arm: group.done for group in groups if group.values})
+        return self._verdicts[language]
+
+    def difference(self, a: Group, b: Group) -> Difference:
+        """Returns the difference of two groups of a language that have a BPB."""
+        return self.verdicts(a.language).difference(a.arm, b.arm)
+
+    def twins(self, group: Group) -> list[Group]:
+        """Returns the other groups of the language with the same units, the lowest mean first."""
+        others = (other for other in self.ranking(group.language) if other is not group)
+        return [other for other in others if self.difference(group, other).same_units]
 
     def reference(self, group: Group) -> Group | None:
         """Returns the reference's group in that language: with as many stages, or else the only one with a BPB; None
