@@ -123,7 +123,7 @@ def test_differences_are_over_common_seeds():
 
 
 def test_the_variance_over_documents_is_that_of_resampling():
-    runs = simulated(3, 2, documents=300, studies=1)
+    runs = simulated(3, 2, means=[0.0, 0.2, 0.4], documents=300, studies=1)
     bits, sizes, random = runs.bits[0], runs.bytes, np.random.default_rng(1)
     drawn = random.integers(300, size=(4000, 300))
     means = bits[:, drawn].sum(-1) / sizes[drawn].sum(-1)

@@ -130,7 +130,7 @@ MEASURING = [
         "aunet_lightning/training/predictions.py",
         "self.sums = np.zeros((len(self.numbers), 2))",
         "self.sums = np.resize(self.sums, (len(self.numbers), 2))",
-        ("tests/test_compare.py::test_a_run_killed_at_its_last_validation_has_it_after_all",),
+        ("tests/test_runs.py::test_a_run_shows_and_keeps_what_it_should",),
     ),
     Fault(
         "parallel bits of other documents",
