@@ -5,7 +5,7 @@ import io
 from dataclasses import fields
 from pathlib import Path
 
-from aunet_lightning.reports.study import figures, page, sections, sentences
+from aunet_lightning.reports.study import axes, figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.page import Block, Items, Text
@@ -32,12 +32,12 @@ def write_report(study: StudyResult, folder: Path) -> None:
 
 def as_html(study: StudyResult) -> str:
     """Returns the report as one page that loads nothing else."""
-    return page.as_html(study.name, _blocks(Comparison(study.at(study.budget)), pictures=True))
+    return page.as_html(study.name, _blocks(study, pictures=True))
 
 
 def as_markdown(study: StudyResult) -> str:
     """Returns the report as Markdown, without the pictures."""
-    return page.as_markdown(study.name, _blocks(Comparison(study.at(study.budget)), pictures=False))
+    return page.as_markdown(study.name, _blocks(study, pictures=False))
 
 
 def as_csv(study: StudyResult) -> str:
@@ -68,7 +68,8 @@ def heatmap_png(study: StudyResult) -> bytes:
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)
 
 
-def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
+def _blocks(whole: StudyResult, pictures: bool) -> list[Block]:
+    comparison = Comparison(whole.at(whole.budget))
     study = comparison.study
     return [
         *(Text(text) for text in (study.question, study.description) if text),
@@ -76,6 +77,9 @@ def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),
         *differences(comparison),
+        *axes.rates(comparison, pictures),
+        *axes.budgets(whole, pictures),
+        *axes.factors(comparison),
         *sections.parallel_bits(comparison),
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aunet_lightning.reports.study.inference import LEVEL
+
 EXPONENTS = np.geomspace(0.01, 3, 800)
 AHEAD = 100.0  # how many times the largest budget curves are followed
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 class Laws(NamedTuple):
@@ -111,8 +112,8 @@ def at_rate(rates: np.ndarray, bpb: np.ndarray, rate: float) -> np.ndarray | Non
     return (1 - share) * bpb[:, order[i - 1]] + share * bpb[:, order[i]]
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Returns the 95 % interval of draws, of those that are not nan."""
-    known = values[~np.isnan(values)]
-    low, high = np.percentile(known, INTERVAL, method="nearest") if len(known) else (np.nan, np.nan)
+def interval(values: np.ndarray, comparisons: int = 1) -> tuple[float, float]:
+    """Returns the 95 % interval of draws, of those that are not nan; of several comparisons one for all together."""
+    known, side = values[~np.isnan(values)], 100 * LEVEL / 2 / comparisons
+    low, high = np.percentile(known, [side, 100 - side], method="nearest") if len(known) else (np.nan, np.nan)
     return float(low), float(high)

@@ -90,6 +90,7 @@ class Comparison:
             for (arm, language), cells in found.items()
         }
         self._verdicts: dict[str, Verdicts] = {}
+        self._rows = {Arm(cell.splitter, cell.stages): (cell.rule, cell.rate, cell.levels) for cell in study.cells}
 
     def label(self, arm: Arm) -> str:
         """Returns the splitter's name, with the number of stages where it has several."""
@@ -116,17 +117,22 @@ class Comparison:
         others = (other for other in self.ranking(group.language) if other is not group)
         return [other for other in others if self.difference(group, other).same_units]
 
+    def is_reference(self, arm: Arm) -> bool:
+        """Returns whether an arm is the reference, or the reference at a rate or with a value of a factor."""
+        return self.study.reference in (arm.splitter, self._rows.get(arm, (arm.splitter,))[0])
+
     def reference(self, group: Group) -> Group | None:
-        """Returns the reference's group in that language: with as many stages, or else the only one with a BPB; None
-        if there is neither."""
-        of_reference = {
-            arm.stages: self.groups[arm, group.language]
-            for arm in self.arms
-            if arm.splitter == self.study.reference and self.groups[arm, group.language].values
-        }
-        if len(of_reference) == 1:
-            return next(iter(of_reference.values()))
-        return of_reference.get(group.arm.stages)
+        """Returns the reference's group in that language, of those with a BPB: that which is most like the group in
+        stages, rate and factors; None where none is as like as another."""
+        found = [self.groups[arm, group.language] for arm in self.arms if self.is_reference(arm)]
+        found = [one for one in found if one.values]
+        alike = [sum(a == b for a, b in zip(self._traits(group), self._traits(one), strict=True)) for one in found]
+        best = [one for one, count in zip(found, alike, strict=True) if count == max(alike)]
+        return best[0] if len(best) == 1 else None
+
+    def _traits(self, group: Group) -> tuple[object, ...]:
+        """What a row is but its rule: its stages, rate and factors."""
+        return (group.arm.stages, *self._rows.get(group.arm, ("", None, {}))[1:])
 
     def seeds(self) -> list[int]:
         """Returns the distinct numbers of seeds of groups with a BPB, the fewest first."""
