@@ -149,6 +149,7 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert {line["lang"] for line in lines} == {"en", "th"}
     assert len(lines) == 6
+    assert all(line["positions"][0] == line["bytes"] > line["positions"][1] for line in lines)
     assert sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines) == pytest.approx(best, abs=1e-3)
 
     assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", "12") == 0

@@ -290,7 +290,7 @@ class AUNetModule(LightningModule):
         self._start("val")
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        return by_document(self._measure("val", batch), batch)
+        return by_document(*self._measure("val", batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         self._finish("val")
@@ -305,7 +305,7 @@ class AUNetModule(LightningModule):
         self._finish("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        return by_document(self.nll(batch)[0], batch) | {"levels": batch["levels"]}
+        return by_document(*self.nll(batch), batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.net, self.optimizer_config, sparse=self.trainer.world_size == 1)
@@ -376,12 +376,12 @@ class AUNetModule(LightningModule):
         """Returns the metric of a kind, as it was measured last on a part (val, test)."""
         return next(metric for metric in self.metrics[part] if isinstance(metric, kind))
 
-    def _measure(self, part: str, batch: Batch) -> Tensor:
-        """Adds a batch to the part's metrics; returns the nats of its targets [B, L]."""
+    def _measure(self, part: str, batch: Batch) -> tuple[Tensor, Output]:
+        """Adds a batch to the part's metrics; returns what `nll` does."""
         nats, output = self.nll(batch)
         for metric in self.metrics[part]:
             metric.update(batch, nats, output)
-        return nats
+        return nats, output
 
     def _finish(self, part: str) -> None:
         """Logs `PART/NAME` of each metric, and of stages and languages `PART_stage2/NAME_LANGUAGE`."""

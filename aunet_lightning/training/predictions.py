@@ -2,16 +2,21 @@
 of `aunet fit`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from aunet_lightning.distributed.gather import gather_objects
 from aunet_lightning.training.access import data_of, say
+from aunet_lightning.training.module import AUNetModule
+
+FORWARD = 3  # FLOPs of training ÷ those of reading: the backward pass costs twice the forward one
 
 
 class DocumentWriter(Callback):
@@ -23,20 +28,21 @@ class DocumentWriter(Callback):
     def __init__(self, path: Path, part: str) -> None:
         self.path, self.part = path, part
         self.numbers = np.zeros(0, int)  # of the part's documents in their corpus, ascending
-        self.sums = np.zeros((0, 2))  # bits and bytes of each
+        self.sums = np.zeros((0, 2))  # bits and bytes of each, and what is `further` counted
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: Trainer, further: int = 0) -> None:
         """Forgets what was added, before a pass over the part."""
         self.numbers = data_of(trainer).documents[self.part]
-        self.sums = np.zeros((len(self.numbers), 2))
+        self.sums = np.zeros((len(self.numbers), 2 + further))
 
-    def add(self, outputs: Mapping[str, Any]) -> None:
+    def add(self, outputs: Mapping[str, Any], further: Sequence[Tensor] = ()) -> None:
         """Adds a batch: `bits`, `documents` and `sizes` (bytes; 0 where nothing is scored), each [B, L]."""
-        sizes, bits = outputs["sizes"].cpu().double().numpy(), outputs["bits"].cpu().double().numpy()
-        scored = sizes > 0
-        documents, of = np.unique(outputs["documents"].cpu().numpy()[scored], return_inverse=True)
-        both = np.stack([np.bincount(of, values[scored], len(documents)) for values in (bits, sizes)], axis=1)
-        self.sums[np.searchsorted(self.numbers, documents)] += both
+        bits = outputs["bits"].where(outputs["sizes"] > 0, 0)
+        inside = (outputs["documents"] >= 0).cpu().numpy()
+        documents, of = np.unique(outputs["documents"].cpu().numpy()[inside], return_inverse=True)
+        columns = [values.cpu().double().numpy()[inside] for values in (bits, outputs["sizes"], *further)]
+        summed = np.stack([np.bincount(of, values, len(documents)) for values in columns], axis=1)
+        self.sums[np.searchsorted(self.numbers, documents)] += summed
 
     def write(self, trainer: Trainer) -> int:
         """Writes the file, completely or not at all; returns the number of documents."""
@@ -47,25 +53,38 @@ class DocumentWriter(Callback):
             self.path.unlink(missing_ok=True)  # those of an earlier pass
             part = self.path.with_name(f"{self.path.name}.part")
             with part.open("w", encoding="utf-8") as file:
-                for document, (bits, n_bytes) in zip(self.numbers[seen].tolist(), total[seen].tolist(), strict=True):
+                for document, (bits, n_bytes, *more) in zip(
+                    self.numbers[seen].tolist(), total[seen].tolist(), strict=True
+                ):
                     line = {"id": corpus.name(document), "lang": corpus.language(document), "bytes": int(n_bytes)}
-                    line |= {"bits": round(bits, 3), "bpb": round(bits / n_bytes, 5)}
+                    line |= {"bits": round(bits, 3), "bpb": round(bits / n_bytes, 5)} | self.told(trainer, more)
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
             part.replace(self.path)
         return len(seen)
 
+    def told(self, trainer: Trainer, further: Sequence[float]) -> dict[str, Any]:
+        """Returns what else a document's line says, from what was `further` counted."""
+        return {}
+
 
 class PredictionWriter(DocumentWriter):
-    """Writes the documents that `aunet predict` has read."""
+    """Writes the documents that `aunet predict` has read, with the positions of each stage (bytes or tokens, units, …;
+    without BOS) and the FLOPs of reading them."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begin(trainer)
+        self.begin(trainer, len(cast(AUNetModule, pl_module).net.stages) + 1)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        self.add(outputs)
+        levels, n_stages = outputs["levels"], len(cast(AUNetModule, pl_module).net.stages)
+        self.add(outputs, [*(levels >= stage for stage in range(n_stages)), outputs["refreshes"]])
+
+    def told(self, trainer: Trainer, further: Sequence[float]) -> dict[str, Any]:
+        *positions, refreshes = further
+        flops = cast(AUNetModule, trainer.lightning_module).cost.row_flops(torch.tensor(positions), refreshes)
+        return {"positions": [int(n) - 1 for n in positions], "flops": float(flops) / FORWARD}
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         n_documents = self.write(trainer)
