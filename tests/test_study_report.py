@@ -63,6 +63,8 @@ def synthetic(splitters=RULES, languages=LANGUAGES, seeds=(1, 2), examples=True)
                         bytes_per_second=123456.0 / (i + 1), bytes_seen=flops / per_byte, flops=flops,
                         flops_per_byte=per_byte, parameters=12_345_678,
                         parallel_bits={f"udhr-{d}": 1000 * (1 + 0.1 * j) * bpb + d for d in range(30)},
+                        parallel_steps={f"udhr-{d}": 100.0 * (1 + j) for d in range(30)},
+                        parallel_flops={f"udhr-{d}": 1e9 * (1 + 0.3 * j) for d in range(30)},
                         examples=[Example(text, stack.levels(text.encode()).tolist())] if examples else [],
                     )
                 )  # fmt: skip

@@ -87,7 +87,7 @@ def _cell(sized: Sized) -> CellResult:
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],
         document_bits=_documents(files.documents, last["val/bpb"]),
-        parallel_bits=_bits(files.predictions) if cell.parallel else {},
+        **(_of_parallel(files.predictions) if cell.parallel else {}),
         examples=_examples(files.units),
         metrics=last,
         other_settings=_other_settings(sized),
@@ -105,9 +105,14 @@ def _commit(sized: Sized) -> str:
     return str(json.loads(sized.files.done.read_text(encoding="utf-8")).get("commit", "unknown"))
 
 
-def _bits(path: Path) -> dict[str, float]:
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {line["id"]: line["bits"] for line in lines}
+def _of_parallel(path: Path) -> dict[str, Any]:
+    """Returns what each document of the parallel text takes, by its id; runs of earlier versions know bits alone."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        "parallel_bits": {line["id"]: line["bits"] for line in lines},
+        "parallel_steps": {line["id"]: line["positions"][-1] for line in lines if "positions" in line},
+        "parallel_flops": {line["id"]: line["flops"] for line in lines if "flops" in line},
+    }
 
 
 def _documents(path: Path, bpb: float) -> DocumentBits | None:

@@ -59,6 +59,8 @@ class CellResult:
     embedding_parameters: int | None = None  # of these, looked up: no FLOPs are paid for them
     document_bits: DocumentBits | None = field(default=None, compare=False)  # of validation text; None: not known
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
+    parallel_steps: Mapping[str, float] = field(default_factory=dict)  # likewise, positions of the trunk
+    parallel_flops: Mapping[str, float] = field(default_factory=dict)  # likewise, FLOPs of reading it
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
     other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known

@@ -8,14 +8,15 @@ from pathlib import Path
 from aunet_lightning.reports.study import axes, figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.differences import differences
+from aunet_lightning.reports.study.meaning import meaning
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder
 
 _NOT_SCALAR = (  # of a CellResult
-    "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "examples", "metrics",
-    "other_settings",
+    "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "parallel_steps",
+    "parallel_flops", "examples", "metrics", "other_settings",
 )  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def _blocks(whole: StudyResult, pictures: bool) -> list[Block]:
         *axes.rates(comparison, pictures),
         *axes.budgets(whole, pictures),
         *axes.factors(comparison),
-        *sections.parallel_bits(comparison),
+        *meaning(comparison),
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),
         *sections.cost(comparison),

@@ -20,15 +20,13 @@ from aunet_lightning.reports.study.page import (
     Text,
     Verbatim,
 )
-from aunet_lightning.reports.study.sentences import number, percent
+from aunet_lightning.reports.study.sentences import percent
 from aunet_lightning.reports.study.statistics import (
-    ENGLISH,
     Arm,
     Comparison,
     Group,
     finished,
     mean_curve,
-    parallel,
     relative,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
@@ -75,7 +73,7 @@ def heat(comparison: Comparison) -> list[Block]:
     """Returns the heat map as tables, with the key to its signs."""
     end = most(comparison)
     blocks: list[Block] = [Heading("BPB by splitter and language")]
-    for languages in _chunks(comparison.languages):
+    for languages in chunks(comparison.languages):
         rows: list[list[str | TableCell]] = [
             [comparison.label(arm), *(heat_cell(comparison, comparison.groups[arm, lang], end) for lang in languages)]
             for arm in comparison.arms
@@ -103,11 +101,11 @@ def _mixes(comparison: Comparison) -> list[Block]:
         for arm in comparison.arms:
             done = comparison.groups[arm, mix].done
             values = [[c.bpb_by_language[name] for c in done if name in c.bpb_by_language] for name in inside]
-            rows.append([comparison.label(arm), *map(_spread, values)])
+            rows.append([comparison.label(arm), *map(spread, values)])
     if not rows:
         return []
     tables = []
-    for names in _chunks(inside):
+    for names in chunks(inside):
         columns = [0, *(1 + inside.index(name) for name in names)]
         tables.append(
             Table(["splitter", *names], [row if len(row) == 1 else [row[i] for i in columns] for row in rows])
@@ -115,37 +113,12 @@ def _mixes(comparison: Comparison) -> list[Block]:
     return [Heading("BPB by language in mixed text", 3), *tables]
 
 
-def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
+def chunks(languages: Sequence[str]) -> list[Sequence[str]]:
+    """Returns the columns of each of several tables."""
     return [languages[i : i + PER_TABLE] for i in range(0, len(languages), PER_TABLE)]
 
 
-def parallel_bits(comparison: Comparison) -> list[Block]:
-    """Returns the bits of a parallel text relative to English, or a sentence on why there are none."""
-    rows, heading = parallel(comparison), Heading("Parallel bits")
-    if not rows:
-        why = "at least two languages, English (en) one of them, with the bits of the same documents and the same seed"
-        return [heading, Text(f"None: they need {why}.")]
-    languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
-    tables: list[Block] = []
-    for some in _chunks([language for language in languages if language != ENGLISH]):
-        body: list[list[str | TableCell]] = []
-        for row in rows:
-            span = sorted({min(row.documents), max(row.documents)})
-            english = [number(fmean(row.english), "bit"), "–".join(map(str, span))]
-            body.append(
-                [comparison.label(row.arm), *english, *(_spread(row.ratios.get(language, [])) for language in some)]
-            )
-        tables.append(Table(["splitter", "English", "documents", *some], body))
-    note = (
-        "Total bits for the same content, relative to English under the same splitter and seed: 1.20 means that the "
-        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those present in "
-        "every language of that splitter and seed; where their number differs between splitters, so does the text. The "
-        "English column gives the total by which the row is divided."
-    )
-    return [heading, *tables, Text(note, "note")]
-
-
-def _spread(values: Sequence[float]) -> TableCell:
+def spread(values: Sequence[float]) -> TableCell:
     """The mean over seeds, and half of the range."""
     if not values:
         return TableCell(["–"], missing=True)

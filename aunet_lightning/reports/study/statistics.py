@@ -169,27 +169,27 @@ def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
 
 
 class Parallel(NamedTuple):
-    """Parallel bits of an arm; lists have a value per seed."""
+    """What an arm spends on parallel text; lists have a value per seed."""
 
     arm: Arm
     documents: list[int]  # that every language has
-    english: list[float]  # total bits of them in English
-    ratios: dict[str, list[float]]  # language → total bits ÷ English's
+    english: list[float]  # total of them in English
+    ratios: dict[str, list[float]]  # language → total ÷ English's
 
 
-def parallel(comparison: Comparison) -> list[Parallel]:
-    """Returns the parallel bits of each arm that has them in English and another language, for the same seed and the
-    same documents."""
+def parallel(comparison: Comparison, what: str = "parallel_bits") -> list[Parallel]:
+    """Returns what (a field of `CellResult`, by document) each arm spends that has it in English and another language,
+    for the same seed and the same documents."""
     rows = []
     for arm in comparison.arms:
         row = Parallel(arm, [], [], {})
         cells = [cell for language in comparison.languages for cell in comparison.groups[arm, language].done]
         for seed in sorted({cell.seed for cell in cells}):
-            bits = {cell.language: cell.parallel_bits for cell in cells if cell.seed == seed and cell.parallel_bits}
-            shared = set.intersection(*(set(of) for of in bits.values())) if bits else set()
-            common = [document for document in shared if all(math.isfinite(of[document]) for of in bits.values())]
-            totals = {language: math.fsum(of[document] for document in common) for language, of in bits.items()}
-            if len(bits) < 2 or not totals.get(ENGLISH, 0) > 0:
+            spent = {cell.language: of for cell in cells if cell.seed == seed and (of := getattr(cell, what))}
+            shared = set.intersection(*(set(of) for of in spent.values())) if spent else set()
+            common = [document for document in shared if all(math.isfinite(of[document]) for of in spent.values())]
+            totals = {language: math.fsum(of[document] for document in common) for language, of in spent.items()}
+            if len(spent) < 2 or not totals.get(ENGLISH, 0) > 0:
                 continue
             row.documents.append(len(common))
             row.english.append(totals[ENGLISH])
