@@ -50,6 +50,17 @@ def test_at_most_one_study_in_twenty_has_a_false_alarm(arms, seeds, uneven):
         assert alarms >= LEVEL - 3 * math.sqrt(LEVEL / STUDIES)
 
 
+def test_runs_that_are_nearly_alike_count_as_one():
+    """Rules that differ at few places, with the same seed: as many rows of them as there are tell no more."""
+    runs = simulated(5, 2)
+    alike = runs.bpb[:, [0, 0, 0, 0, 4]] + 1e-6 * np.arange(5)[:, None]
+    near = np.array([0, 0, 0, 0, 4])
+    for near_to, least, highest in ((near, 0.0, most(LEVEL, STUDIES)), (None, 0.08, 1.0)):
+        alarms = judge(Runs(alike, np.arange(5), near_to=near_to)).apart.any(-1).mean()
+        assert least <= alarms <= highest
+    assert Runs(alike[:, :2], np.arange(2), near_to=near[:2]).freedom == 1  # there are no others
+
+
 @SIZES
 def test_intervals_cover_the_difference(arms, seeds):
     """That of the means, over studies with documents and seeds of their own."""
@@ -188,6 +199,16 @@ def test_rows_with_the_same_units_are_marked_and_not_compared(change, same):
     assert ("1.102 · same units as a" in page) is same
     assert ("+10.0 % =" in page) is same
     assert ("Same units, so not compared with it: b. The second, c, is" in page) is same
+
+
+@pytest.mark.parametrize(("share", "near"), [(0.2, True), (0.2015, True), (0.22, False)])
+def test_rows_with_nearly_the_same_units_are_compared_and_count_as_one(share, near):
+    given = {"metrics": UNITS | {"val/longest_unit_stage2": 9.0}, "other_settings": "given"}
+    other = given | {"metrics": UNITS | {"val/boundary_share_stage2": share, "val/longest_unit_stage2": 30.0}}
+    cells = [*results({"a": 1.0}, **given), *results({"b": 1.1}, **other), *results({"c": 1.5})]
+    verdicts = Comparison(study(cells)).verdicts("en")
+    assert verdicts.comparisons == 3
+    assert verdicts.runs.freedom == (1 if near else 2)
 
 
 def test_one_rule_under_two_names_is_not_told_apart():

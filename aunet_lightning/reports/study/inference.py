@@ -57,6 +57,7 @@ class Runs:
     same_as: np.ndarray  # [A]: the first arm with the same units (often the arm itself)
     bits: np.ndarray | None = None  # [..., A, N]: of each document, mean over seeds; None where they are not known
     bytes: np.ndarray | None = None  # [N]
+    near_to: np.ndarray | None = None  # [A]: the first arm with nearly the same units; None: as `same_as`
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -76,29 +77,32 @@ class Runs:
         return (sums - np.swapaxes(sums, -1, -2)) / np.where(self.shared, self.shared, np.nan)
 
     @cached_property
-    def _residual_maker(self) -> tuple[np.ndarray, np.ndarray]:
-        """The arm of each pooled run [R], and the matrix that takes arms and seeds out of them [R, R]."""
-        pooled = self.known & (self.same_as == np.arange(len(self.same_as)))[:, None]  # twins would count twice
-        arm, seed = np.nonzero(pooled)
-        design = np.concatenate([np.eye(len(pooled))[arm], np.eye(pooled.shape[1])[seed]], axis=1)
-        return pooled, np.eye(len(arm)) - design @ np.linalg.pinv(design)
+    def _pool(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which arm each counts as [A], the runs that are pooled, bool [A, S], and the matrix that takes arms and seeds
+        out of these.
+
+        Runs that are nearly alike vary together, so they would count twice; but they count where there are no others.
+        """
+        near = self.same_as if self.near_to is None else self.near_to
+        pool = _pooled(near, self.known)
+        return pool if np.trace(pool[2]) > 0.5 else _pooled(self.same_as, self.known)
 
     @cached_property
     def freedom(self) -> int:
         """The degrees of freedom of the residuals: (A − 1)(S − 1) where every arm has every seed."""
-        return round(float(np.trace(self._residual_maker[1])))
+        return round(float(np.trace(self._pool[2])))
 
     @cached_property
     def variances(self) -> np.ndarray:
         """The variance of the residual of one run of each arm, [..., A]: the larger of the pooled and the arm's own."""
-        pooled, maker = self._residual_maker
+        counts_as, pooled, maker = self._pool
         residuals = np.zeros(self.bpb.shape)
         residuals[..., pooled] = self.bpb[..., pooled] @ maker
         squares, share = (residuals**2).sum(-1), np.zeros(pooled.shape)
         share[pooled] = np.diag(maker)  # what each residual keeps of the variance
         of_arm = share.sum(-1)
         own = np.where(of_arm > 1e-9, squares / np.maximum(of_arm, 1e-9), 0.0)
-        return np.maximum(own, squares.sum(-1, keepdims=True) / self.freedom)[..., self.same_as]
+        return np.maximum(own, squares.sum(-1, keepdims=True) / self.freedom)[..., counts_as]
 
     @cached_property
     def by_seeds(self) -> np.ndarray:
@@ -125,6 +129,13 @@ class Runs:
         if self.bytes is not None and len(self.bytes) > 1:
             squared = squared + student(level, len(self.bytes) - 1) ** 2 * documents
         return np.sqrt(squared)
+
+
+def _pooled(counts_as: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pooled = known & (counts_as == np.arange(len(known)))[:, None]
+    arm, seed = np.nonzero(pooled)
+    design = np.concatenate([np.eye(len(known))[arm], np.eye(known.shape[1])[seed]], axis=1)
+    return counts_as, pooled, np.eye(len(arm)) - design @ np.linalg.pinv(design)
 
 
 @dataclass(frozen=True)

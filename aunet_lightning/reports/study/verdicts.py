@@ -1,7 +1,8 @@
 """Which arms of a language are told apart, from the results of their cells."""
 
+import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from aunet_lightning.reports.study.inference import Judgement, Runs, judge, resample
 from aunet_lightning.study.results import CellResult
 
+NEAR = 0.01  # by which measures of units that are nearly the same may differ
 # Metrics of held-out text that depend on units alone (val/NAME, val/NAME_stage2, val_stage2/NAME_en), and the odds of a
 # learned splitter's.
 _OF_UNITS = re.compile(
@@ -38,11 +40,12 @@ class Verdicts:
         of_arms = [{cell.seed: cell for cell in reversed(of_arm)} for of_arm in cells.values()]
         seeds = sorted({seed for of_arm in of_arms for seed in of_arm})
         bpb = [[_bpb(of_arm.get(seed)) for seed in seeds] for of_arm in of_arms]
-        units = [_units(list(of_arm.values()), i) for i, of_arm in enumerate(of_arms)]
+        units = [_units(list(of_arm.values())) for of_arm in of_arms]
         self.runs = Runs(
             np.array(bpb).reshape(len(of_arms), len(seeds)),
-            np.array([units.index(of_arm) for of_arm in units], dtype=int),
+            _first(units, _Units.__eq__),
             *_documents(of_arms),
+            near_to=_first(units, _Units.near),
         )
         self.judgement: Judgement = judge(self.runs)
         pairs = zip(self.judgement.first.tolist(), self.judgement.second.tolist(), strict=True)
@@ -81,19 +84,45 @@ def _bpb(cell: CellResult | None) -> float:
     return np.nan if cell is None or cell.bpb is None else cell.bpb
 
 
-def _units(cells: Sequence[CellResult], number: int) -> object:
-    """Returns what is equal for arms whose cells have the same units, and the same settings but for the splitter."""
-    found = {
-        (
-            cell.stages,
-            cell.parameters,
-            cell.other_settings,
-            tuple(sorted((name, value) for name, value in cell.metrics.items() if _OF_UNITS.fullmatch(name))),
+class _Units(NamedTuple):
+    """What arms with the same units have in common, and the same settings but for the splitter."""
+
+    settings: tuple[object, ...]
+    measures: dict[str, float]
+    examples: tuple[object, ...]
+
+    def near(self, other: "_Units") -> bool:
+        """Returns whether the units differ at few places: each measure by a hundredth at most."""
+        if self.settings != other.settings or self.measures.keys() != other.measures.keys():
+            return False
+        names = [name for name in self.measures if "longest" not in name]
+        return all(math.isclose(self.measures[k], other.measures[k], rel_tol=NEAR, abs_tol=NEAR) for k in names)
+
+
+def _units(cells: Sequence[CellResult]) -> _Units | None:
+    """Returns the units of an arm's cells; None where they differ (as learned ones do), or settings are not known."""
+    found = [
+        _Units(
+            (cell.stages, cell.parameters, cell.other_settings),
+            {name: value for name, value in cell.metrics.items() if _OF_UNITS.fullmatch(name)},
             tuple((example.text, tuple(example.levels)) for example in cell.examples),
         )
         for cell in cells
-    }
-    return found if len(found) == 1 and all(cell.other_settings for cell in cells) else number
+    ]
+    return (
+        found[0]
+        if all(cell.other_settings and one == found[0] for cell, one in zip(cells, found, strict=True))
+        else None
+    )
+
+
+def _first(units: Sequence[_Units | None], alike: Callable[[_Units, _Units], bool]) -> np.ndarray:
+    """Returns for each arm the first one that is alike, [A]."""
+    places = range(len(units))
+    return np.array(
+        [next(i for i in places if i == j or ((a := units[i]) and (b := units[j]) and alike(a, b))) for j in places],
+        int,
+    )
 
 
 def _documents(of_arms: Sequence[Mapping[int, CellResult]]) -> tuple[np.ndarray | None, np.ndarray | None]:

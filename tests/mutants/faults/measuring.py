@@ -114,7 +114,7 @@ MEASURING = [
     Fault(
         "a run under two names counts twice",
         "aunet_lightning/reports/study/inference.py",
-        "(self.same_as == np.arange(len(self.same_as)))[:, None]",
+        "(counts_as == np.arange(len(known)))[:, None]",
         "True",
         (INFERENCE + "test_variances_are_those_of_a_two_way_analysis",),
     ),
