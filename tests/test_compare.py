@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from aunet_lightning.cli.main import main
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
+from aunet_lightning.reports.study.report import as_markdown
 from aunet_lightning.study import timing
 from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
@@ -197,7 +199,12 @@ def test_each_row_has_its_best_learning_rate_unless_it_is_at_the_edge(tmp_path):
 
     with pytest.raises(UserError, match=r"of bpe the best learning rate is 2 times its own, .*may be too low"):
         at_best(found, measured({"whitespace": 1, "router": 1, "bpe": 2}))
-    best = at_best(found, measured({"whitespace": 1, "router": 1.1, "bpe": 0.9}))
+    rows = measured({"whitespace": 1, "router": 1.1, "bpe": 0.9})
+    best = at_best(found, rows)
+    told = as_markdown(collect(study, [], "", "", rows))
+    assert re.search(
+        r"\| splitter \| × 0.5 \| × 1 \| × 2 \|.*\| router \| 0.600 \| \*\*0.100\*\* \| 0.900 \|", told, re.DOTALL
+    )
     assert {cell.settings["model"]["optimizer"]["lr"] for cell in best} == {OptimizerConfig.lr}
     search[0].files.done.unlink()
     with pytest.raises(UserError, match=r"the search for whitespace has cells without a result"):

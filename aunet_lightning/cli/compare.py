@@ -22,8 +22,9 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.terminal import printable
 
 if TYPE_CHECKING:
-    from aunet_lightning.study.grid import Study, StudyCell
-    from aunet_lightning.study.sizing import Sized, Sizer
+    from aunet_lightning.study.grid import Study
+    from aunet_lightning.study.results import Tuned
+    from aunet_lightning.study.sizing import Sized
 
 
 Main = Callable[[list[str]], int]  # runs a command of aunet; returns the exit code
@@ -49,7 +50,7 @@ def compare(arguments: list[str], main: Main) -> int:
         print(f"aunet compare: {note}", file=sys.stderr)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.study.sizing import Sizer
-    from aunet_lightning.study.tuning import trials
+    from aunet_lightning.study.tuning import at_best, trials
 
     sizer = Sizer(study)
     search = [sizer.sized(cell) for cell in trials(study, found)]
@@ -68,10 +69,11 @@ def compare(arguments: list[str], main: Main) -> int:
         return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
+        rows = _search(study, search, None if options.report else main) if search else []
         if search:
-            sized = _tuned(study, sizer, found, search, None if options.report else main)
+            sized = [sizer.sized(cell) for cell in at_best(found, rows)]
             _check_folders(sized)
-        return _run(study, sized, grid, command, None if options.report else main)
+        return _run(study, sized, rows, grid, command, None if options.report else main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,23 +119,17 @@ def _alone(study: Study) -> Iterator[None]:
         yield
 
 
-def _tuned(
-    study: Study, sizer: Sizer, found: Sequence[StudyCell], search: Sequence[Sized], main: Main | None
-) -> list[Sized]:
-    """Runs the rest of the search of learning rates, and returns the cells at the best ones."""
+def _search(study: Study, search: Sequence[Sized], main: Main | None) -> list[Tuned]:
+    """Runs the rest of the search of learning rates, and returns what it found."""
     from aunet_lightning.study.running import run_cells
-    from aunet_lightning.study.tuning import at_best, tuned
+    from aunet_lightning.study.tuning import tuned
 
     if main is not None:
         from tqdm import tqdm
 
         print(f"Searching learning rates: {len(search)} cells.", flush=True)
         run_cells(search, study, main, tqdm.write)
-    rows = tuned(search)
-    for row in rows:
-        tried = ", ".join(f"{multiple:g}: {bpb:.3f}" for multiple, bpb in row.bpb.items())
-        print(f"{row.splitter}: learning rates times {row.best:g} ({tried})", flush=True)
-    return [sizer.sized(cell) for cell in at_best(found, rows)]
+    return tuned(search)
 
 
 def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
@@ -145,7 +141,9 @@ def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
     return write_plan(study, sized, grid, measure(sized, study, main, tqdm.write))
 
 
-def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Main | None) -> int:
+def _run(
+    study: Study, sized: Sequence[Sized], tuned: Sequence[Tuned], grid: str, command: str, main: Main | None
+) -> int:
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
     from aunet_lightning.study.mlflow_study import begin, finish
@@ -165,7 +163,7 @@ def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Ma
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)
-    result = collect(study, sized, grid, command)
+    result = collect(study, sized, grid, command, tuned)
     write_report(result, study.folder)
     failed = [cell for cell in result.cells if cell.status == "failed"]
     done = sum(cell.status == "done" for cell in result.cells)

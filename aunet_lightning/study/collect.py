@@ -12,7 +12,7 @@ import numpy as np
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.protocol import told
-from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult
+from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, Tuned
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.study.timing import hardware
@@ -23,7 +23,7 @@ BPB_OF = "val/bpb_"  # and a language
 ROUNDED = 1e-4  # bits per byte that the rounded bits of documents may be off their run's BPB
 
 
-def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
+def collect(study: Study, sized: Sequence[Sized], grid: str, command: str, tuned: Sequence[Tuned] = ()) -> StudyResult:
     """Returns the results of the study so far."""
     cells = [_cell(one) for one in sized]
     return StudyResult(
@@ -43,6 +43,7 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
         columns=study.columns,
+        tuned=tuned,
         question=" ".join(study.question.split()),
         plan=told(StudyFolder(study.folder), grid),
     )

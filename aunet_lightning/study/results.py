@@ -66,6 +66,22 @@ class CellResult:
     other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known
 
 
+class Tuned(NamedTuple):
+    """The search of a row's learning rates."""
+
+    splitter: str
+    stages: int
+    bpb: Mapping[float, float]  # by multiple of its own: of held-out training text, mean over languages
+
+    @property
+    def best(self) -> float:
+        return min(self.bpb, key=lambda multiple: self.bpb[multiple])
+
+    @property
+    def at_edge(self) -> bool:
+        return self.best in (min(self.bpb), max(self.bpb))
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """All cells, and how they were run."""
@@ -86,6 +102,7 @@ class StudyResult:
     date: str = ""
     grid: str = ""  # the YAML
     columns: Sequence[str] = ()  # further columns of the report
+    tuned: Sequence[Tuned] = ()  # searches of learning rates
     question: str = ""
     plan: str = ""  # when it was planned, and what was changed after
 

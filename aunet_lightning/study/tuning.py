@@ -5,34 +5,18 @@ which side the best is, so it is not taken.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import NamedTuple
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.study.grid import Study, StudyCell
+from aunet_lightning.study.results import Tuned
 from aunet_lightning.study.settings import Settings, merge
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.training.optimizer import OptimizerConfig
 
 RATES = ("lr", "matrix_lr")  # of model.optimizer: what multiples multiply
-
-
-class Tuned(NamedTuple):
-    """The search of a row."""
-
-    splitter: str
-    stages: int
-    bpb: Mapping[float, float]  # by multiple: of held-out training text, mean over languages
-
-    @property
-    def best(self) -> float:
-        return min(self.bpb, key=lambda multiple: self.bpb[multiple])
-
-    @property
-    def at_edge(self) -> bool:
-        return self.best in (min(self.bpb), max(self.bpb))
 
 
 def trials(study: Study, cells: Sequence[StudyCell]) -> list[StudyCell]:

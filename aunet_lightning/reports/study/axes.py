@@ -271,3 +271,25 @@ def _effects(name: str, groups: Sequence[Group], draws: Draws) -> list[list[str 
             shown = _shown(np.mean(pairs, 0), sentences.bits)
             found.append([name, f"{level}, not {levels[0]}", TableCell(shown), str(len(pairs))])
     return found
+
+
+# Learning rates
+
+
+def learning_rates(study: StudyResult) -> list[Block]:
+    """Returns the search of each row's learning rates; nothing without one."""
+    if not study.tuned:
+        return []
+    tried = sorted({multiple for one in study.tuned for multiple in one.bpb})
+    rows: list[list[str | TableCell]] = [
+        [one.splitter, *(TableCell([_tried(one.bpb.get(m))], best=m == one.best) for m in tried)] for one in study.tuned
+    ]
+    note = (
+        "BPB of held-out training text at the smallest budget, by multiples of the row's own learning rates; the "
+        "lowest is what its cells were run with."
+    )
+    return [Heading("Learning rates"), Table(["splitter", *(f"× {m:g}" for m in tried)], rows), Text(note, "note")]
+
+
+def _tried(value: float | None) -> str:
+    return "–" if value is None else sentences.bpb(value)

@@ -84,6 +84,7 @@ def _blocks(whole: StudyResult, pictures: bool) -> list[Block]:
         *meaning(comparison),
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),
+        *axes.learning_rates(whole),
         *sections.cost(comparison),
         *sections.boundaries(comparison),
         *sections.examples(comparison),
