@@ -39,7 +39,7 @@ from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.definition import differences, folder_of, kept_settings
 from aunet_lightning.training.expectation import check_held_out, check_memory, expect
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.predictions import PredictionWriter
+from aunet_lightning.training.predictions import PredictionWriter, ValidationWriter
 from aunet_lightning.training.progress import BpbProgressBar, Throughput
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.speed_warnings import SpeedWarnings, wide_windows
@@ -103,10 +103,12 @@ def _callbacks(
         callbacks.append(BpbProgressBar())
     if folder is not None:
         callbacks.append(Watchdog(request.run.rank_timeout))
+    if folder is not None and request.command == "fit":
+        callbacks.append(ValidationWriter(folder.documents, "val"))
     if checkpointing is not None:
         callbacks.append(checkpointing)
     if folder is not None and request.command == "predict":
-        callbacks.append(PredictionWriter(folder.predictions))
+        callbacks.append(PredictionWriter(folder.predictions, "test"))
     return callbacks
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,14 +10,25 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from aunet_lightning.cli.main import main
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
+from aunet_lightning.reports.study.report import as_markdown
+from aunet_lightning.study import timing
+from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import cells, load, merge
+from aunet_lightning.study.collect import collect
+from aunet_lightning.study.fitting import Fitter
+from aunet_lightning.study.grid import cells, load
+from aunet_lightning.study.protocol import told
 from aunet_lightning.study.running import kinds
+from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
+from aunet_lightning.study.study_folder import StudyFolder
+from aunet_lightning.study.tuning import at_best, trials, tuned
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.optimizer import OptimizerConfig
 from splitters.engine.characters import byte_classes
@@ -73,6 +85,132 @@ def _here(tmp_path, monkeypatch, store_template):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
+def test_rows_have_the_rates_that_are_asked_for(tmp_path):
+    rules = {"trie": {"splitter": "trie"}, "fixed": {"splitter": "fixed"}, "router": GRID["splitters"]["router"]}
+    rules |= {"words": {"splitter": "whitespace"}, "bpe": GRID["splitters"]["bpe"]}
+    study, _ = load([study_of(tmp_path, languages=["th"], splitters=rules, rates=[4, 6])])
+    fitter = Fitter(study)
+    found = {cell.splitter: Sizer(study).sized(cell) for cell in cells(study, fitter)}
+    rated = [f"{name} {rate} B" for name in ("router", "bpe", "trie", "fixed") for rate in (4, 6)]
+    assert [*found] == ["whitespace", *rated, "words"]
+    for name, sized in found.items():
+        if name.startswith(("bpe", "trie", "fixed")):
+            assert sized.rates[0] == pytest.approx(sized.cell.rate, rel=0.2 if "trie" in name else 0.1), name
+        assert (sized.cell.rule, sized.cell.rate) == (name.split()[0], sized.cell.rate)
+    assert found["words"].cell.rate is None
+    assert not fitter.notes
+    again = Fitter(study)
+    again._fit = None  # nothing is searched twice
+    assert [cell.settings for cell in cells(study, again)] == [one.cell.settings for one in found.values()]
+    study.rates, fitter = [5000], Fitter(study)
+    assert [cell.splitter for cell in cells(study, fitter) if cell.rule in ("bpe", "trie")] == ["bpe", "trie"]
+    assert next(note for note in fitter.notes if note.endswith("so it is left out")).startswith("th: {vocab_size: 300}")
+
+
+def test_factors_cross_rows_and_skip_those_to_which_they_mean_nothing(tmp_path):
+    factors = {"align": ["last", "first"], "conv": [None, 3], "model.optimizer.cooldown": [None, 0.5]}
+    study, _ = load([study_of(tmp_path, languages=["en"], factors=factors)])
+    found = {cell.splitter: cell for cell in cells(study, Fitter(study))}
+    whole = [name for name in found if name.startswith("whitespace")]
+    assert len(whole) == 8
+    assert len([name for name in found if name.startswith("bpe")]) == 4
+    one = found["whitespace align first conv 3 model.optimizer.cooldown 0.5"]
+    assert one.levels == {"align": "first", "conv": "3", "model.optimizer.cooldown": "0.5"}
+    assert one.settings["splitter"] == {"name": "whitespace", "align": "first"}
+    assert [stage["conv"] for stage in one.settings["model"]["net"]["stages"]] == [3, 3]
+    assert one.settings["model"]["optimizer"] == {"warmup_steps": 3, "cooldown": 0.5}
+
+
+def test_each_budget_is_a_cell_and_the_largest_is_first(tmp_path):
+    study, _ = load([study_of(tmp_path, languages=["en"], match={"budget": None, "budgets": ["4e8", 1e8]})])
+    found = cells(study, Fitter(study))
+    assert [(cell.name, cell.budget) for cell in found[::3]] == [
+        ("en-whitespace-2stages-seed1-4e+08", 4e8), ("en-whitespace-2stages-seed1-1e+08", 1e8)
+    ]  # fmt: skip
+    one, other = (Sizer(study).sized(cell) for cell in found[::3])
+    assert (one.settings["model"]["budget"], other.settings["model"]["budget"]) == ({"flops": 4e8}, {"flops": 1e8})
+    assert one.steps == pytest.approx(4 * other.steps)
+
+
+def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    settings = {"model": {"optimizer": {"cooldown": 0.5}}, "trainer": {"deterministic": True}}
+    path = study_of(tmp_path, languages=["en"], match={"budget": None, "budgets": [6e8, 2e9]}, settings=settings)
+    study, _ = load([path])
+    study.splitters = {"whitespace": GRID["splitters"]["whitespace"]}
+    large, small = (Sizer(study).sized(cell) for cell in branched(study, cells(study, Fitter(study))))
+    assert large.settings["run"]["keep_at"] == [pytest.approx(0.15)]
+    assert small.cell.branch == (large.cell.name, large.settings["run"]["keep_at"][0])
+    assert waits(small.cell.branch, large.files)
+    for name, settings in (("large", large.settings), ("alone", merge(small.settings, {"run": {"folder": "alone"}}))):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        assert main(["fit", "-c", f"{name}.yaml"]) == 0
+    assert not waits(small.cell.branch, large.files)
+    begins = beginning(small.cell.branch, large.files)
+    Path("small.yaml").write_text(yaml.safe_dump(small.settings), encoding="utf-8")
+    assert main(["fit", "-c", "small.yaml", "--ckpt_path", str(begins)]) == 0
+    alone, branch = (torch.load(folder / "checkpoints/last.ckpt") for folder in (Path("alone"), small.folder))
+    assert 0.3 * alone["global_step"] < torch.load(begins)["global_step"] <= 0.5 * alone["global_step"]
+    assert branch["global_step"] == alone["global_step"]
+    for name, weight in alone["state_dict"].items():
+        assert torch.equal(weight, branch["state_dict"][name]), name
+    assert small.files.last_metrics()["flops"] == CellFolder(Path("alone")).last_metrics()["flops"]
+
+
+def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "MINUTE", 1.5)
+    monkeypatch.setattr(timing, "LEAST", 0.5)
+    one = {"whitespace": GRID["splitters"]["whitespace"]}
+    given = {**GRID, "splitters": one, "languages": ["en"], "seeds": [1, 2], "question": "Which?", "reference": None}
+    Path("grid.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    assert main(["compare", "-c", "grid.yaml", "--plan"]) == 0
+    plan = Path("runs/tiny/plan.md").read_text()
+    assert "before any cell had begun" in plan
+    assert "2 cells: 1 rows (whitespace); languages en; seeds 1, 2; flops 4e+08." in plan
+    steps = Sizer(load([Path("grid.yaml")])[0]).sized(cells(load([Path("grid.yaml")])[0], None)[0]).steps
+    assert f"A step spends {100 / steps:.2g} %" in plan
+    assert not Path("runs/tiny/cells").exists()
+    files, text = StudyFolder(Path("runs/tiny")), Path("grid.yaml").read_text()
+    assert told(files, text).endswith("before any cell had begun. Nothing was changed after.")
+    other = yaml.safe_dump(given | {"seeds": [1], "jobs": 2}, sort_keys=False)
+    assert told(files, other).endswith("Changed after: seeds: [1, 2] → [1].")
+    capsys.readouterr()
+
+
+def test_each_row_has_its_best_learning_rate_unless_it_is_at_the_edge(tmp_path):
+    tune = {"multiples": [0.5, 1, 2], "languages": ["th"]}
+    study, _ = load([study_of(tmp_path, tune=tune, match={"budget": None, "budgets": [1e8, 4e8]})])
+    found = branched(study, cells(study, Fitter(study)))
+    search = [Sizer(study).sized(cell) for cell in trials(study, found)]
+    assert len({one.cell.name for one in search}) == len(search) == 3 * 3
+    for one in search:
+        data = one.settings["data"]
+        assert (data["val_files"], data["holdout_every"], one.cell.budget) == (None, 10, 1e8)
+        assert one.settings["model"]["optimizer"]["matrix_lr"] == 0.02 * one.cell.multiple
+        assert {*one.settings["data"]["train_files"]} == {str(UDHR / "th.jsonl")}
+
+    def measured(best):
+        for one in search:
+            one.files.path.mkdir(parents=True, exist_ok=True)
+            bpb = abs(one.cell.multiple - best[one.cell.splitter])
+            one.files.metrics.write_text(json.dumps({"step": 1, "metrics": {"val/bpb": bpb}}) + "\n")
+            one.files.done.write_text("{}")
+        return tuned(search)
+
+    with pytest.raises(UserError, match=r"of bpe the best learning rate is 2 times its own, .*may be too low"):
+        at_best(found, measured({"whitespace": 1, "router": 1, "bpe": 2}))
+    rows = measured({"whitespace": 1, "router": 1.1, "bpe": 0.9})
+    best = at_best(found, rows)
+    told = as_markdown(collect(study, [], "", "", rows))
+    assert re.search(
+        r"\| splitter \| × 0.5 \| × 1 \| × 2 \|.*\| router \| 0.600 \| \*\*0.100\*\* \| 0.900 \|", told, re.DOTALL
+    )
+    assert {cell.settings["model"]["optimizer"]["lr"] for cell in best} == {OptimizerConfig.lr}
+    search[0].files.done.unlink()
+    with pytest.raises(UserError, match=r"the search for whitespace has cells without a result"):
+        at_best(found, tuned(search))
+
+
 def test_later_settings_win_key_by_key_and_a_splitter_as_a_whole():
     base = {"a": {"b": 1, "c": [1, 2]}, "splitter": {"name": "fixed", "n": 3}}
     over = {"a": {"c": [3]}, "splitter": {"name": "router"}}
@@ -86,7 +224,7 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
     study, _ = load(
         [study_of(tmp_path, seeds=[1, 2], stages={2: {}, 3: upper}, languages={"en": None, "en+th": ["en", "th"]})]
     )
-    found = cells(study)
+    found = cells(study, Fitter(study))
     assert len({cell.name for cell in found}) == len(found) == 2 * 2 * (2 * 2 + 1)
     assert {cell.stages for cell in found if cell.splitter == "bpe"} == {1}
     mixed = next(cell for cell in found if cell.language == "en+th" and cell.stages == 3)
@@ -101,6 +239,12 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"splitter": {}}, "splitter is not a key of a study"),
         ({"match": {"by": "watts"}}, "match.by is 'watts': choose one of flops, bytes, seconds"),
         ({"match": {"budget": -1}}, "match.budget is -1.0"),
+        ({"match": {"budgets": [1e9]}}, "match has both budget and budgets"),
+        ({"match": {"budget": None}}, "match has no budget"),
+        ({"tune": {"multiples": [1, 2]}}, "tune.multiples is .1.0, 2.0., it must have three or more"),
+        ({"tune": {"seed": 1}}, "tune.seed is 1, a seed of the study"),
+        ({"tune": {"languages": ["ja"]}}, "tune.languages: 'ja' is not a language of the study"),
+        ({"factors": {"align": ["last"]}}, "factors.align is .'last'., it must be a list of two"),
         ({"match": {"budget": "many"}}, "'many' is not a number"),
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
         ({"match": {"flop": 1}}, "match: .*flop"),
@@ -132,7 +276,8 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, change, words):
     def sized():
         study, _ = load([path])
         sizer = Sizer(study)
-        return [sizer.sized(cell) for cell in cells(study)]
+        found = cells(study, Fitter(study))
+        return [sizer.sized(cell) for cell in [*trials(study, found), *found]]
 
     with pytest.raises(UserError, match=words):
         sized()
@@ -145,7 +290,7 @@ def test_a_trunk_is_fitted_to_the_wanted_cost(tmp_path, adjust):
     study, _ = load(
         [study_of(tmp_path, languages=["en"], match={"budget": budget, "bytes": n_bytes, "adjust": adjust})]
     )
-    for cell in cells(study):
+    for cell in cells(study, Fitter(study)):
         chosen = Sizer(study).sized(cell)
         trunk = chosen.settings["model"]["net"]["stages"][-1]
         field, each = ("layers", 1) if adjust == "trunk_layers" else ("dim", 8)
@@ -193,7 +338,7 @@ def test_a_run_spends_its_budget_and_no_more(tmp_path, measure, capsys, monkeypa
             )
         ]
     )
-    sized = Sizer(study).sized(cells(study)[0])
+    sized = Sizer(study).sized(cells(study, Fitter(study))[0])
     Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     assert main(["fit", "-c", "settings.yaml"]) == 0
     logged = [json.loads(line)["metrics"] for line in (sized.folder / "metrics.jsonl").open()]
@@ -240,7 +385,7 @@ def test_the_server_rehearses_a_cell_of_each_kind(tmp_path, capsys):
     from aunet_lightning.cli.server import rehearse
 
     study, _ = load([study_of(tmp_path, seeds=[1, 2])])
-    some = [Sizer(study).sized(cell) for cell in cells(study)[:2]]
+    some = [Sizer(study).sized(cell) for cell in cells(study, Fitter(study))[:2]]
     assert [one.cell.name for one in kinds([some[0], *some])] == [one.cell.name for one in kinds(some)]
     folder = tmp_path / "rehearsed"
     folder.mkdir()
@@ -260,7 +405,7 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
     study, _ = load([study_of(tmp_path, languages=["en"], settings={"run": {"checkpoint_every": 1}})])
-    sized = Sizer(study).sized(cells(study)[0])
+    sized = Sizer(study).sized(cells(study, Fitter(study))[0])
     Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
     measure = AUNetModule._finish
 
@@ -277,6 +422,17 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     points = [json.loads(line) for line in (sized.folder / "metrics.jsonl").open()]
     trained = max(point["step"] for point in points if "train/bpb" in point["metrics"])
     assert max(point["step"] for point in points if "val/bpb" in point["metrics"]) >= trained
+    # A study reads the same from the folder: the bits of the documents of that validation, which add up to its BPB.
+    sized.files.done.write_text("{}", encoding="utf-8")
+    (cell,) = collect(study, [sized], "", "").cells
+    lines = list(map(json.loads, sized.files.documents.read_text(encoding="utf-8").splitlines()))
+    data = ByteDataModule(**sized.settings["data"], splitter="whitespace", upper_splitters=[])
+    data.setup()
+    assert [line["bytes"] for line in lines] == [len(text) for _, text in data.texts("val")]
+    assert cell.document_bits.bytes.tolist() == [line["bytes"] for line in lines]
+    assert cell.document_bits.bits.sum() / cell.document_bits.bytes.sum() == pytest.approx(cell.bpb, abs=1e-6)
+    sized.files.documents.write_text("".join(json.dumps(line | {"bits": line["bits"] + 1}) + "\n" for line in lines))
+    assert collect(study, [sized], "", "").cells[0].document_bits is None  # of another validation
 
 
 def check_study_in_mlflow(tmp_path):
@@ -357,9 +513,12 @@ def test_ready_studies_are_understood(path, tmp_path):
     Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}), encoding="utf-8")
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
-    found = cells(study)
-    rows = {"controls": ("script_aware", "flat bytes", "bpe 1024"), "recipe": ("none", "conv + muon", "all")}
-    rows["mark"] = ("script_aware 8 bytes", "bpe 16384")
+    found = cells(study, Fitter(study))
+    rows = {
+        "controls": ("script_aware", "flat bytes", "bpe 1024"),
+        "recipe": ("none", "conv + muon", "all"),
+        "mark": ("script_aware 8 bytes", "bpe 16384"),
+    }
     assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
     sizer = Sizer(study)
     first = {

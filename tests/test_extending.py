@@ -16,8 +16,8 @@ from aunet_lightning.model.embedding import coefficient, preceding
 from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.report import as_csv, as_html
-from aunet_lightning.study.grid import merge
 from aunet_lightning.study.results import CellResult, StudyResult
+from aunet_lightning.study.settings import merge
 from aunet_lightning.training.optimizer import OptimizerConfig
 from aunet_lightning.vocabulary import BOS, EOS
 from tests.helpers import (

@@ -47,6 +47,9 @@ def test_a_run_shows_and_keeps_what_it_should(finished):
     steps = [step for step, key in logged if key == "train/bpb"]
     assert steps == list(range(40))
     assert logged[39, "train/bpb"] < logged[0, "train/bpb"] - 2
+    documents = [json.loads(line) for line in (folder / "val_documents.jsonl").read_text().splitlines()]
+    bits, n_bytes = (sum(line[key] for line in documents) for key in ("bits", "bytes"))
+    assert bits / n_bytes == pytest.approx(logged[39, "val/bpb"], abs=1e-6)
     assert min(logged[step, "val/bpb"] for step in (19, 39)) == logged[39, "best/val_bpb"]
 
 
@@ -146,6 +149,7 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert {line["lang"] for line in lines} == {"en", "th"}
     assert len(lines) == 6
+    assert all(line["positions"][0] == line["bytes"] > line["positions"][1] for line in lines)
     assert sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines) == pytest.approx(best, abs=1e-3)
 
     assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", "12") == 0

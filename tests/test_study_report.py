@@ -29,6 +29,7 @@ RULES = {
     "cjk_character": "cjk_character",
     "bpe-8k": "spacelike",
 }
+AXES = ("Rates", "At equal rates", "As compute grows", "Factors")
 LANGUAGES = ("en", "de", "ar", "th", "zh-Hans", "ja")
 
 
@@ -62,6 +63,8 @@ def synthetic(splitters=RULES, languages=LANGUAGES, seeds=(1, 2), examples=True)
                         bytes_per_second=123456.0 / (i + 1), bytes_seen=flops / per_byte, flops=flops,
                         flops_per_byte=per_byte, parameters=12_345_678,
                         parallel_bits={f"udhr-{d}": 1000 * (1 + 0.1 * j) * bpb + d for d in range(30)},
+                        parallel_steps={f"udhr-{d}": 100.0 * (1 + j) for d in range(30)},
+                        parallel_flops={f"udhr-{d}": 1e9 * (1 + 0.3 * j) for d in range(30)},
                         examples=[Example(text, stack.levels(text.encode()).tolist())] if examples else [],
                     )
                 )  # fmt: skip
@@ -72,6 +75,52 @@ def synthetic(splitters=RULES, languages=LANGUAGES, seeds=(1, 2), examples=True)
         command="aunet compare experiments/compare/six.yaml", commit="a28845d", hardware="1 × H100, torch 2.9",
         date="2025-11-24", grid="study: six\nsplitters:\n  whitespace: {name: whitespace}\n",
     )  # fmt: skip
+
+
+def with_axes(seeds=(1, 2, 3)):
+    """Two rules at four rates and three budgets with a factor: trie is best at 6 bytes and needs 0.6 of bpe's FLOPs."""
+    random, cells = np.random.default_rng(0), []
+    for seed in seeds:
+        shift = 0.02 * random.standard_normal()
+        for rule, rate, align in (
+            (r, b, a) for r in ("trie", "bpe") for b in (3, 4.5, 6, 9) for a in ("last", "first")
+        ):
+            for budget in (5e11, 2e12, 8e12):
+                cost = budget / (0.6 if rule == "trie" else 1.0) / 8e12
+                bpb = 1 + cost**-0.25 + 0.3 * math.log(rate / 6) ** 2 - 0.05 * (align == "first") + shift
+                name = f"{rule} {rate:g} B align {align}"
+                cells.append(
+                    CellResult(
+                        f"{name}-{seed}-{budget:g}", name, "th", 2, seed, "done", bpb=bpb + 0.002 * random.standard_normal(),
+                        bytes_per_unit=[rate * 1.02], budget=budget, rule=rule, rate=rate, levels={"align": align},
+                        flops=budget,
+                    )
+                )  # fmt: skip
+    rows = list(dict.fromkeys(one.splitter for one in cells))
+    return StudyResult("axes", "", cells, rows, ["th"], "flops", 8e12, "bytes", reference="bpe")
+
+
+def test_axes_say_what_was_planted():
+    page = as_markdown(with_axes())
+    tables = {title: text.split("\n#")[0] for title in AXES for text in [page.partition(f"# {title}\n")[2]]}
+    best = [float(line.split("|")[3].split()[0]) for line in tables["Rates"].splitlines() if line.startswith("| trie")]
+    assert best[:2] == pytest.approx([6.12, 6.12], rel=0.05)
+    assert "not told apart" not in tables["At equal rates"]
+    needed = [line.split("|")[5] for line in tables["As compute grows"].splitlines() if line.startswith("| trie")]
+    assert len(needed) == 8
+    for entry in needed:
+        value, low, high = (float(number) for number in re.findall(r"([\d.]+) ×", entry))
+        assert low - 0.01 < 0.6 < high + 0.01
+        assert value == pytest.approx(0.6, rel=0.1)
+    (effect,) = (line for line in tables["Factors"].splitlines() if line.startswith("| align"))
+    assert re.search(r"first, not last \| −0.0[45]\d+ · −0.05\d+ to −0.04\d+ \| 8 ", effect), effect
+    assert as_html(with_axes()).count("<svg") >= 2
+
+
+def test_without_several_seeds_axes_have_no_intervals():
+    page = as_markdown(with_axes(seeds=(1,)))
+    assert re.search(r"\| trie .*\| 0\.\d\d × \|", page)
+    assert "to −" not in page.partition("# Factors")[2].partition("\n## ")[0]
 
 
 class Balance(HTMLParser):
@@ -197,7 +246,7 @@ def test_markdown_and_csv_hold_the_same_numbers():
     rows = list(csv.DictReader(io.StringIO(as_csv(some))))
     assert len(rows) == len(some.cells)
     assert [float(row["bpb"]) if row["bpb"] else None for row in rows] == [one.bpb for one in some.cells]
-    heat = as_markdown(some).split("## BPB by")[1].split("## Parallel")[0]
+    heat = as_markdown(some).split("## BPB by")[1].split("## Differences")[0]
     html = as_html(some)
     table = {
         line.split(" | ")[0][2:]: line.strip("| ").split(" | ")[1:]

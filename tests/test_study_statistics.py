@@ -5,83 +5,49 @@ import re
 from dataclasses import replace
 from html import unescape
 
-import numpy as np
 import pytest
 
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.report import as_html, as_markdown
 from aunet_lightning.reports.study.statistics import (
-    FALSE_ALARMS,
     Arm,
     Comparison,
-    Group,
     mean_curve,
     off_budget,
     parallel,
-    separated,
 )
 from aunet_lightning.study.results import Point
 from tests.helpers import cell, study
 
 
-def group(*values):
-    return Group(Arm("a", 2), "en", [cell(seed=i, bpb=value) for i, value in enumerate(values)])
+def results(**rows):
+    """Cells of a seed for each of a row's values."""
+    return [cell(name, seed=i, bpb=bpb) for name, values in rows.items() for i, bpb in enumerate(values)]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_spread_is_that_of_the_plain_form(seed):
-    random = np.random.default_rng(seed)
-    a, b = random.normal(1, 0.01, size=3).tolist(), random.normal(1.01, 0.01, size=2).tolist()
-    limit = ((max(a) - min(a)) + (max(b) - min(b))) / 2
-    assert separated(group(*a), group(*b)) == (abs(sum(a) / 3 - sum(b) / 2) > limit)
-    assert group(*a).mean == pytest.approx(sum(a) / 3)
-    assert separated(group(*a), group(b[0])) is None
-
-
-def test_within_the_spread_includes_its_edge():
-    assert separated(group(1.0, 1.5), group(1.5, 2.0)) is False  # 0.5 apart, with ranges of 0.5 each
-    assert separated(group(1.0, 1.5), group(1.75, 2.0)) is True
-    assert separated(group(1.0, 1.0), group(1.0, 1.0)) is False
-
-
-@pytest.mark.parametrize("seeds", sorted(FALSE_ALARMS))
-def test_how_often_the_rule_errs(seeds):
-    a, b = np.random.default_rng(seeds).standard_normal((2, 400_000, seeds))
-    errs = np.abs(a.mean(1) - b.mean(1)) > (np.ptp(a, 1) + np.ptp(b, 1)) / 2
-    assert errs.mean() == pytest.approx(FALSE_ALARMS[seeds], abs=0.003)
-
-
-def test_marks_within_the_spread():
-    cells = [
-        cell(s, seed=i, bpb=b)
-        for s, two in {"a": (1.0, 1.02), "b": (1.01, 1.03), "c": (1.5, 1.51)}.items()
-        for i, b in enumerate(two)
-    ]
-    rows = {line.split(" | ")[0][2:]: line for line in as_markdown(study(cells)).splitlines() if line.startswith("| ")}
-    found = as_markdown(study(cells)).split("## BPB by")[1].split("## Parallel")[0]
-    rows = dict(re.findall(r"^\| (\w) \| (.*) \|$", found, re.MULTILINE))
+def test_marks_what_is_not_told_apart():
+    cells = results(a=(1.0, 1.02), b=(1.03, 1.008), c=(1.5, 1.51))
+    found = as_markdown(study(cells)).split("## BPB by")[1].split("## Differences")[0]
+    rows = dict(re.findall(r"^\| (\w) \| ([^|]*·[^|]*) \|$", found, re.MULTILINE))
     assert rows == {
         "a": "**1.010** · ±0.010 n=2 · best",
-        "b": "1.020 · ±0.010 n=2 · +0.99 % ≈",
+        "b": "1.019 · ±0.011 n=2 · +0.89 % ≈",
         "c": "1.505 · ±0.005 n=2 · +49.0 %",
     }
     text = sentences.in_language(Comparison(study(cells)), "en")
-    assert "b, is 0.99 % above it: within the seeds' spread." in text
-    assert "Also within" not in text
-    assert (
-        sentences.headline(Comparison(study(cells)))
-        == "Lowest mean BPB: a in en (within the seeds' spread of the second)."
-    )
+    assert re.search(r"b, is 0.89 % above it \(\+0.0090 BPB, −0.\d{4} to \+0.\d{4}\): not told apart\.", text)
+    assert "Also not" not in text
+    assert sentences.headline(Comparison(study(cells))) == "Lowest mean BPB: a in en (not told apart from the second)."
+    wide = Comparison(study([*cells, *results(d=(1.01, 1.031))]))
+    assert "Also not told apart from it: d." in sentences.in_language(wide, "en")
 
 
-def test_a_difference_beyond_the_spread_is_said_with_the_reference():
-    cells = [cell(s, seed=i, bpb=b + 0.001 * i) for s, b in {"a": 1.0, "bpe": 1.25, "c": 1.1}.items() for i in (0, 1)]
-    comparison = Comparison(study(cells, reference="bpe"))
-    assert sentences.headline(comparison) == "Lowest mean BPB: a in en (by more than the seeds' spread)."
+def test_a_difference_told_apart_is_said_with_the_reference():
+    comparison = Comparison(study(results(a=(1.0, 1.001), bpe=(1.25, 1.2512), c=(1.1, 1.101)), reference="bpe"))
+    assert sentences.headline(comparison) == "Lowest mean BPB: a in en (told apart from the second)."
     text = sentences.in_language(comparison, "en")
-    assert "c, is 10.0 % above it: more than the seeds' spread." in text
-    assert "Against bpe: −20.0 %, more than the seeds' spread." in text
-    assert "in 33 % of pairs" in " ".join(sentences.rule(comparison))
+    assert re.search(r"c, is 10.0 % above it \(\+0.1000 BPB, \+0.\d{4} to \+0.\d{4}\): told apart\.", text)
+    assert re.search(r"Against bpe: −20.0 % \(−0.2501 BPB, −0.\d{4} to −0.\d{4}\): told apart\.", text)
 
 
 def test_one_seed_claims_nothing():
@@ -89,7 +55,8 @@ def test_one_seed_claims_nothing():
     for text in (as_html(one), as_markdown(one)):
         assert "With one seed per cell the spread is unknown" in text
         assert not re.search(r"\d %( ref)? ≈", text)
-        assert not re.search(r"(within|more than) the seeds['’]", unescape(text).split("Each cell:")[0])
+        assert not re.search(r"(?<!no two )told apart", unescape(text).split("Each cell:")[0])
+        assert "en: nothing is judged" in text
         assert "n=1" in text
 
 

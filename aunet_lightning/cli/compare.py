@@ -23,6 +23,7 @@ from aunet_lightning.terminal import printable
 
 if TYPE_CHECKING:
     from aunet_lightning.study.grid import Study
+    from aunet_lightning.study.results import Tuned
     from aunet_lightning.study.sizing import Sized
 
 
@@ -33,6 +34,8 @@ def compare(arguments: list[str], main: Main) -> int:
     """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
     options = _parser().parse_args(arguments)
     from aunet_lightning.reports.study.columns import columns_of
+    from aunet_lightning.study.branching import branched
+    from aunet_lightning.study.fitting import Fitter
     from aunet_lightning.study.grid import cells, load
 
     study, grid = load(options.config)
@@ -41,23 +44,36 @@ def compare(arguments: list[str], main: Main) -> int:
             raise UserError(f"--jobs is {options.jobs}, it must be 1 or more")
         study.jobs = options.jobs
     columns_of(study.columns)  # unknown ones are refused now
-    found = cells(study)
+    fitter = Fitter(study)
+    found = branched(study, cells(study, fitter))
+    for note in dict.fromkeys(fitter.notes):
+        print(f"aunet compare: {note}", file=sys.stderr)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.study.sizing import Sizer
+    from aunet_lightning.study.tuning import at_best, trials
 
     sizer = Sizer(study)
+    search = [sizer.sized(cell) for cell in trials(study, found)]
     sized = [sizer.sized(cell) for cell in found]
     for warning in sizer.warnings:
         print(f"aunet compare: {warning}", file=sys.stderr)
-    _check_folders(sized)
+    _check_folders([*search, *([] if search else sized)])
     if not options.report:
         _check_settings(sized, main)
     if options.dry_run:
-        _show(study, sized)
+        _show(study, [*search, *sized])
+        return 0
+    if options.plan:
+        with _alone(study):
+            print(f"Plan: {_plan(study, [*search, *sized], grid, main)}")
         return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
-        return _run(study, sized, grid, command, None if options.report else main)
+        rows = _search(study, search, None if options.report else main) if search else []
+        if search:
+            sized = [sizer.sized(cell) for cell in at_best(found, rows)]
+            _check_folders(sized)
+        return _run(study, sized, rows, grid, command, None if options.report else main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, help="cells to run at once, overriding the study's jobs")
     parser.add_argument("--dry_run", action="store_true", help="list the cells and their cost, and run nothing")
+    parser.add_argument(
+        "--plan", action="store_true",
+        help="train some cells for a minute in all, and write what will be run, what counts as a result and how long "
+        "it takes here; the report then says what was changed after",
+    )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="report the results so far, and run nothing")
     return parser
 
@@ -98,7 +119,31 @@ def _alone(study: Study) -> Iterator[None]:
         yield
 
 
-def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Main | None) -> int:
+def _search(study: Study, search: Sequence[Sized], main: Main | None) -> list[Tuned]:
+    """Runs the rest of the search of learning rates, and returns what it found."""
+    from aunet_lightning.study.running import run_cells
+    from aunet_lightning.study.tuning import tuned
+
+    if main is not None:
+        from tqdm import tqdm
+
+        print(f"Searching learning rates: {len(search)} cells.", flush=True)
+        run_cells(search, study, main, tqdm.write)
+    return tuned(search)
+
+
+def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
+    from tqdm import tqdm
+
+    from aunet_lightning.study.protocol import write_plan
+    from aunet_lightning.study.timing import measure
+
+    return write_plan(study, sized, grid, measure(sized, study, main, tqdm.write))
+
+
+def _run(
+    study: Study, sized: Sequence[Sized], tuned: Sequence[Tuned], grid: str, command: str, main: Main | None
+) -> int:
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
     from aunet_lightning.study.mlflow_study import begin, finish
@@ -118,7 +163,7 @@ def _run(study: Study, sized: Sequence[Sized], grid: str, command: str, main: Ma
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)
-    result = collect(study, sized, grid, command)
+    result = collect(study, sized, grid, command, tuned)
     write_report(result, study.folder)
     failed = [cell for cell in result.cells if cell.status == "failed"]
     done = sum(cell.status == "done" for cell in result.cells)

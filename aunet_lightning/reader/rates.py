@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 
 from aunet_lightning.numbers import Range, check
-from aunet_lightning.reader.bpe import first_entries, train_bpe
+from aunet_lightning.reader.bpe import SIZES, first_entries, train_bpe
+from aunet_lightning.reader.tokens import Tokenizer
 from splitters.contract import Knob, LearnedSplitter, Splitter
 from splitters.registry import DEFAULT, available, build, class_of, name_and_options, resolve
 
@@ -28,6 +29,7 @@ TOLERANCE = 0.05  # relative error up to which a rate counts as reached
 NEAR = 0.002  # relative error at which the search ends early
 STEPS = 1 << 14  # of a knob that takes any number
 RATES = Range(least=1, most=1e6)
+MOST_TOKENS = 1 << 16  # of a BPE that is fitted: the head of a larger one would cost more than the model
 
 
 class NoKnob(ValueError):
@@ -85,6 +87,20 @@ def fit_rate(spec: Any, texts: Sequence[bytes], wanted: float, out: Path | None 
 
     found = search(cls.knob, rate_at, wanted)
     return Fitted({"name": name, **options, option: found.value}, found.rate, found.rate / wanted - 1, found.nearest)
+
+
+def fit_tokens(texts: Sequence[bytes], wanted: float) -> tuple[int, float]:
+    """Returns the size of the BPE vocabulary, trained on the texts, whose tokens come nearest to `wanted` bytes, and
+    how many they have."""
+    trained, few = train_bpe(texts, MOST_TOKENS), sample(texts, SAMPLE)
+    total = sum(map(len, few))
+
+    def rate_at(size: int) -> float:
+        return total / sum(map(len, Tokenizer(first_entries(trained, size)).encode(few)))
+
+    most = len(json.loads(trained)["model"]["vocab"])
+    found = search(Knob("vocab_size", SIZES[0], most), rate_at, wanted)
+    return found.value, found.rate
 
 
 def sample(texts: Sequence[bytes], most: int) -> list[bytes]:

@@ -1,32 +1,36 @@
 """Collects a study's results from the folders of its runs."""
 
+import hashlib
 import json
-import os
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Match, Study
-from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
+from aunet_lightning.study.protocol import told
+from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, Tuned
 from aunet_lightning.study.sizing import Sized
+from aunet_lightning.study.study_folder import StudyFolder
+from aunet_lightning.study.timing import hardware
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.names import metric_name
 
 BPB_OF = "val/bpb_"  # and a language
+ROUNDED = 1e-4  # bits per byte that the rounded bits of documents may be off their run's BPB
 
 
-def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> StudyResult:
+def collect(study: Study, sized: Sequence[Sized], grid: str, command: str, tuned: Sequence[Tuned] = ()) -> StudyResult:
     """Returns the results of the study so far."""
+    cells = [_cell(one) for one in sized]
     return StudyResult(
         name=study.study,
         description=" ".join(study.description.split()),
-        cells=[_cell(one) for one in sized],
-        splitters=list(study.splitters),
+        cells=cells,
+        splitters=[*dict.fromkeys(row for name in study.splitters for row in [*_rows_of(name, cells)] or [name])],
         languages=list(study.languages),
         match_by=study.match.by,
         budget=study.match.budget,
@@ -39,7 +43,15 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str) -> St
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
         columns=study.columns,
+        tuned=tuned,
+        question=" ".join(study.question.split()),
+        plan=told(StudyFolder(study.folder), grid),
     )
+
+
+def _rows_of(name: str, cells: Sequence[CellResult]) -> Iterator[str]:
+    """Yields the rows of an entry of `splitters`."""
+    yield from (cell.splitter for cell in cells if cell.rule == name)
 
 
 def _cell(sized: Sized) -> CellResult:
@@ -47,7 +59,8 @@ def _cell(sized: Sized) -> CellResult:
     known: dict[str, Any] = {
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
         "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
-        "embedding_parameters": sized.embedding_parameters,
+        "embedding_parameters": sized.embedding_parameters, "budget": cell.budget, "rule": cell.rule,
+        "rate": cell.rate, "levels": cell.levels,
     }  # fmt: skip
     if not sized.is_done:
         if files.failed.exists():
@@ -74,9 +87,11 @@ def _cell(sized: Sized) -> CellResult:
         bytes_seen=last["bytes_seen"],
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],
-        parallel_bits=_bits(files.predictions) if cell.parallel else {},
+        document_bits=_documents(files.documents, last["val/bpb"]),
+        **(_of_parallel(files.predictions) if cell.parallel else {}),
         examples=_examples(files.units),
         metrics=last,
+        other_settings=_other_settings(sized),
     )
 
 
@@ -91,9 +106,34 @@ def _commit(sized: Sized) -> str:
     return str(json.loads(sized.files.done.read_text(encoding="utf-8")).get("commit", "unknown"))
 
 
-def _bits(path: Path) -> dict[str, float]:
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {line["id"]: line["bits"] for line in lines}
+def _of_parallel(path: Path) -> dict[str, Any]:
+    """Returns what each document of the parallel text takes, by its id; runs of earlier versions know bits alone."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        "parallel_bits": {line["id"]: line["bits"] for line in lines},
+        "parallel_steps": {line["id"]: line["positions"][-1] for line in lines if "positions" in line},
+        "parallel_flops": {line["id"]: line["flops"] for line in lines if "flops" in line},
+    }
+
+
+def _documents(path: Path, bpb: float) -> DocumentBits | None:
+    """Returns the bits of each validation document; None without the file (of a run of an earlier version), or where
+    they are not those of the last validation."""
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bits, n_bytes = (np.array([line[key] for line in lines], float) for key in ("bits", "bytes"))
+    if not abs(bits.sum() / max(n_bytes.sum(), 1) - bpb) < ROUNDED:
+        return None
+    known = json.dumps([[line["lang"], line["id"], line["bytes"]] for line in lines])
+    return DocumentBits(hashlib.sha256(known.encode()).hexdigest(), bits, n_bytes)
+
+
+def _other_settings(sized: Sized) -> str:
+    """Returns a digest of the cell's settings in the grid, and of its budget, without splitter and seed."""
+    settings = {key: value for key, value in sized.cell.settings.items() if key not in ("splitter", "seed_everything")}
+    known = json.dumps([settings, sized.settings["model"]["budget"]], sort_keys=True, default=str)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _examples(path: Path) -> list[Example]:
@@ -126,18 +166,3 @@ def _equal(study: Study, match: Match) -> list[str]:
         "BPB counts all bits of the validation text at the end of training (no checkpoint is selected by it), "
         "without the end of document, for BPE too.",
     ]
-
-
-def hardware() -> str:
-    """Returns the processors of this machine, in words."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
-            if "model name" in line
-        ]
-        model = names[0] if names else model
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{os.cpu_count()} cores of {model}{', ' + ', '.join(gpus) if gpus else ''}; torch {torch.__version__}"

@@ -1,24 +1,24 @@
 """The grid of a study: from one YAML to the settings of each run.
 
-A cell's settings are those of `fit` (files, later ones win), `settings`, its stage count, its splitter, its text and
-its seed, in this order: mappings are merged, lists replaced.
+A cell's settings are those of `fit` (files, later ones win), `settings`, its stage count, its splitter, its rate and
+factors, its text and its seed, in this order: mappings are merged, lists replaced.
 """
 
-import copy
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
+from aunet_lightning.study.rows import Factor, Fit, Row, factors_of, rows
+from aunet_lightning.study.settings import Settings, merge
 
-Settings = dict[str, Any]
 NAME = re.compile(r"\w[\w .+-]*")
 Measure = Literal["flops", "bytes", "seconds"]
 Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
@@ -28,8 +28,8 @@ Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
 class Match:
     """What is equal between the cells of a study."""
 
-    budget: float
-    """what each cell may spend: FLOPs, bytes or seconds"""
+    budget: float = 0.0
+    """what each cell may spend: FLOPs, bytes or seconds; where there are `budgets`, the largest of them"""
     by: Measure = "flops"
     """flops, bytes of training text, or seconds of training"""
     adjust: Adjust = "bytes"
@@ -37,21 +37,45 @@ class Match:
     so that all cells read about `bytes`"""
     bytes: float | None = None
     """with trunk_layers or trunk_dim: the bytes that every cell should read"""
+    budgets: list[float] = field(default_factory=list)
+    """several budgets, each a cell of its own"""
 
     def __post_init__(self) -> None:
         for name, allowed in (("by", get_args(Measure)), ("adjust", get_args(Adjust))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"match.{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("budget", "bytes"):
-            value = _number(getattr(self, name))
-            setattr(self, name, value)
-            if value is not None and not value > 0:
-                raise UserError(f"match.{name} is {value}, it must be a number above 0")
+        if bool(self.budget) == bool(self.budgets):
+            raise UserError(f"match has {'both budget and budgets' if self.budgets else 'no budget'}: name one")
+        self.budgets = sorted({_positive("budget", value) for value in self.budgets or [self.budget]})
+        self.budget = self.budgets[-1]
+        if self.bytes is not None:
+            self.bytes = _positive("bytes", self.bytes)
         if self.adjust != "bytes" and (self.by != "flops" or self.bytes is None):
             raise UserError(
                 f"match.adjust is {self.adjust}, which needs by: flops and match.bytes (how much text every cell "
                 "should read), so that FLOPs per byte are known"
             )
+
+
+@dataclass
+class Tune:
+    """How the learning rates of rows are searched."""
+
+    multiples: list[float] = field(default_factory=lambda: [0.5, 0.7, 1.0, 1.4, 2.0])
+    """of each row's own learning rates"""
+    languages: list[str] = field(default_factory=list)
+    """on whose text; empty: the study's first"""
+    seed: int = 1000
+    """which is none of the study's"""
+    holdout_every: int = 10
+    """every n-th training document is held out of the search, and measured on"""
+
+    def __post_init__(self) -> None:
+        check("tune.multiples", self.multiples, Range(above=0, most=1000))
+        check("tune.holdout_every", self.holdout_every, Range(least=2, most=10**6))
+        self.multiples = sorted({*map(float, self.multiples)})
+        if len(self.multiples) < 3:
+            raise UserError(f"tune.multiples is {self.multiples}, it must have three or more: one with neighbours")
 
 
 @dataclass
@@ -76,6 +100,10 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [1, 2])
     description: str = ""
     """a sentence or two, for the report"""
+    question: str = ""
+    """what the study asks, the report's first sentence"""
+    result: str = ""
+    """what counts as a result, said before it is run (--plan)"""
     reference: str | None = None
     """the row that others are compared with"""
     validations: int = 8
@@ -88,6 +116,12 @@ class Study:
     """GPUs of each job (sets trainer.devices); 0: on the CPU"""
     tracking_uri: str | None = None
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
+    rates: list[float] = field(default_factory=list)
+    """bytes per unit: each row that has a knob is run at each of them, fitted in each language"""
+    tune: Tune | None = None
+    """how the learning rate of each row is searched; null: all have their settings'"""
+    factors: Settings = field(default_factory=dict)
+    """what is crossed with the rows: an option's name, or a path of keys → its values"""
     columns: list[str] = field(default_factory=list)
     """further columns of the report: each a module:Class, or a metric that the runs log, such as val/mean_p_stage2"""
 
@@ -96,17 +130,30 @@ class Study:
         return Path("runs") / self.study
 
 
+class Branch(NamedTuple):
+    """Where a cell branches from the run of another one."""
+
+    cell: str  # its name
+    share: float  # of its budget
+
+
 @dataclass(frozen=True)
 class StudyCell:
     """One run of a study: a splitter at a number of stages, a language and a seed."""
 
     name: str
-    splitter: str
+    splitter: str  # its row in the table
     language: str
     stages: int
     seed: int
     settings: Settings
+    budget: float
+    rule: str  # the entry of `splitters` that the row comes from
+    rate: float | None = None  # bytes per unit that were asked for; None: its own
+    levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
+    branch: Branch | None = None  # None: it begins at its beginning
+    multiple: float | None = None  # of its row's learning rates, where it is one of their search
 
 
 def load(files: Sequence[Path]) -> tuple[Study, str]:
@@ -133,19 +180,6 @@ def _read(path: Path) -> Settings:
     return read if base is None else merge(_read(path.parent / str(base)), read)
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
-    """Returns `base` overridden by `over`: mappings key by key, everything else replaced."""
-    merged = dict(copy.deepcopy(dict(base)))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        # A splitter is replaced as a unit, so that no option of another one is left.
-        if both and key != "splitter":
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
 def _study(read: Settings) -> Study:
     known = {of.name: of for of in fields(Study)}
     if unknown := sorted(read.keys() - known.keys()):
@@ -165,10 +199,9 @@ def _study(read: Settings) -> Study:
     stages = {int(n): {} for n in stages} if isinstance(stages, list) else stages
     read["stages"] = {int(n): dict(settings or {}) for n, settings in stages.items()}
     read["text"] = {part: path for part, path in read["text"].items() if path is not None}
-    try:
-        read["match"] = Match(**read["match"])
-    except TypeError as error:
-        raise UserError(f"match: {error}; valid keys: {', '.join(of.name for of in fields(Match))}") from None
+    read["match"] = _part(Match, "match", read["match"])
+    if read.get("tune") is not None:
+        read["tune"] = _part(Tune, "tune", read["tune"])
     study = Study(**read)
     for name in ("splitters", "languages", "seeds", "stages"):
         if not getattr(study, name):
@@ -189,8 +222,17 @@ def _study(read: Settings) -> Study:
     return study
 
 
-def cells(study: Study) -> list[StudyCell]:
-    """Returns the study's cells, seed by seed, so that a stopped study has complete tables of the first seeds.
+def _part(of: Callable[..., Any], name: str, read: Any) -> Any:
+    try:
+        return of(**read)
+    except TypeError as error:
+        valid = ", ".join(one.name for one in fields(of))  # type: ignore[arg-type]
+        raise UserError(f"{name}: {error}; valid keys: {valid}") from None
+
+
+def cells(study: Study, fit: Fit) -> list[StudyCell]:
+    """Returns the study's cells, seed by seed, so that a stopped study has complete tables of the first seeds; of
+    several budgets the largest first, since smaller ones may branch from it.
 
     Raises UserError for missing text.
     """
@@ -201,34 +243,58 @@ def cells(study: Study) -> list[StudyCell]:
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"fit: {path} cannot be read ({str(error).splitlines()[0]})") from None
     base = merge(base, study.settings)
+    factors = factors_of(study.factors)
+    table = {language: [*_rows(study, base, language, factors, fit)] for language in study.languages}
     found: dict[str, StudyCell] = {}
-    for seed, language, (splitter, of_splitter), (stages, of_stages) in itertools.product(
-        study.seeds, study.languages, study.splitters.items(), study.stages.items()
-    ):
-        settings = merge(merge(base, of_stages), of_splitter)
-        if settings.get("splitter") is None:
-            stages, settings = 1, merge(merge(base, {"upper_splitters": []}), of_splitter)
-        n_stages = len(settings.get("model", {}).get("net", {}).get("stages", []))
-        if n_stages != stages:
-            raise UserError(
-                f"splitters.{splitter} with stages {stages}: model.net.stages has {n_stages} stages; set it "
-                f"under stages.{stages} or splitters.{splitter}"
-            )
-        name = f"{language}-{splitter}-{stages}stages-seed{seed}"
-        files = {part: _files(study, part, language) for part in study.text}
+    for seed, budget, language in itertools.product(study.seeds, reversed(study.match.budgets), study.languages):
+        files = {part: files_of(study, part, language) for part in study.text}
         data = {"train_files": files["train"], "val_files": files["val"]}
-        settings = merge(settings, {"seed_everything": seed, "data": data})
         parallel = files.get("parallel", [])
-        cell = StudyCell(name, splitter, language, stages, seed, settings, parallel[0] if parallel else None)
-        other = found.setdefault(name, cell)  # a one-stage model comes up once per stage count
-        if (other.splitter, other.language) != (splitter, language):
-            raise UserError(
-                f"{other.splitter} of {other.language} and {splitter} of {language} are both named {name}: rename one"
-            )
+        for rule, stages, row in table[language]:
+            name = f"{language}-{row.name}-{stages}stages-seed{seed}"
+            name += f"-{budget:g}" if len(study.match.budgets) > 1 else ""
+            settings = merge(row.settings, {"seed_everything": seed, "data": data})
+            cell = StudyCell(
+                name, row.name, language, stages, seed, settings, budget, rule, row.rate, row.levels,
+                parallel[0] if parallel else None,
+            )  # fmt: skip
+            other = found.setdefault(name, cell)
+            if (other.splitter, other.language) != (row.name, language):
+                raise UserError(
+                    f"{other.splitter} of {other.language} and {row.name} of {language} are both named {name}: "
+                    "rename one"
+                )
     return list(found.values())
 
 
-def _files(study: Study, part: str, language: str) -> list[str]:
+def _rows(
+    study: Study, base: Settings, language: str, factors: Sequence[Factor], fit: Fit
+) -> Iterator[tuple[str, int, Row]]:
+    """Yields the rows of a language with their entry of `splitters` and their number of stages."""
+    one_stage: set[str] = set()  # which come up once per stage count
+    for (rule, of_rule), (stages, of_stages) in itertools.product(study.splitters.items(), study.stages.items()):
+        settings = merge(merge(base, of_stages), of_rule)
+        if settings.get("splitter") is None:
+            stages, settings = 1, merge(merge(base, {"upper_splitters": []}), of_rule)
+            if rule in one_stage:
+                continue
+            one_stage.add(rule)
+        n_stages = len(settings.get("model", {}).get("net", {}).get("stages", []))
+        if n_stages != stages:
+            raise UserError(
+                f"splitters.{rule} with stages {stages}: model.net.stages has {n_stages} stages; set it "
+                f"under stages.{stages} or splitters.{rule}"
+            )
+        for row in rows(rule, language, settings, study.rates, factors, fit):
+            if not NAME.fullmatch(row.name):
+                raise UserError(
+                    f"the row {row.name!r} also names folders: name a factor's values by letters and digits"
+                )
+            yield rule, stages, row
+
+
+def files_of(study: Study, part: str, language: str) -> list[str]:
+    """Returns the files of a part (train, val or parallel) of a language's text. Raises UserError for missing ones."""
     paths = [study.text[part].replace("{language}", one) for one in study.languages[language]]
     there = [path for path in paths if user_path(path, f"text.{part}").exists()]
     if part != "parallel" and len(there) < len(paths):
@@ -240,11 +306,13 @@ def _files(study: Study, part: str, language: str) -> list[str]:
     return there if len(there) == len(paths) == 1 or part != "parallel" else []
 
 
-def _number(value: Any) -> Any:
+def _positive(name: str, value: Any) -> float:
     """Returns a number, also from a string: YAML reads 2e12 as one."""
     try:
-        number = None if value is None else float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"match: {value!r} is not a number") from None
     check("match", number, Range())
+    if not number > 0:
+        raise UserError(f"match.{name} is {number}, it must be a number above 0")
     return number

@@ -14,7 +14,7 @@ NOTE = """**Study {study}:** {links}
 - Every run is one cell, tagged `study`, `splitter`, `language`, `stages`, `match`, `seed`.
 - **What to compare:** `val/bpb` (bits per byte of the validation text, lower is better) within one language: filter
   with `tags.language = "…"`. All cells spend the same ({match}).
-- **The report** (heat map with the seeds' spread, curves, examples) is in the artifacts of the run `summary`.
+- **The report** (heat map, differences with intervals, curves, examples) is in the artifacts of the run `summary`.
 """
 SETTING = "tracking_uri"  # the study's setting that names the store
 MEASURED = {"flops": "flops", "bytes": "bytes_seen", "seconds": "perf/training_seconds"}  # match.by -> the x-axis

@@ -26,8 +26,10 @@ import yaml
 from tqdm import tqdm
 
 from aunet_lightning.processes import end_with_parent
+from aunet_lightning.study.branching import beginning, waits
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import Settings, Study
+from aunet_lightning.study.grid import Study
+from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.training.definition import differences
@@ -102,8 +104,9 @@ def _run_cells(
     bar = tqdm(total=len(sized), initial=done, bar_format=FORMAT, mininterval=interval, leave=False)
     try:
         while waiting or running:
-            while waiting and free:
-                cell, slot = waiting.pop(0), free.pop(0)
+            while free and (cell := next((one for one in waiting if not _waits(one)), None)):
+                waiting.remove(cell)
+                slot = free.pop(0)
                 processes = _start(context, cell, main, threads, _gpus(slot, study))
                 running.append(_Running(processes, cell, slot))
             wait([process.sentinel for one in running for process in one.processes if process.is_alive()], timeout=POLL)
@@ -118,6 +121,12 @@ def _run_cells(
     finally:
         _end([process for one in running for process in one.processes])
         bar.close()
+
+
+def _waits(cell: Sized) -> bool:
+    """Whether a cell branches from one that is not there yet."""
+    branch = cell.cell.branch
+    return branch is not None and waits(branch, CellFolder(cell.folder.with_name(branch.cell)))
 
 
 def _gpus(slot: int, study: Study) -> Sequence[str]:
@@ -166,13 +175,23 @@ def _start(
     processes = []
     for rank in range(cell.devices):
         env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        arguments = (files.path, cell.cell.parallel, main, rank, env)
+        arguments = (files.path, cell.cell.parallel, _beginning(cell), main, rank, env)
         processes.append(context.Process(target=_cell_process, args=arguments))
         processes[-1].start()
     return processes
 
 
-def _cell_process(folder: Path, parallel: str | None, main: Main, rank: int, env: dict[str, str]) -> None:
+def _beginning(cell: Sized) -> Path | None:
+    """Returns the checkpoint of another cell that a cell which has none of its own begins with."""
+    branch = cell.cell.branch
+    if branch is None or cell.files.newest() is not None:
+        return None
+    return beginning(branch, CellFolder(cell.folder.with_name(branch.cell)))
+
+
+def _cell_process(
+    folder: Path, parallel: str | None, begins: Path | None, main: Main, rank: int, env: dict[str, str]
+) -> None:
     """One process of a cell: fit, then predict on parallel text."""
     files = CellFolder(folder)
     log = files.log(rank).open("a", buffering=1, encoding="utf-8")
@@ -191,14 +210,14 @@ def _cell_process(folder: Path, parallel: str | None, main: Main, rank: int, env
     with files.lock.open("w", encoding="utf-8") as lock:
         if rank == 0:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a cell of a study that was just killed may still be ending
-        sys.exit(_run(files, parallel, main, rank))
+        sys.exit(_run(files, parallel, begins, main, rank))
 
 
-def _run(files: CellFolder, parallel: str | None, main: Main, rank: int) -> int:
+def _run(files: CellFolder, parallel: str | None, begins: Path | None, main: Main, rank: int) -> int:
     begin = time.time()
     given = str(files.given)
     try:
-        code = main(["fit", "-c", given])
+        code = main(["fit", "-c", given, *(["--ckpt_path", str(begins)] if begins else [])])
         if code == 0 and parallel is not None:
             test = ["--data.test_files", json.dumps([parallel]), "--ckpt_path", str(files.last)]
             code = main(["predict", "-c", given, *test])

@@ -13,7 +13,8 @@ from aunet_lightning.data.rates import RowShape, mean_row
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.config import AUNetConfig
 from aunet_lightning.study.cell_folder import CellFolder
-from aunet_lightning.study.grid import Settings, Study, StudyCell, merge
+from aunet_lightning.study.grid import Study, StudyCell
+from aunet_lightning.study.settings import Settings, merge
 from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.training.budget import BudgetConfig, Spent
 from splitters import Stack
@@ -97,12 +98,12 @@ class Sizer:
             raise UserError(f"{cell.name}: {error}") from None
         if match.adjust != "bytes":
             assert match.bytes is not None
-            config = self._fitted(cell, config, data.reader.stack, row, match.budget / match.bytes)
+            config = self._fitted(cell, config, data.reader.stack, row, cell.budget / match.bytes)
         cost = Cost.of(config, data.reader.stack)
         of_row = float(cost.row_flops(torch.tensor(row.positions), row.refreshes))
         rows = data.batch_rows
         each = {"flops": of_row * rows, "bytes": row.text_bytes * rows}.get(match.by)
-        steps = None if each is None else match.budget / each
+        steps = None if each is None else cell.budget / each
         settings = self._complete(cell, config, steps)
         devices = self._devices(cell, rows)
         counts = cost.parameters, cost.embedding_parameters
@@ -160,13 +161,14 @@ class Sizer:
         stages[-1] |= trunk
         tags = {
             "study": study.study, "splitter": cell.splitter, "language": cell.language, "stages": str(cell.stages),
-            "match": f"{match.by} {match.budget:g}", "seed": str(cell.seed),
+            "match": f"{match.by} {cell.budget:g}", "seed": str(cell.seed),
         }  # fmt: skip
         over: Settings = {
-            "model": {"net": {"stages": stages}, "budget": {match.by: match.budget}},
+            "model": {"net": {"stages": stages}, "budget": {match.by: cell.budget}},
             "trainer": {"max_steps": -1, "enable_progress_bar": False, "check_val_every_n_epoch": None},
             "run": {
-                "experiment": study.study, "name": cell.name, "folder": str(StudyFolder(study.folder).cell(cell.name)),
+                "experiment": study.study if cell.multiple is None else f"{study.study}-tune", "name": cell.name,
+                "folder": str(StudyFolder(study.folder).cell(cell.name)),
                 "tracking_uri": study.tracking_uri, "tags": tags,
             },
         }  # fmt: skip

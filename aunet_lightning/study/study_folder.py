@@ -10,6 +10,10 @@ class StudyFolder:
         self.path = path
         self.lock = path / "lock"
         self.grid = path / "grid.yaml"
+        self.rates = path / "rates.json"  # what rows were fitted to
+        self.vocabularies = path / "vocabularies"
+        self.plan = path / "plan.md"
+        self.plan_record = path / "plan.json"  # by which changes after it are told
         self.page = path / "report.html"
         self.markdown = path / "report.md"
         self.table = path / "table.csv"

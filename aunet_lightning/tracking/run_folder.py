@@ -1,6 +1,8 @@
 """The folder of a run: its configuration, checkpoints, metrics and MLflow id. The same command continues it."""
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ class RunConfig:
     """number of latest checkpoints to keep"""
     keep_best: int = 1
     """number of further checkpoints to keep for their val/bpb"""
+    keep_at: list[float] = field(default_factory=list)
+    """shares of the run (of its budget or its steps) just before which a further checkpoint is saved and kept, from
+    which shorter runs can branch: with optimizer.cooldown 0.3 a run of a tenth branches at 0.07"""
     check_memory: bool = True
     """refuse a run that is expected to need more memory than the machine has"""
     rank_timeout: float = 60.0
@@ -49,6 +54,7 @@ class RunConfig:
             self, "run",
             checkpoint_every=Range(least=1, most=10**15), checkpoint_minutes=Range(above=0, most=10**7),
             keep_last=Range(least=1, most=10**6), keep_best=Range(least=0, most=10**6),
+            keep_at=Range(above=0, below=1),
             rank_timeout=Range(above=0, most=10**7),
         )  # fmt: skip
         for name in ("experiment", "name"):
@@ -72,11 +78,13 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
+        self.kept_at = self.checkpoints / "kept.json"
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
         self.metrics = path / "metrics.jsonl"
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
+        self.documents = path / "val_documents.jsonl"  # bits of each, at the last validation
         self.table = path / TABLE
         self.units = path / UNITS
         self.data = path / "data.json"  # the text that the run began with
@@ -94,6 +102,18 @@ class RunFolder:
         """Returns the existing checkpoints by step; each is complete."""
         there = self.checkpoints.glob("step-*.ckpt") if self.checkpoints.is_dir() else ()
         return {int(path.stem.removeprefix("step-")): path for path in there}
+
+    def kept(self) -> dict[float, int]:
+        """Returns the steps of checkpoints that are kept for a share of the run (`RunConfig.keep_at`), by share."""
+        saved = self.saved()
+        pairs = json.loads(self.kept_at.read_text(encoding="utf-8")) if self.kept_at.exists() else []
+        return {share: step for share, step in pairs if step in saved}
+
+    def record_kept(self, steps: Mapping[float, int]) -> None:
+        """Records such steps, before they are saved."""
+        part = self.kept_at.with_suffix(".part")
+        part.write_text(json.dumps([*steps.items()]), encoding="utf-8")
+        part.replace(self.kept_at)
 
     def newest(self) -> Path | None:
         """Returns the checkpoint from which a run continues, or None."""

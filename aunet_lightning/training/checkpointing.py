@@ -31,6 +31,7 @@ from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.stopping import Stopped, handled, voting
 
 MONITOR = "val/bpb"
+LEEWAY = 1.5  # how many times the mean step the next one may be
 
 
 @runtime_checkable
@@ -67,6 +68,7 @@ class Checkpointing(Checkpoint):
     def __init__(self, folder: RunFolder, run: RunConfig) -> None:
         self.folder, self.run = folder, run
         self.scores: dict[int, float] = {}  # step → BPB
+        self.kept: dict[float, int] = {}  # share of the run → the step that is kept for it
         self.pending: Path | None = None  # being written
         self.saved = -1  # the last step saved
         self.validation = Validation.NOT_DUE
@@ -84,6 +86,7 @@ class Checkpointing(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.next_time = time.monotonic() + 60 * (self.run.checkpoint_minutes or 0)
+        self.kept = self.folder.kept()
         if trainer.is_global_zero:
             for left in self.folder.checkpoints.glob(f"*{PART}"):  # by a run that was killed
                 remove(left)
@@ -109,12 +112,22 @@ class Checkpointing(Checkpoint):
             self._pass_validation()
             return  # it is saved at the end, after the last validation
         stops = agreed & {"stop", "requeue"}
-        if agreed or trainer.global_step % self.run.checkpoint_every == 0:
+        if agreed or self._passes(trainer, module) or trainer.global_step % self.run.checkpoint_every == 0:
             module.log_step()
             log_step_metrics(trainer)  # a kill from here on would lose them
             self._save(trainer)
         if stops:
             self._stop(trainer, stops)
+
+    def _passes(self, trainer: Trainer, module: AUNetModule) -> bool:
+        """Whether the next step passes a share of the run before which a checkpoint is kept."""
+        step = trainer.global_step
+        done, reach = (steps / module.total_steps(step) for steps in (step, step + LEEWAY))
+        passed = [share for share in self.run.keep_at if done <= share < reach and share not in self.kept]
+        self.kept |= dict.fromkeys(passed, step)
+        if passed and trainer.is_global_zero:
+            self.folder.record_kept(self.kept)
+        return bool(passed)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         votes = cast(AUNetModule, pl_module).votes
@@ -210,7 +223,7 @@ class Checkpointing(Checkpoint):
     def _point(self, prune: bool) -> None:
         saved = self.folder.saved()
         best = [step for step in self._best() if step in saved]
-        kept = {*sorted(saved)[-self.run.keep_last :], *best}
+        kept = {*sorted(saved)[-self.run.keep_last :], *best, *self.kept.values()}
         point_link(self.folder.last, saved[max(saved)])
         if best:
             point_link(self.folder.best, saved[best[0]])

@@ -3,9 +3,14 @@
 Shapes: B rows, L bytes, V ids.
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aunet_lightning.data.packing import Batch
+from aunet_lightning.model.aunet import Output
 from aunet_lightning.vocabulary import IGNORE
 
 
@@ -13,6 +18,14 @@ def nats_per_target(logits: Tensor, targets: Tensor) -> Tensor:
     """logits [B, L, V], targets int64 [B, L] → negative log-likelihood in nats [B, L], 0 where a target is IGNORE."""
     nats = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="none")
     return nats.view_as(targets)
+
+
+def by_document(nats: Tensor, output: Output, batch: Batch) -> dict[str, Tensor]:
+    """Returns `bits` of each target, the `documents` and `sizes` (in bytes) of all, the `levels` at which units begin
+    and the `refreshes` inside them, each [B, L]."""
+    refreshes = output.refreshes if output.refreshes is not None else torch.zeros_like(output.levels)
+    found = {"bits": nats / math.log(2), "levels": output.levels, "refreshes": refreshes}
+    return found | {key: batch[key] for key in ("documents", "sizes")}
 
 
 def training_loss(nats: Tensor, learned: Tensor, targets: float, first: float, devices: int) -> Tensor:

@@ -34,7 +34,7 @@ from aunet_lightning.training.budget import BudgetConfig, Spent
 from aunet_lightning.training.compiling import AutoCompile
 from aunet_lightning.training.learning import Learning
 from aunet_lightning.training.length import steps_of
-from aunet_lightning.training.loss import nats_per_target, training_loss
+from aunet_lightning.training.loss import by_document, nats_per_target, training_loss
 from aunet_lightning.training.metrics import METRICS, BitsPerByte, RunMetric, UnitMetric
 from aunet_lightning.training.optimizer import OptimizerConfig, build_optimizer
 from aunet_lightning.training.steps import Step, Votes, gradient_values, not_finite
@@ -289,8 +289,8 @@ class AUNetModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._start("val")
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._measure("val", batch)
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        return by_document(*self._measure("val", batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         self._finish("val")
@@ -305,9 +305,7 @@ class AUNetModule(LightningModule):
         self._finish("test")
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        """Returns `bits` [B, L] of each target with its `documents` and `sizes` [B, L] and the `levels` read."""
-        nats, _ = self.nll(batch)
-        return {"bits": nats / math.log(2)} | {key: batch[key] for key in ("documents", "sizes", "levels")}
+        return by_document(*self.nll(batch), batch)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.net, self.optimizer_config, sparse=self.trainer.world_size == 1)
@@ -378,10 +376,12 @@ class AUNetModule(LightningModule):
         """Returns the metric of a kind, as it was measured last on a part (val, test)."""
         return next(metric for metric in self.metrics[part] if isinstance(metric, kind))
 
-    def _measure(self, part: str, batch: Batch) -> None:
+    def _measure(self, part: str, batch: Batch) -> tuple[Tensor, Output]:
+        """Adds a batch to the part's metrics; returns what `nll` does."""
         nats, output = self.nll(batch)
         for metric in self.metrics[part]:
             metric.update(batch, nats, output)
+        return nats, output
 
     def _finish(self, part: str) -> None:
         """Logs `PART/NAME` of each metric, and of stages and languages `PART_stage2/NAME_LANGUAGE`."""

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 # Lightness falls with every stop, so the order survives greyscale printing and colour blindness.
 _STOPS = ((255, 255, 255), (254, 232, 200), (253, 190, 133), (236, 122, 60), (166, 54, 3))
@@ -151,6 +151,17 @@ def curves(name: str, series: Sequence[Series], x: str, y: str) -> str:
     return _panel(name, kept, x, y, draw, limits)
 
 
+def lines(name: str, series: Sequence[Series], x: str, y: str, logarithmic: bool = False) -> str:
+    """Returns an SVG with a labelled line per series through its points; empty without any. logarithmic: x is."""
+
+    def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
+        style, point = _LINES[one.number // len(_COLOURS) % 4], _POINTS[one.number // len(_COLOURS) % 4]
+        axes.plot(*zip(*one.main, strict=True), style, color=colour, lw=1.2, marker=point, ms=4)
+        return one.main[-1]
+
+    return _panel(name, [one for one in series if one.main], x, y, draw, logarithmic=logarithmic)
+
+
 def _panel(
     name: str,
     series: Sequence[Series],
@@ -158,6 +169,7 @@ def _panel(
     y: str,
     draw: Callable[[Axes, Series, str], tuple[float, float]],
     limits: tuple[float, float] | None = None,
+    logarithmic: bool = False,
 ) -> str:
     """The SVG of a panel. `draw` draws a series and returns the point that its label, on the right, belongs to."""
     if not series:
@@ -168,7 +180,9 @@ def _panel(
     with matplotlib.rc_context({**_OPTIONS, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.2, high + 0.6))
         axes = figure.add_axes((0.62 / 4.2, 0.48 / (high + 0.6), wide / 4.2, high / (high + 0.6)))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator() if logarithmic else MaxNLocator(5))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         colours = ["#000000" if one.reference else _COLOURS[one.number % len(_COLOURS)] for one in series]
         ends = [draw(axes, one, colour) for one, colour in zip(series, colours, strict=True)]

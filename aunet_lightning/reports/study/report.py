@@ -5,14 +5,19 @@ import io
 from dataclasses import fields
 from pathlib import Path
 
-from aunet_lightning.reports.study import figures, page, sections, sentences
+from aunet_lightning.reports.study import axes, figures, page, sections, sentences
 from aunet_lightning.reports.study.columns import columns_of
+from aunet_lightning.reports.study.differences import differences
+from aunet_lightning.reports.study.meaning import meaning
 from aunet_lightning.reports.study.page import Block, Items, Text
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder
 
-_NOT_SCALAR = ("bpb_by_language", "curve", "bytes_per_unit", "parallel_bits", "examples", "metrics")  # of a CellResult
+_NOT_SCALAR = (  # of a CellResult
+    "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "parallel_steps",
+    "parallel_flops", "examples", "metrics", "other_settings",
+)  # fmt: skip
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
@@ -28,12 +33,12 @@ def write_report(study: StudyResult, folder: Path) -> None:
 
 def as_html(study: StudyResult) -> str:
     """Returns the report as one page that loads nothing else."""
-    return page.as_html(study.name, _blocks(Comparison(study), pictures=True))
+    return page.as_html(study.name, _blocks(study, pictures=True))
 
 
 def as_markdown(study: StudyResult) -> str:
     """Returns the report as Markdown, without the pictures."""
-    return page.as_markdown(study.name, _blocks(Comparison(study), pictures=False))
+    return page.as_markdown(study.name, _blocks(study, pictures=False))
 
 
 def as_csv(study: StudyResult) -> str:
@@ -51,29 +56,35 @@ def as_csv(study: StudyResult) -> str:
 
 def heatmap_png(study: StudyResult) -> bytes:
     """Returns the heat map of BPB, splitters by languages, as PNG."""
-    comparison = Comparison(study)
+    comparison = Comparison(study.at(study.budget))
     most, languages = sections.most(comparison), comparison.languages
     tiles = []
     for arm in comparison.arms:
         cells = [sections.heat_cell(comparison, comparison.groups[arm, language], most) for language in languages]
         tiles.append([figures.Tile(cell.lines, cell.colour or figures.NO_RESULT, cell.best) for cell in cells])
     note = "BPB, lower is better; ± half of the range over n seeds; colour: % above the best of the language"
-    note += f"\n{sentences.WITHIN} within the seeds' spread"
+    note += f"\n{sentences.NOT_APART} not told apart; {sentences.SAME} same units, not compared"
     if study.reference:
         note += f"; ref: to {study.reference}"
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)
 
 
-def _blocks(comparison: Comparison, pictures: bool) -> list[Block]:
-    about = comparison.study.description
+def _blocks(whole: StudyResult, pictures: bool) -> list[Block]:
+    comparison = Comparison(whole.at(whole.budget))
+    study = comparison.study
     return [
-        *([Text(about)] if about else []),
+        *(Text(text) for text in (study.question, study.description) if text),
         Text(f"{sentences.headline(comparison)} {sentences.caveats(comparison)}".strip(), "answer"),
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),
-        *sections.parallel_bits(comparison),
+        *differences(comparison),
+        *axes.rates(comparison, pictures),
+        *axes.budgets(whole, pictures),
+        *axes.factors(comparison),
+        *meaning(comparison),
         *sections.scatter(comparison, pictures),
         *sections.curves(comparison, pictures),
+        *axes.learning_rates(whole),
         *sections.cost(comparison),
         *sections.boundaries(comparison),
         *sections.examples(comparison),

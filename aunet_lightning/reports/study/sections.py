@@ -20,17 +20,14 @@ from aunet_lightning.reports.study.page import (
     Text,
     Verbatim,
 )
-from aunet_lightning.reports.study.sentences import number, percent
+from aunet_lightning.reports.study.sentences import percent
 from aunet_lightning.reports.study.statistics import (
-    ENGLISH,
     Arm,
     Comparison,
     Group,
     finished,
     mean_curve,
-    parallel,
     relative,
-    separated,
 )  # fmt: skip
 from aunet_lightning.study.results import Example
 
@@ -52,24 +49,31 @@ def heat_cell(comparison: Comparison, group: Group, most: float) -> TableCell:
     best = comparison.ranking(group.language)[0]
     above = relative(group.mean, best.mean)
     half = f"±{group.range / 2:.3f} n={len(group.values)}" if group.range is not None else "n=1"
-    lines = [sentences.bpb(group.mean), half, "best" if group is best else _marked(percent(above), group, best)]
+    lines = [
+        sentences.bpb(group.mean),
+        half,
+        "best" if group is best else _marked(comparison, percent(above), group, best),
+    ]
     reference = comparison.reference(group)
     if reference is group:
         lines.append("ref")
     elif reference is not None:
-        lines.append(_marked(f"{percent(relative(group.mean, reference.mean))} ref", group, reference))
+        against = percent(relative(group.mean, reference.mean))
+        lines.append(_marked(comparison, f"{against} ref", group, reference))
     return TableCell([*lines, *filter(None, [group.trouble])], figures.shade(above, most), best=group is best)
 
 
-def _marked(text: str, a: Group, b: Group) -> str:
-    return f"{text} {sentences.WITHIN}" if separated(a, b) is False else text
+def _marked(comparison: Comparison, text: str, a: Group, b: Group) -> str:
+    difference = comparison.difference(a, b)
+    sign = sentences.SAME if difference.same_units else sentences.NOT_APART if difference.apart is False else ""
+    return f"{text} {sign}".rstrip()
 
 
 def heat(comparison: Comparison) -> list[Block]:
     """Returns the heat map as tables, with the key to its signs."""
     end = most(comparison)
     blocks: list[Block] = [Heading("BPB by splitter and language")]
-    for languages in _chunks(comparison.languages):
+    for languages in chunks(comparison.languages):
         rows: list[list[str | TableCell]] = [
             [comparison.label(arm), *(heat_cell(comparison, comparison.groups[arm, lang], end) for lang in languages)]
             for arm in comparison.arms
@@ -97,11 +101,11 @@ def _mixes(comparison: Comparison) -> list[Block]:
         for arm in comparison.arms:
             done = comparison.groups[arm, mix].done
             values = [[c.bpb_by_language[name] for c in done if name in c.bpb_by_language] for name in inside]
-            rows.append([comparison.label(arm), *map(_spread, values)])
+            rows.append([comparison.label(arm), *map(spread, values)])
     if not rows:
         return []
     tables = []
-    for names in _chunks(inside):
+    for names in chunks(inside):
         columns = [0, *(1 + inside.index(name) for name in names)]
         tables.append(
             Table(["splitter", *names], [row if len(row) == 1 else [row[i] for i in columns] for row in rows])
@@ -109,37 +113,12 @@ def _mixes(comparison: Comparison) -> list[Block]:
     return [Heading("BPB by language in mixed text", 3), *tables]
 
 
-def _chunks(languages: Sequence[str]) -> list[Sequence[str]]:
+def chunks(languages: Sequence[str]) -> list[Sequence[str]]:
+    """Returns the columns of each of several tables."""
     return [languages[i : i + PER_TABLE] for i in range(0, len(languages), PER_TABLE)]
 
 
-def parallel_bits(comparison: Comparison) -> list[Block]:
-    """Returns the bits of a parallel text relative to English, or a sentence on why there are none."""
-    rows, heading = parallel(comparison), Heading("Parallel bits")
-    if not rows:
-        why = "at least two languages, English (en) one of them, with the bits of the same documents and the same seed"
-        return [heading, Text(f"None: they need {why}.")]
-    languages = [language for language in comparison.languages if any(language in row.ratios for row in rows)]
-    tables: list[Block] = []
-    for some in _chunks([language for language in languages if language != ENGLISH]):
-        body: list[list[str | TableCell]] = []
-        for row in rows:
-            span = sorted({min(row.documents), max(row.documents)})
-            english = [number(fmean(row.english), "bit"), "–".join(map(str, span))]
-            body.append(
-                [comparison.label(row.arm), *english, *(_spread(row.ratios.get(language, [])) for language in some)]
-            )
-        tables.append(Table(["splitter", "English", "documents", *some], body))
-    note = (
-        "Total bits for the same content, relative to English under the same splitter and seed: 1.20 means that the "
-        "language took 20 % more bits than English. Mean over seeds, ± half of the range. Documents: those present in "
-        "every language of that splitter and seed; where their number differs between splitters, so does the text. The "
-        "English column gives the total by which the row is divided."
-    )
-    return [heading, *tables, Text(note, "note")]
-
-
-def _spread(values: Sequence[float]) -> TableCell:
+def spread(values: Sequence[float]) -> TableCell:
     """The mean over seeds, and half of the range."""
     if not values:
         return TableCell(["–"], missing=True)
@@ -287,6 +266,7 @@ def making(comparison: Comparison) -> list[Block]:
     equal = Items([("", sentence) for sentence in study.equal or [sentences.matching(comparison)]])
     blocks: list[Block] = [
         Heading("Method"),
+        *([Text(study.plan)] if study.plan else []),
         Heading("What was held equal, and what varied", 3),
         equal,
     ]

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from aunet_lightning.reports.study.statistics import FALSE_ALARMS, Comparison, Group, relative, separated
+from aunet_lightning.reports.study.statistics import Comparison, Group, relative
+from aunet_lightning.reports.study.verdicts import Difference
 
-WITHIN = "≈"  # marks a difference within the seeds' spread
+NOT_APART, SAME = "≈", "="  # mark a difference: not told apart; not compared, as the units are the same
 _WINNERS = 6  # splitters named in the headline
 _UNITS = {"flops": "FLOPs", "bytes": "B"}
 
@@ -28,6 +29,16 @@ def _three(value: float) -> str:
 def bpb(value: float) -> str:
     """Returns a BPB with three decimals."""
     return f"{value:.3f}"
+
+
+def bits(value: float) -> str:
+    """Returns a signed difference of BPB, with four decimals; a dash for nan."""
+    return f"{value:+.4f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def interval(difference: Difference) -> str:
+    """Returns the interval of a difference, as `−0.0012 to +0.0034`; a dash where it is unknown."""
+    return " to ".join(map(bits, difference.interval)) if difference.interval else "–"
 
 
 def percent(value: float) -> str:
@@ -66,12 +77,13 @@ def matching(comparison: Comparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Returns the splitters with the lowest mean BPB, their languages, and whether the seeds support the lead."""
+    """Returns the splitters with the lowest mean BPB, their languages, and whether the second is told apart."""
     wins: dict[str, list[tuple[str, bool | None]]] = {}
     for language in comparison.languages:
         ranking = comparison.ranking(language)
         if len(ranking) > 1:
-            lead = separated(ranking[0], ranking[1])
+            rivals = _rivals(comparison, ranking[0])
+            lead = comparison.difference(ranking[0], rivals[0]).apart if rivals else None
             wins.setdefault(comparison.label(ranking[0].arm), []).append((language, lead))
     if not wins:
         return "No language has results of two splitters: there is nothing to compare yet."
@@ -83,13 +95,19 @@ def headline(comparison: Comparison) -> str:
     return f"Lowest mean BPB: {'; '.join(parts)}."
 
 
+def _rivals(comparison: Comparison, best: Group) -> list[Group]:
+    """The other groups of the language with other units, the lowest mean first."""
+    same = comparison.twins(best)
+    return [group for group in comparison.ranking(best.language) if group is not best and group not in same]
+
+
 def _won(label: str, won: Sequence[tuple[str, bool | None]]) -> str:
     clear = [language for language, lead in won if lead]
     if clear:
-        detail = "by more than the seeds' spread" + (f" in {listed(clear)}" if len(clear) < len(won) else "")
+        detail = "told apart from the second" + (f" in {listed(clear)}" if len(clear) < len(won) else "")
     else:
         known = any(lead is not None for _, lead in won)
-        detail = "within the seeds' spread of the second" if known else "spread unknown"
+        detail = "not told apart from the second" if known else "not judged"
     return f"{label} in {listed([language for language, _ in won])} ({detail})"
 
 
@@ -117,56 +135,74 @@ def in_language(comparison: Comparison, language: str) -> str:
     no_result = f" No result: {listed(missing)}." if missing else ""
     if not ranking:
         return "no splitter has a result."
-    best, *others = ranking
+    best = ranking[0]
+    rivals, same = _rivals(comparison, best), comparison.twins(best)
     found = f"{comparison.label(best.arm)}, {bpb(best.mean)} BPB."
-    if not others:
-        return f"{found} It is the only one with a result.{no_result}"
-    second = others[0]
+    if same:
+        found += f" Same units, so not compared with it: {listed([comparison.label(group.arm) for group in same])}."
+    if not rivals:
+        return f"{found} It is the only one with a result.{no_result}" if not same else found + no_result
+    second = rivals[0]
     above = percent(relative(second.mean, best.mean)).lstrip("+")
-    found += f" The second, {comparison.label(second.arm)}, is {above} above it: {verdict(best, second)}."
-    near = [comparison.label(group.arm) for group in others[1:] if separated(best, group) is False]
+    found += f" The second, {comparison.label(second.arm)}, is {above} above it{_judged(comparison, second, best)}."
+    near = [comparison.label(group.arm) for group in rivals[1:] if comparison.difference(group, best).apart is False]
     if near:
-        within = "Also within" if separated(best, second) is False else "Within"
-        found += f" {within} the seeds' spread: {listed(near)}."
+        also = "Also not" if comparison.difference(second, best).apart is False else "Not"
+        found += f" {also} told apart from it: {listed(near)}."
     reference = comparison.reference(best)
     if reference is best:
         found += " It is the reference itself."
     elif reference is not None:
-        found += (
-            f" Against {comparison.label(reference.arm)}: {percent(relative(best.mean, reference.mean))}, "
-            f"{verdict(best, reference)}."
-        )
+        against = percent(relative(best.mean, reference.mean))
+        found += f" Against {comparison.label(reference.arm)}: {against}{_judged(comparison, best, reference)}."
     elif comparison.study.reference:
         found += f" There is no result of {comparison.study.reference} to compare it with."
     return found + no_result
 
 
-def verdict(a: Group, b: Group) -> str:
-    """Returns how the difference of two groups compares with the seeds' spread, in words."""
-    clear = separated(a, b)
-    if clear is None:
-        return "with fewer than 2 seeds the spread is unknown"
-    return "more than the seeds' spread" if clear else "within the seeds' spread"
+def _judged(comparison: Comparison, a: Group, b: Group) -> str:
+    difference = comparison.difference(a, b)
+    known = f" ({bits(difference.value)} BPB, {interval(difference)})" if difference.interval else ""
+    return f"{known}: {verdict(difference)}"
+
+
+def verdict(difference: Difference) -> str:
+    """Returns what is known of a difference, in words."""
+    if difference.same_units:
+        return "same units, not compared"
+    if difference.apart is None:
+        return "not judged, as both need two seeds"
+    return "told apart" if difference.apart else "not told apart"
 
 
 def rule(comparison: Comparison) -> list[str]:
-    """Returns the definition of the spread and of ≈, and the error rate of the rule."""
+    """Returns what the entries of the heat map and its signs mean."""
     reference = f" to {comparison.study.reference} (ref)" if comparison.study.reference else ""
-    sentences = [
+    return [
         "Each cell: the mean BPB over seeds (lower is better); ± half of the range (max − min) over seeds and their "
         f"number n; the difference to the best of the language in %{f', and{reference}' if reference else ''}. The "
         "best is bold and framed. The colour is the difference to the best.",
-        f"{WITHIN}: within the seeds' spread: the two means differ by at most half the sum of their ranges over seeds. "
-        "With fewer than 2 seeds on either side the spread is unknown and the mark is absent, which does not mean that "
-        "the two differ.",
+        f"{NOT_APART}: not told apart: zero lies inside the interval of the difference (in the table below). "
+        f"{SAME}: the same units, so not compared. With fewer than 2 seeds on either side nothing is judged and no "
+        "sign is shown, which does not mean that the two differ.",
     ]
-    fewest = next((n for n in comparison.seeds() if n > 1), 0)
-    if fewest:
-        errs = FALSE_ALARMS.get(fewest)
-        rate = f"in {100 * errs:.0f} % of pairs" if errs and errs >= 0.01 else "in fewer than 1 % of pairs"
+
+
+def of_intervals(comparison: Comparison) -> list[str]:
+    """Returns what the intervals of differences are, and what they do not cover."""
+    sentences = [
+        "Differences are in BPB, over the seeds that both have, which read the same documents in the same order. Their "
+        "intervals are for other seeds and other documents of the same kind: the spread over seeds is pooled over the "
+        "splitters of the language (one that varies more has its own), and the documents count as a random sample. "
+        "Other corpora, learning rates and budgets are not covered.",
+        "Intervals are of 95 %, widened by Holm's correction for the number of comparisons in the language: all pairs, "
+        "as the best is known only from the results. So at most 5 % of studies tell any two apart in a language that "
+        "are equally good. Where zero lies inside, two are not told apart, which does not mean that they are equal.",
+    ]
+    judged = [comparison.verdicts(language) for language in comparison.languages]
+    if any(verdicts.comparisons and not verdicts.documents for verdicts in judged):
         sentences.append(
-            f"This is a rule of thumb, not a test: with {fewest} seeds, two equally good splitters would still differ "
-            f"by more than the spread {rate}, and the more splitters are compared, the more often some will. Seeds "
-            "show how much training varies, not how much other text would change the result."
+            "Seeds alone: not all runs have the bits of single documents (those of an earlier version have none), so "
+            "these intervals do not cover other documents."
         )
     return sentences

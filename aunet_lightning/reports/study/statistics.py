@@ -1,4 +1,4 @@
-"""Statistics of a study: means and spreads over seeds, rankings, and which differences exceed the spread."""
+"""Statistics of a study: means over seeds, rankings, and what arms are compared with."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,12 +7,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
 
+from aunet_lightning.reports.study.verdicts import Difference, Verdicts
 from aunet_lightning.study.results import CellResult, Point, StudyResult
 
 ENGLISH = "en"  # what parallel bits are relative to
-# How often `separated` holds for two equally good splitters, by the number of seeds of each. For normally distributed
-# runs; one third is exact, the others were simulated.
-FALSE_ALARMS = {2: 1 / 3, 3: 0.094, 4: 0.024, 5: 0.006}
 
 
 class Arm(NamedTuple):
@@ -68,14 +66,6 @@ def finished(cell: CellResult) -> bool:
     return cell.status == "done" and cell.bpb is not None and math.isfinite(cell.bpb)
 
 
-def separated(a: Group, b: Group) -> bool | None:
-    """Returns whether the means of two groups differ by more than half of the sum of their ranges over seeds; None
-    where either has fewer than two seeds."""
-    if a.range is None or b.range is None:
-        return None
-    return abs(a.mean - b.mean) > (a.range + b.range) / 2
-
-
 def relative(value: float, to: float) -> float:
     """Returns by how many % `value` is above `to`; nan where that is undefined."""
     return 100 * (value / to - 1) if to > 0 else math.nan
@@ -99,6 +89,8 @@ class Comparison:
             (arm, language): Group(arm, language, sorted(cells, key=lambda cell: cell.seed))
             for (arm, language), cells in found.items()
         }
+        self._verdicts: dict[str, Verdicts] = {}
+        self._rows = {Arm(cell.splitter, cell.stages): (cell.rule, cell.rate, cell.levels) for cell in study.cells}
 
     def label(self, arm: Arm) -> str:
         """Returns the splitter's name, with the number of stages where it has several."""
@@ -109,17 +101,38 @@ class Comparison:
         groups = (self.groups[arm, language] for arm in self.arms)
         return sorted((group for group in groups if group.values), key=lambda group: group.mean)
 
+    def verdicts(self, language: str) -> Verdicts:
+        """Returns which arms of a language are told apart, of those that have a BPB."""
+        if language not in self._verdicts:
+            groups = (self.groups[arm, language] for arm in self.arms)
+            self._verdicts[language] = Verdicts({group.arm: group.done for group in groups if group.values})
+        return self._verdicts[language]
+
+    def difference(self, a: Group, b: Group) -> Difference:
+        """Returns the difference of two groups of a language that have a BPB."""
+        return self.verdicts(a.language).difference(a.arm, b.arm)
+
+    def twins(self, group: Group) -> list[Group]:
+        """Returns the other groups of the language with the same units, the lowest mean first."""
+        others = (other for other in self.ranking(group.language) if other is not group)
+        return [other for other in others if self.difference(group, other).same_units]
+
+    def is_reference(self, arm: Arm) -> bool:
+        """Returns whether an arm is the reference, or the reference at a rate or with a value of a factor."""
+        return self.study.reference in (arm.splitter, self._rows.get(arm, (arm.splitter,))[0])
+
     def reference(self, group: Group) -> Group | None:
-        """Returns the reference's group in that language: with as many stages, or else the only one with a BPB; None
-        if there is neither."""
-        of_reference = {
-            arm.stages: self.groups[arm, group.language]
-            for arm in self.arms
-            if arm.splitter == self.study.reference and self.groups[arm, group.language].values
-        }
-        if len(of_reference) == 1:
-            return next(iter(of_reference.values()))
-        return of_reference.get(group.arm.stages)
+        """Returns the reference's group in that language, of those with a BPB: that which is most like the group in
+        stages, rate and factors; None where none is as like as another."""
+        found = [self.groups[arm, group.language] for arm in self.arms if self.is_reference(arm)]
+        found = [one for one in found if one.values]
+        alike = [sum(a == b for a, b in zip(self._traits(group), self._traits(one), strict=True)) for one in found]
+        best = [one for one, count in zip(found, alike, strict=True) if count == max(alike)]
+        return best[0] if len(best) == 1 else None
+
+    def _traits(self, group: Group) -> tuple[object, ...]:
+        """What a row is but its rule: its stages, rate and factors."""
+        return (group.arm.stages, *self._rows.get(group.arm, ("", None, {}))[1:])
 
     def seeds(self) -> list[int]:
         """Returns the distinct numbers of seeds of groups with a BPB, the fewest first."""
@@ -140,9 +153,10 @@ def off_budget(cell: CellResult, study: StudyResult) -> float | None:
         spent = cell.bytes_seen
     elif study.match_by == "seconds" and cell.bytes_seen is not None and cell.bytes_per_second:
         spent = cell.bytes_seen / cell.bytes_per_second
-    if spent is None or not math.isfinite(spent) or not study.budget > 0:
+    budget = cell.budget or study.budget
+    if spent is None or not math.isfinite(spent) or not budget > 0:
         return None
-    return relative(spent, study.budget)
+    return relative(spent, budget)
 
 
 def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
@@ -155,27 +169,27 @@ def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
 
 
 class Parallel(NamedTuple):
-    """Parallel bits of an arm; lists have a value per seed."""
+    """What an arm spends on parallel text; lists have a value per seed."""
 
     arm: Arm
     documents: list[int]  # that every language has
-    english: list[float]  # total bits of them in English
-    ratios: dict[str, list[float]]  # language → total bits ÷ English's
+    english: list[float]  # total of them in English
+    ratios: dict[str, list[float]]  # language → total ÷ English's
 
 
-def parallel(comparison: Comparison) -> list[Parallel]:
-    """Returns the parallel bits of each arm that has them in English and another language, for the same seed and the
-    same documents."""
+def parallel(comparison: Comparison, what: str = "parallel_bits") -> list[Parallel]:
+    """Returns what (a field of `CellResult`, by document) each arm spends that has it in English and another language,
+    for the same seed and the same documents."""
     rows = []
     for arm in comparison.arms:
         row = Parallel(arm, [], [], {})
         cells = [cell for language in comparison.languages for cell in comparison.groups[arm, language].done]
         for seed in sorted({cell.seed for cell in cells}):
-            bits = {cell.language: cell.parallel_bits for cell in cells if cell.seed == seed and cell.parallel_bits}
-            shared = set.intersection(*(set(of) for of in bits.values())) if bits else set()
-            common = [document for document in shared if all(math.isfinite(of[document]) for of in bits.values())]
-            totals = {language: math.fsum(of[document] for document in common) for language, of in bits.items()}
-            if len(bits) < 2 or not totals.get(ENGLISH, 0) > 0:
+            spent = {cell.language: of for cell in cells if cell.seed == seed and (of := getattr(cell, what))}
+            shared = set.intersection(*(set(of) for of in spent.values())) if spent else set()
+            common = [document for document in shared if all(math.isfinite(of[document]) for of in spent.values())]
+            totals = {language: math.fsum(of[document] for document in common) for language, of in spent.items()}
+            if len(spent) < 2 or not totals.get(ENGLISH, 0) > 0:
                 continue
             row.documents.append(len(common))
             row.english.append(totals[ENGLISH])

@@ -1,6 +1,6 @@
 """Faults of metrics, the optimizer and reports."""
 
-from tests.mutants.faults.fault import METRICS, STATISTICS, Fault
+from tests.mutants.faults.fault import INFERENCE, METRICS, STATISTICS, Fault
 
 MEASURING = [
     Fault(
@@ -88,18 +88,49 @@ MEASURING = [
         ("tests/test_reports.py::test_ngram_equals_the_plain_form",),
     ),
     Fault(
-        "a difference is told by one range alone",
-        "aunet_lightning/reports/study/statistics.py",
-        "(a.range + b.range) / 2",
-        "a.range / 2",
-        (STATISTICS + "test_spread_is_that_of_the_plain_form",),
+        "an arm that varies more counts as the others",
+        "aunet_lightning/reports/study/inference.py",
+        "np.maximum(own, squares.sum(-1, keepdims=True) / self.freedom)",
+        "np.maximum(own * 0, squares.sum(-1, keepdims=True) / self.freedom)",
+        (
+            INFERENCE + "test_at_most_one_study_in_twenty_has_a_false_alarm",
+            INFERENCE + "test_variances_are_those_of_a_two_way_analysis",
+        ),
     ),
     Fault(
-        "a difference is told one-sided",
-        "aunet_lightning/reports/study/statistics.py",
-        "return abs(a.mean - b.mean) >",
-        "return a.mean - b.mean >",
-        (STATISTICS + "test_how_often_the_rule_errs", STATISTICS + "test_spread_is_that_of_the_plain_form"),
+        "many comparisons are told as one is",
+        "aunet_lightning/reports/study/inference.py",
+        "apart, divisor = holm(low, n_pairs)",
+        "apart, divisor = low > 0, np.maximum(low, 1)",
+        (INFERENCE + "test_at_most_one_study_in_twenty_has_a_false_alarm",),
+    ),
+    Fault(
+        "documents vary each for itself, not as a ratio of sums",
+        "aunet_lightning/reports/study/inference.py",
+        "self.bits.sum(-1, keepdims=True) / total * self.bytes",
+        "self.bits.mean(-1, keepdims=True)",
+        (INFERENCE + "test_the_variance_over_documents_is_that_of_resampling",),
+    ),
+    Fault(
+        "a run under two names counts twice",
+        "aunet_lightning/reports/study/inference.py",
+        "(counts_as == np.arange(len(known)))[:, None]",
+        "True",
+        (INFERENCE + "test_variances_are_those_of_a_two_way_analysis",),
+    ),
+    Fault(
+        "refreshes are no difference between rows of the same units",
+        "aunet_lightning/reports/study/verdicts.py",
+        "refreshes_per_byte|",
+        "",
+        (INFERENCE + "test_rows_with_the_same_units_are_marked_and_not_compared",),
+    ),
+    Fault(
+        "bits of documents add up over validations",
+        "aunet_lightning/training/predictions.py",
+        "self.sums = np.zeros((len(self.numbers), 2))",
+        "self.sums = np.resize(self.sums, (len(self.numbers), 2))",
+        ("tests/test_runs.py::test_a_run_shows_and_keeps_what_it_should",),
     ),
     Fault(
         "parallel bits of other documents",
