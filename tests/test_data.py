@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, ByteDataModule
+from aunet_lightning.data.json_lines import licences
 from aunet_lightning.data.packing import refreshes_of
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import available, build
@@ -356,3 +357,10 @@ def test_workers_end_with_a_killed_process(tmp_path):
     while worker.exists() and "\nState:\tZ" not in worker.joinpath("status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_licences_are_what_lines_say(tmp_path):
+    lines = [{"text": "a", "license": "CC0"}, {"text": "b", "licence": "MIT"}, {"text": "license"}, {"license": None}]
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join([*map(json.dumps, lines), '{"license', ""]).encode()))
+    assert licences(path) == {"CC0", "MIT"}

@@ -15,7 +15,7 @@ import pytest
 
 from aunet_lightning.reports.study import columns, figures
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
-from aunet_lightning.study.results import CellResult, Example, Point, StudyResult
+from aunet_lightning.study.results import CellResult, Example, Point, StudyResult, StudyText
 from splitters import Stack
 from tests.helpers import UDHR, cell, study
 
@@ -115,6 +115,27 @@ def test_axes_say_what_was_planted():
     (effect,) = (line for line in tables["Factors"].splitlines() if line.startswith("| align"))
     assert re.search(r"first, not last \| −0.0[45]\d+ · −0.05\d+ to −0.04\d+ \| 8 ", effect), effect
     assert as_html(with_axes()).count("<svg") >= 2
+
+
+def test_figures_are_files_too_and_the_table_is_latex(tmp_path):
+    study = replace(with_axes(), name="50% & more")
+    texts = [StudyText("th", "train", ["a.jsonl"], 12, 3456, ["CC-BY-4.0"])]
+    write_report(replace(study, texts=texts), tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {f"{name}-th.{form}" for name in ("units", "rates", "budgets") for form in ("svg", "csv")}
+    rows = list(csv.DictReader((tmp_path / "figures" / "rates-th.csv").open()))
+    assert len(rows) == 4 * 4
+    at = {(row["row"], row["bytes per unit"]): float(row["BPB"]) for row in rows}
+    shown = re.search(r"trie align first \| 3.06: ([\d.]+)", (tmp_path / "report.md").read_text())[1]
+    assert f"{at['trie align first', '3.06']:.3f}" == shown
+    assert "| th | train | 12 | 3,456 | CC-BY-4.0 | a.jsonl |" in (tmp_path / "report.md").read_text()
+    table = (tmp_path / "table.tex").read_text()
+    assert table.count(r"\\") == 1 + 16
+    assert re.findall(r"(.*) & \\textbf{(.*)}", table) == [("trie 6 B align first", shown_best(tmp_path))]
+
+
+def shown_best(folder):
+    return re.search(r"th: trie 6 B align first, ([\d.]+) BPB", (folder / "report.md").read_text().replace("*", ""))[1]
 
 
 def test_without_several_seeds_axes_have_no_intervals():

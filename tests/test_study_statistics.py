@@ -111,11 +111,12 @@ def test_parallel_bits_are_of_common_documents():
     assert "None: they need" in as_markdown(study(cells[4:]))
 
 
-def test_mean_curves_are_over_common_steps():
+def test_mean_curves_are_at_equal_shares_of_what_was_spent():
     a = [Point(1, 0, 10.0, 3.0), Point(2, 0, 20.0, 2.0), Point(3, 0, 30.0, math.nan)]
-    b = [Point(2, 0, 40.0, 4.0), Point(3, 0, 60.0, 1.0)]
-    assert mean_curve([a, b]) == [(30.0, 3.0)]
-    assert mean_curve([]) == []
+    b = [Point(2, 0, 20.0, 4.0), Point(3, 0, 30.0, 3.5), Point(4, 0, 40.0, 1.0)]
+    assert mean_curve([a, b]) == [(15.0, 3.5), (30.0, 1.5)]
+    assert mean_curve([b, b]) == [(point.flops, pytest.approx(point.bpb)) for point in b]
+    assert mean_curve([]) == mean_curve([a, []]) == []
 
 
 @pytest.mark.parametrize(

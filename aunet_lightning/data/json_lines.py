@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import json
 import lzma
@@ -37,6 +38,18 @@ class JsonLines(Format):
             raise ValueError(
                 f"{path} cannot be read to its end ({error}): is it complete, and of the format its name says?"
             ) from error
+
+
+def licences(path: Path) -> set[str]:
+    """Returns what lines of a file say under `license` or `licence`."""
+    found: set[str] = set()
+    with path.open("rb") as file:
+        for line in _lines(file, path):
+            if b'"licen' in line:
+                with contextlib.suppress(ValueError):
+                    fields = json.loads(line)
+                    found |= {str(fields[key]) for key in ("license", "licence") if fields.get(key)}
+    return found
 
 
 def _parse(line: bytes, text_key: str, language_key: str, report: Report, place: str) -> Document | None:

@@ -15,11 +15,13 @@ from aunet_lightning.study.protocol import told
 from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, Tuned
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.study.study_folder import StudyFolder
+from aunet_lightning.study.texts import texts_of
 from aunet_lightning.study.timing import hardware
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.names import metric_name
 
 BPB_OF = "val/bpb_"  # and a language
+WAITED = 0.05  # share of its time that a run may have waited for a core, so that its speed counts
 ROUNDED = 1e-4  # bits per byte that the rounded bits of documents may be off their run's BPB
 
 
@@ -38,11 +40,12 @@ def collect(study: Study, sized: Sequence[Sized], grid: str, command: str, tuned
         reference=study.reference or "",
         equal=_equal(study, study.match),
         command=command,
-        commit=", ".join(sorted({_commit(one) for one in sized if one.is_done})) or commit(),
+        commit=", ".join(sorted({_done(one).get("commit", "unknown") for one in sized if one.is_done})) or commit(),
         hardware=hardware(),
         date=time.strftime("%Y-%m-%d"),
         grid=grid,
         columns=study.columns,
+        texts=[*texts_of(sized)],
         tuned=tuned,
         question=" ".join(study.question.split()),
         plan=told(StudyFolder(study.folder), grid),
@@ -76,6 +79,8 @@ def _cell(sized: Sized) -> CellResult:
     if "val/bytes_per_token" in last:
         rates = [last["val/bytes_per_token"]]
     seconds = last["perf/training_seconds"]  # 0 where a budget was spent in one step, which is not timed
+    waited = _done(sized).get("waited")
+    alone = waited is None or waited < WAITED
     return CellResult(
         **known,
         status="done",
@@ -83,7 +88,7 @@ def _cell(sized: Sized) -> CellResult:
         bpb_by_language={label: last[name] for name, label in _labels(files, last).items()},
         curve=curve,
         bytes_per_unit=rates,
-        bytes_per_second=last["bytes_seen"] / seconds if seconds else None,
+        bytes_per_second=last["bytes_seen"] / seconds if seconds and alone else None,
         bytes_seen=last["bytes_seen"],
         flops=last["flops"],
         flops_per_byte=last["flops"] / last["bytes_seen"],
@@ -102,8 +107,9 @@ def _labels(files: CellFolder, metrics: Mapping[str, float]) -> dict[str, str]:
     return {name: labels.get(name, name.removeprefix(BPB_OF)) for name in metrics if name.startswith(BPB_OF)}
 
 
-def _commit(sized: Sized) -> str:
-    return str(json.loads(sized.files.done.read_text(encoding="utf-8")).get("commit", "unknown"))
+def _done(sized: Sized) -> dict[str, Any]:
+    """Returns what a cell that has ended tells of its processes."""
+    return dict(json.loads(sized.files.done.read_text(encoding="utf-8")))
 
 
 def _of_parallel(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class CellResult:
     bpb_by_language: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[Point] = ()
     bytes_per_unit: Sequence[float] = ()  # per stage transition, on validation text; of a BPE model: bytes per token
-    bytes_per_second: float | None = None  # of training
+    bytes_per_second: float | None = None  # of training; None, too, where the run did not have its cores alone
     bytes_seen: float | None = None
     flops: float | None = None
     flops_per_byte: float | None = None
@@ -64,6 +64,17 @@ class CellResult:
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
     other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known
+
+
+class StudyText(NamedTuple):
+    """A part of a language's text."""
+
+    language: str
+    part: str  # train or val
+    files: Sequence[str]
+    documents: int
+    bytes: int
+    licences: Sequence[str]  # that its lines name
 
 
 class Tuned(NamedTuple):
@@ -102,6 +113,7 @@ class StudyResult:
     date: str = ""
     grid: str = ""  # the YAML
     columns: Sequence[str] = ()  # further columns of the report
+    texts: Sequence[StudyText] = ()
     tuned: Sequence[Tuned] = ()  # searches of learning rates
     question: str = ""
     plan: str = ""  # when it was planned, and what was changed after

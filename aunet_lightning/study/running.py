@@ -225,6 +225,16 @@ def _run(files: CellFolder, parallel: str | None, begins: Path | None, main: Mai
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
         part = files.done.with_name(f"{files.done.name}.part")
-        part.write_text(json.dumps({"seconds": time.time() - begin, "commit": commit()}), encoding="utf-8")
+        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited()}
+        part.write_text(json.dumps(done), encoding="utf-8")
         part.replace(files.done)
     return code
+
+
+def _waited() -> float | None:
+    """Returns the share of its time that this thread waited for a core which others had; None where nobody tells."""
+    try:
+        running, waiting, *_ = (int(number) for number in Path("/proc/self/schedstat").read_text().split())
+    except (OSError, ValueError):
+        return None
+    return waiting / max(running + waiting, 1)

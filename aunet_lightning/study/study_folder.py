@@ -18,7 +18,9 @@ class StudyFolder:
         self.markdown = path / "report.md"
         self.table = path / "table.csv"
         self.heatmap = path / "heatmap.png"
-        self.artifacts = (self.page, self.markdown, self.table, self.heatmap, self.grid)  # for MLflow
+        self.latex = path / "table.tex"
+        self.figures = path / "figures"  # of the page, as SVG and CSV
+        self.artifacts = (self.page, self.markdown, self.table, self.latex, self.heatmap, self.grid)  # for MLflow
 
     def cell(self, name: str) -> Path:
         return self.path / "cells" / name

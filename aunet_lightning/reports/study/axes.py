@@ -72,12 +72,13 @@ def rates(comparison: Comparison, pictures: bool) -> list[Block]:
             )
             for k, (rule, (x, bpb)) in enumerate(curves.items())
         ]  # fmt: skip
-        panels.append((language, figures.lines(f"rate{i}", series, "bytes per unit", "BPB")))
+        if picture := figures.lines(f"rate{i}", series, "bytes per unit", "BPB"):
+            panels.append((language, picture))
     if not rows:
         return []
     blocks: list[Block] = [
         Heading("Rates"),
-        *([Pictures(panels)] if pictures else []),
+        *([Pictures("rates", panels)] if pictures else []),
         Table(["rule", "bytes per unit: BPB", "best rate", "BPB there"], rows),
         Text(
             "Best rate: the lowest point of a parabola over the logarithm of bytes per unit, through the lowest BPB "
@@ -188,7 +189,8 @@ def budgets(study: StudyResult, pictures: bool) -> list[Block]:
             for k, arm in enumerate(comparison.arms)
             if arm in laws
         ]
-        panels.append((language, figures.lines(f"budget{i}", series, study.match_by, "BPB", logarithmic=True)))
+        if picture := figures.lines(f"budget{i}", series, study.match_by, "BPB", logarithmic=True):
+            panels.append((language, picture))
     if not rows:
         return []
     header = ["splitter", *(sentences.budget(study.match_by, b) for b in study.budgets), "compute needed", "crosses"]
@@ -199,7 +201,7 @@ def budgets(study: StudyResult, pictures: bool) -> list[Block]:
         f"which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
         "run with the largest, and one learning rate."
     )
-    pictured = [Pictures(panels)] if pictures else []
+    pictured = [Pictures("budgets", panels)] if pictures else []
     return [Heading("As compute grows"), *pictured, Table(header, rows), Text(note, "note")]
 
 

@@ -50,6 +50,19 @@ class Measured(Column):
         return getattr(cell, self.name, cell.metrics.get(self.name))
 
 
+class Speed(Measured):
+    """Bytes of training per second, of the runs that had their cores alone."""
+
+    def shown(self, values: Sequence[float]) -> str:
+        if not values:
+            return "–"
+        half = (max(values) - min(values)) / 2
+        return f"{number(fmean(values))} ±{number(half)}" if len(values) > 1 else number(values[0])
+
+    def note(self, study: StudyResult) -> str:
+        return "bytes/s: mean ± half of the range, of the seeds that did not wait for cores which others used."
+
+
 class BytesPerUnit(Column):
     name, title = "bytes_per_unit", "bytes per unit"
 
@@ -114,7 +127,7 @@ class OffBudget(Column):
 
 OFF_BUDGET = OffBudget()
 COLUMNS: list[Column] = [
-    Measured("bytes_per_second", "bytes/s"),
+    Speed("bytes_per_second", "bytes/s"),
     Measured("parameters", "parameters"),
     EmbeddingShare(),
     Measured("flops_per_byte", "FLOPs per byte"),

@@ -1,5 +1,6 @@
 """Figures of a study: the heat map as PNG, and small panels as inline SVG."""
 
+import csv
 import io
 import math
 import re
@@ -105,6 +106,13 @@ def heatmap(
     return out.getvalue()
 
 
+class Picture(NamedTuple):
+    """A panel, and the numbers that it shows."""
+
+    svg: str
+    csv: str
+
+
 class Series(NamedTuple):
     """An arm in a panel."""
 
@@ -115,9 +123,9 @@ class Series(NamedTuple):
     reference: bool = False  # drawn black
 
 
-def scatter(name: str, series: Sequence[Series], x: str, y: str) -> str:
-    """Returns an SVG with a labelled point per series, and a bar from the lowest to the highest seed; empty without
-    any. `name` makes its ids unique in the page."""
+def scatter(name: str, series: Sequence[Series], x: str, y: str) -> Picture | None:
+    """Returns a labelled point per series, and a bar from the lowest to the highest seed; None without any. `name`
+    makes its ids unique in the page."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
         for seeds in one.thin:
@@ -128,8 +136,8 @@ def scatter(name: str, series: Sequence[Series], x: str, y: str) -> str:
     return _panel(name, [one for one in series if one.main], x, y, draw)
 
 
-def curves(name: str, series: Sequence[Series], x: str, y: str) -> str:
-    """Returns an SVG with a labelled line per series, and a thin one per seed; empty without any. The y axis ends at
+def curves(name: str, series: Sequence[Series], x: str, y: str) -> Picture | None:
+    """Returns a labelled line per series, and a thin one per seed; None without any. The y axis ends at
     the highest value after a fifth of the largest x, since curves begin at 8 bits."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
@@ -151,8 +159,8 @@ def curves(name: str, series: Sequence[Series], x: str, y: str) -> str:
     return _panel(name, kept, x, y, draw, limits)
 
 
-def lines(name: str, series: Sequence[Series], x: str, y: str, logarithmic: bool = False) -> str:
-    """Returns an SVG with a labelled line per series through its points; empty without any. logarithmic: x is."""
+def lines(name: str, series: Sequence[Series], x: str, y: str, logarithmic: bool = False) -> Picture | None:
+    """Returns a labelled line per series through its points; None without any. logarithmic: x is."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
         style, point = _LINES[one.number // len(_COLOURS) % 4], _POINTS[one.number // len(_COLOURS) % 4]
@@ -170,10 +178,10 @@ def _panel(
     draw: Callable[[Axes, Series, str], tuple[float, float]],
     limits: tuple[float, float] | None = None,
     logarithmic: bool = False,
-) -> str:
-    """The SVG of a panel. `draw` draws a series and returns the point that its label, on the right, belongs to."""
+) -> Picture | None:
+    """A panel; None without series. `draw` draws one and returns the point that its label, on the right, belongs to."""
     if not series:
-        return ""
+        return None
     labels = [short(one.label, _LONGEST) for one in series]
     wide = 4.2 - 0.62 - _LETTER * max(map(len, labels)) - 0.3  # of the axes, in inches
     high = max(2.0, _LABEL * len(series))
@@ -200,7 +208,18 @@ def _panel(
             axes.text(1 + 0.19 * inch, to_y, label, transform=axes.transAxes, va="center")
         out = io.StringIO()
         canvas.print_svg(out)
-    return _inline(out.getvalue(), name)
+    return Picture(_inline(out.getvalue(), name), _as_csv(series, x, y))
+
+
+def _as_csv(series: Sequence[Series], x: str, y: str) -> str:
+    """Returns a row per point; the last column is the number of a thin line, empty for the main one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", x, y, "seed"])
+    for one in series:
+        for seed, points in enumerate([one.main, *one.thin]):
+            writer.writerows([one.label, *point, seed or ""] for point in points)
+    return text.getvalue()
 
 
 def spread(wanted: Sequence[float] | np.ndarray, room: float, gap: float) -> list[float]:

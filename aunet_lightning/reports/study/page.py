@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aunet_lightning.reports.pictures import UNIT_STYLE
-from aunet_lightning.reports.study.figures import ink
+from aunet_lightning.reports.study.figures import Picture, ink
 
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
@@ -120,21 +120,22 @@ class Key:
 
 @dataclass(frozen=True)
 class Pictures:
-    """SVG panels with their captions, side by side."""
+    """Panels with their captions, side by side; `name` begins the names of their files."""
 
-    panels: Sequence[tuple[str, str]]
+    name: str
+    panels: Sequence[tuple[str, Picture]]
 
     def html(self) -> str:
         return f'<div class="panels">{"".join(map(self._figure, self.panels))}</div>'
 
     @staticmethod
-    def _figure(panel: tuple[str, str]) -> str:
-        caption, svg = panel
-        described = svg.replace("<svg ", f'<svg aria-label="{html.escape(caption)}" ', 1)
+    def _figure(panel: tuple[str, Picture]) -> str:
+        caption, picture = panel
+        described = picture.svg.replace("<svg ", f'<svg aria-label="{html.escape(caption)}" ', 1)
         return f"<figure><figcaption>{html.escape(caption)}</figcaption>{described}</figure>"
 
     def markdown(self) -> str:
-        return "(Pictures are in `report.html`.)"
+        return "(Pictures are in `report.html`, and in `figures` as SVG and CSV.)"
 
 
 @dataclass(frozen=True)

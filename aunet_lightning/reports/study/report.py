@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from aunet_lightning.reports.study import axes, figures, page, sections, sentenc
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.meaning import meaning
-from aunet_lightning.reports.study.page import Block, Items, Text
-from aunet_lightning.reports.study.statistics import Comparison
+from aunet_lightning.reports.study.page import Block, Items, Pictures, Text
+from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder
 
@@ -21,12 +22,20 @@ _NOT_SCALAR = (  # of a CellResult
 
 
 def write_report(study: StudyResult, folder: Path) -> None:
-    """Writes report.html, report.md, table.csv and heatmap.png into a folder, which is created if missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes report.html, report.md, table.csv, table.tex, heatmap.png and the page's figures into a folder, which is
+    created if missing."""
     files = StudyFolder(folder)
-    for path, text in (
-        (files.page, as_html(study)), (files.markdown, as_markdown(study)), (files.table, as_csv(study))
-    ):  # fmt: skip
+    files.figures.mkdir(parents=True, exist_ok=True)
+    blocks = _blocks(study, pictures=True)
+    texts = {
+        files.page: page.as_html(study.name, blocks), files.markdown: as_markdown(study), files.table: as_csv(study),
+        files.latex: as_latex(study),
+    }  # fmt: skip
+    for one in (block for block in blocks if isinstance(block, Pictures)):
+        for language, picture in one.panels:
+            texts[files.figures / f"{one.name}-{language}.svg"] = picture.svg
+            texts[files.figures / f"{one.name}-{language}.csv"] = picture.csv
+    for path, text in texts.items():
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     files.heatmap.write_bytes(heatmap_png(study))
 
@@ -52,6 +61,34 @@ def as_csv(study: StudyResult) -> str:
         further = (column.as_csv(column.value(cell, study)) for column in columns)
         writer.writerow([*(getattr(cell, name) for name in names), *further])
     return text.getvalue()
+
+
+def as_latex(study: StudyResult) -> str:
+    """Returns the mean BPB as a table for LaTeX, with booktabs: bold where nothing is told apart from the best."""
+    comparison = Comparison(study.at(study.budget))
+    lines = [
+        "% BPB, mean over seeds; bold: the lowest of a language, and those that are not told apart from it",
+        rf"\begin{{tabular}}{{l{'r' * len(comparison.languages)}}}",
+        r"\toprule",
+        " & ".join(["", *map(_escaped, comparison.languages)]) + r" \\",
+        r"\midrule",
+    ]
+    for arm in comparison.arms:
+        cells = [_in_latex(comparison, comparison.groups[arm, language]) for language in comparison.languages]
+        lines.append(" & ".join([_escaped(comparison.label(arm)), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _in_latex(comparison: Comparison, group: Group) -> str:
+    if not group.values:
+        return "--"
+    best = comparison.ranking(group.language)[0]
+    is_best = group is best or comparison.difference(group, best).apart is False
+    return rf"\textbf{{{group.mean:.3f}}}" if is_best else f"{group.mean:.3f}"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
 
 
 def heatmap_png(study: StudyResult) -> bytes:

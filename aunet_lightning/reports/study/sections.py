@@ -29,7 +29,7 @@ from aunet_lightning.reports.study.statistics import (
     mean_curve,
     relative,
 )  # fmt: skip
-from aunet_lightning.study.results import Example
+from aunet_lightning.study.results import Example, StudyResult
 
 PER_TABLE = 10  # languages side by side: what fits on A4
 TOLERANCE = 2.0  # % that a cell may be off its budget without a warning
@@ -154,9 +154,9 @@ def curves(comparison: Comparison, pictures: bool) -> list[Block]:
         return figures.Series(k, comparison.label(arm), mean_curve(found), thin, reference)
 
     note = (
-        "BPB on validation text over training FLOPs. Thick: mean over seeds, at the steps common to all; thin: each "
-        "seed. Unfinished cells are left out. The y axis ends at the highest BPB after a fifth of the FLOPs; values "
-        "above are cut off."
+        "BPB on validation text over training FLOPs. Thick: mean over seeds, at equal shares of what they spent; thin: "
+        "each seed. Unfinished cells are left out. The y axis ends at the highest BPB after a fifth of the FLOPs; "
+        "values above are cut off."
     )
     panels = _panels(comparison, "curve", series, figures.curves, "FLOPs") if pictures else _ELSEWHERE
     return [Heading("Learning curves"), panels, Text(note, "note")]
@@ -166,16 +166,16 @@ def _panels(
     comparison: Comparison,
     name: str,
     series: Callable[[int, Arm, Group], figures.Series],
-    draw: Callable[[str, Sequence[figures.Series], str, str], str],
+    draw: Callable[[str, Sequence[figures.Series], str, str], figures.Picture | None],
     x: str,
 ) -> Block:
     panels = []
     for i, language in enumerate(comparison.languages):
         groups = [(k, arm, comparison.groups[arm, language]) for k, arm in enumerate(comparison.arms)]
-        svg = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
-        if svg:
-            panels.append((language, svg))
-    return Pictures(panels) if panels else Text("No cell has the numbers for this figure.")
+        picture = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
+        if picture:
+            panels.append((language, picture))
+    return Pictures(name, panels) if panels else Text("No cell has the numbers for this figure.")
 
 
 def cost(comparison: Comparison) -> list[Block]:
@@ -193,12 +193,13 @@ def cost(comparison: Comparison) -> list[Block]:
                 continue
             rows.append([label, *(column.shown(known(column, group.done, study)) for column in columns)])
             off = OFF_BUDGET.farthest(known(OFF_BUDGET, group.done, study))
-            if abs(off) > TOLERANCE:
+            if abs(off) > max(TOLERANCE, group.step):
                 far.append(f"{label} in {language} ({percent(off)})")
     blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
     if far:
         warning = (
-            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not at the same cost."
+            f"More than {TOLERANCE:.0f} % and a step off the budget: {sentences.listed(far)}. Their BPB is not at the "
+            "same cost."
         )
         blocks.append(Text(warning, "warning"))
     note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in columns)]))
@@ -270,6 +271,7 @@ def making(comparison: Comparison) -> list[Block]:
         Heading("What was held equal, and what varied", 3),
         equal,
     ]
+    blocks += _texts(study)
     blocks.append(Heading("Cells without a result", 3))
     rows: list[list[str | TableCell]] = []
     for cell in study.cells:
@@ -290,3 +292,22 @@ def making(comparison: Comparison) -> list[Block]:
     )
     blocks += [Heading("Where and when", 3), Items([(name, text or "not recorded") for name, text in facts])]
     return [*blocks, *([Verbatim(study.grid, "The grid (YAML)")] if study.grid.strip() else [])]
+
+
+def _texts(study: StudyResult) -> list[Block]:
+    if not study.texts:
+        return []
+    rows: list[list[str | TableCell]] = [
+        [
+            text.language,
+            text.part,
+            f"{text.documents:,}",
+            f"{text.bytes:,}",
+            sentences.listed(text.licences) or "–",
+            sentences.listed(text.files),
+        ]
+        for text in study.texts
+    ]
+    note = "Licence: what lines of the files say under `license`. Bytes are those of text; documents are counted once."
+    table = Table(["language", "part", "documents", "bytes", "licence", "files"], rows, "wordy")
+    return [Heading("Text", 3), table, Text(note, "note")]

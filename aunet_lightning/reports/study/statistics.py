@@ -7,6 +7,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
+
 from aunet_lightning.reports.study.verdicts import Difference, Verdicts
 from aunet_lightning.study.results import CellResult, Point, StudyResult
 
@@ -42,6 +44,12 @@ class Group:
     def mean(self) -> float:
         """Returns the mean BPB over seeds; nan without one."""
         return fmean(self.values) if self.values else math.nan
+
+    @property
+    def step(self) -> float:
+        """Returns what one step spends of the budget, in %: of the cell with the fewest; 0 where it is unknown."""
+        steps = [cell.curve[-1].step for cell in self.done if cell.curve and cell.curve[-1].step]
+        return 100 / min(steps) if steps else 0.0
 
     @property
     def range(self) -> float | None:
@@ -160,12 +168,19 @@ def off_budget(cell: CellResult, study: StudyResult) -> float | None:
 
 
 def mean_curve(curves: Iterable[Sequence[Point]]) -> list[tuple[float, float]]:
-    """Returns the mean (FLOPs, BPB) over seeds, at each step that all curves have."""
-    by_step = [{point.step: point for point in curve if math.isfinite(point.bpb)} for curve in curves]
-    if not by_step:
+    """Returns the mean (FLOPs, BPB) over seeds at equal shares of what each spent, as many as the shortest curve has
+    points. Between points a curve is a line over the logarithm of the FLOPs."""
+    known = [[point for point in curve if math.isfinite(point.bpb) and point.flops > 0] for curve in curves]
+    if not known or not all(known):
         return []
-    common = sorted(set.intersection(*(set(points) for points in by_step)))
-    return [(fmean(p[step].flops for p in by_step), fmean(p[step].bpb for p in by_step)) for step in common]
+    shortest = min(known, key=len)
+    shares = np.array([point.flops for point in shortest]) / shortest[-1].flops
+    found = []
+    for curve in known:
+        flops, bpb = np.array([point.flops for point in curve]), [point.bpb for point in curve]
+        at = shares * flops[-1]
+        found.append((at, np.interp(np.log(at), np.log(flops), bpb)))
+    return [(float(x), float(y)) for x, y in zip(*np.mean(found, 0), strict=True)]
 
 
 class Parallel(NamedTuple):
