@@ -378,10 +378,12 @@ def test_names_are_escaped():
 def test_odd_studies_have_a_report(some, tmp_path):
     write_report(some, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "figures",
         "heatmap.png",
         "report.html",
         "report.md",
         "table.csv",
+        "table.tex",
     ]
     read = Balance((tmp_path / "new" / "report.html").read_text(encoding="utf-8"))
     assert read.wrong == read.open == []
