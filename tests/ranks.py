@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from aunet_lightning.study.running import SERVER
+from aunet_lightning.study.fork_server import SERVER
 
 
 class Ranks:

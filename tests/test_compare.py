@@ -22,9 +22,9 @@ from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.collect import collect
 from aunet_lightning.study.fitting import Fitter
+from aunet_lightning.study.fork_server import kinds
 from aunet_lightning.study.grid import cells, load
 from aunet_lightning.study.protocol import told
-from aunet_lightning.study.running import kinds
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.study.study_folder import StudyFolder

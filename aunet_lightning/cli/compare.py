@@ -44,6 +44,10 @@ def compare(arguments: list[str], main: Main) -> int:
             raise UserError(f"--jobs is {options.jobs}, it must be 1 or more")
         study.jobs = options.jobs
     columns_of(study.columns)  # unknown ones are refused now
+    if study.submitit is not None and not (options.report or options.dry_run):
+        from aunet_lightning.study.cluster import check
+
+        check(study)
     fitter = Fitter(study)
     found = branched(study, cells(study, fitter))
     for note in dict.fromkeys(fitter.notes):
@@ -204,7 +208,7 @@ def _check_settings(sized: Sequence[Sized], main: Main) -> None:
     """Warns of settings that aunet fit will refuse, before hours are spent on other cells. Of cells that differ only in
     language or seed, one is checked."""
     from aunet_lightning.cli.settings import check
-    from aunet_lightning.study.running import kinds
+    from aunet_lightning.study.fork_server import kinds
 
     with tempfile.TemporaryDirectory() as folder:
         for one in kinds(sized):

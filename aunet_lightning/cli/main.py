@@ -148,4 +148,6 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from aunet_lightning.cli.main import main as by_name  # which the jobs of a study, elsewhere, can import
+
+    sys.exit(by_name())

@@ -24,7 +24,7 @@ with without_collection():
     import yaml
 
     from aunet_lightning.cli.training import run
-    from aunet_lightning.study.running import REHEARSED
+    from aunet_lightning.study.fork_server import REHEARSED
     from aunet_lightning.study.sizing import data_of, row_of
 
 

@@ -20,6 +20,8 @@ class CellFolder(RunFolder):
         self.done = path / "cell.json"  # exists once the cell has finished: its duration and commit
         self.failed = path / "failed"  # marks a cell that ended by itself without finishing
         self.lock = path / "lock"
+        self.job = path / "job.json"  # the job of a cluster that runs it
+        self.jobs = path / "jobs"  # what submitit keeps of it
 
     def log(self, rank: int = 0) -> Path:
         """Returns the path of what a process of the cell prints."""

@@ -114,6 +114,9 @@ class Study:
     """threads of each; null: the cores divided by jobs"""
     gpus_per_cell: int = 0
     """GPUs of each job (sets trainer.devices); 0: on the CPU"""
+    submitit: Settings | None = None
+    """runs each cell as a job of a cluster: what submitit's AutoExecutor takes (cluster, timeout_min, slurm_partition,
+    …); null: on this machine"""
     tracking_uri: str | None = None
     """MLflow store; null: $MLFLOW_TRACKING_URI, or runs/mlflow.db"""
     rates: list[float] = field(default_factory=list)
@@ -202,6 +205,8 @@ def _study(read: Settings) -> Study:
     read["match"] = _part(Match, "match", read["match"])
     if read.get("tune") is not None:
         read["tune"] = _part(Tune, "tune", read["tune"])
+    if not isinstance(read.get("submitit"), dict | None):
+        raise UserError(f"submitit is {read['submitit']!r}: it must be a mapping, such as {{cluster: slurm, …}}")
     study = Study(**read)
     for name in ("splitters", "languages", "seeds", "stages"):
         if not getattr(study, name):

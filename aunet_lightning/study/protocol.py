@@ -17,7 +17,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.study.timing import Speed, hardware, seconds_of, share_of_step
 from aunet_lightning.tracking.mlflow_logger import commit
 
-HOW_TO_RUN = ("jobs", "threads", "gpus_per_cell", "tracking_uri")  # keys that change no result
+HOW_TO_RUN = ("jobs", "threads", "gpus_per_cell", "submitit", "tracking_uri")  # keys that change no result
 
 
 def write_plan(study: Study, sized: Sequence[Sized], grid: str, speeds: Sequence[Speed]) -> Path:

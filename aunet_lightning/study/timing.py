@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.study.cell_process import Main
+from aunet_lightning.study.fork_server import kinds
 from aunet_lightning.study.grid import Study
-from aunet_lightning.study.running import Main, kinds, run_cells
+from aunet_lightning.study.running import run_cells
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sized
 
