@@ -101,6 +101,7 @@ class Cluster(Starter):
             self.settings, files.jobs, name=cell.cell.name, tasks_per_node=cell.devices, cpus_per_task=threads,
             gpus_per_node=self.study.gpus_per_cell or None,
         )  # fmt: skip
+        of_cluster: tuple[int | None, str | None, str | None, float]
         if executor.cluster == LOCAL:
             of_cluster = threads_of(cell, self.study), gpus_of(slot, self.study), process(), LOCAL_GRACE
         else:

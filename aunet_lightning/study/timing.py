@@ -38,7 +38,8 @@ def measure(sized: Sequence[Sized], study: Study, main: Main, say: Callable[[str
     by_cost = sorted(kinds(sized), key=lambda one: one.flops_per_byte)
     n = min(len(by_cost), max(int(MINUTE / LEAST), 1))
     chosen = [by_cost[round(i * (len(by_cost) - 1) / max(n - 1, 1))] for i in range(n)]
-    with tempfile.TemporaryDirectory() as folder:
+    shared = study.folder if study.submitit else None  # jobs do not see this machine's temporary files
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
         tried = [_short(one, study, Path(folder), max(MINUTE / n, LEAST)) for one in chosen]
         run_cells(tried, study, main, say)
         found = [speed for one in tried if (speed := _speed(one)) is not None]
