@@ -139,6 +139,8 @@ def test_a_rule_without_a_knob_says_its_rate_and_what_has_one():
         )
     with pytest.raises(NoKnob, match="distilled has no option that moves its rate, which only training tells"):
         fit_rate("distilled", texts, 4)
+    with pytest.raises(NoKnob, match=r"refresh, of: whitespace.* and no combinator has it"):
+        fit_rate({"name": "refresh", "of": "whitespace"}, texts, 4)
 
 
 def test_a_sample_is_spread_over_the_text():

@@ -15,16 +15,8 @@ from splitters.registry import Spec
 EXPORTED = ("hyper_parameters", "splitters", "boundaries", "tokenizer", "global_step", "pytorch-lightning_version")
 # Settings of the optimizer that its saved state brings along, so that others would be overruled in silence.
 IN_OPTIMIZER_STATE = (
-    "name",
-    "lr",
-    "matrix_lr",
-    "matrix_every",
-    "weight_decay",
-    "betas",
-    "eps",
-    "stage_lr",
-    "splitter_lr",
-)
+    "name", "lr", "matrix_lr", "matrix_every", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr",
+)  # fmt: skip
 IN_TRAINING = ("residual_init", "dropout", "ngram_dropout")  # of a network: they change nothing of a trained one
 WEIGHTS_ALONE = "take its weights alone: aunet export CKPT --out w.safetensors, then --ckpt_path w.safetensors"
 

@@ -197,7 +197,9 @@ def _without_knob(spec: Any, cls: type, texts: Sequence[bytes], wanted: float) -
 
 
 def _combinators(spec: Any, texts: Sequence[bytes], wanted: float) -> Iterator[dict[str, Any]]:
-    """Yields the combinators of one splitter whose knob reaches the wanted rate."""
+    """Yields the combinators of one splitter whose knob reaches the wanted rate; one that refreshes stands alone."""
+    if _rule(spec).refreshes is not None:
+        return
     for name in available("rule"):
         knob = class_of(name).knob
         if knob is not None and combines(name):

@@ -1,6 +1,6 @@
 """Faults of metrics, the optimizer and reports."""
 
-from tests.mutants.faults.fault import INFERENCE, METRICS, STATISTICS, Fault
+from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, STATISTICS, Fault
 
 MEASURING = [
     Fault(
@@ -62,7 +62,7 @@ MEASURING = [
     Fault(
         "weight decay on norms",
         "aunet_lightning/training/optimizer.py",
-        '"weight_decay": config.weight_decay if decays else 0.0',
+        '"weight_decay": config.weight_decay if self.decays else 0.0',
         '"weight_decay": config.weight_decay',
         (METRICS + "test_weight_decay_is_on_matrices_only",),
     ),
@@ -76,8 +76,8 @@ MEASURING = [
     Fault(
         "the cosine ends at 0",
         "aunet_lightning/training/optimizer.py",
-        "return self.final_lr_ratio + (1 - self.final_lr_ratio) *",
-        "return",
+        "return self.final_lr_ratio + (1 - self.final_lr_ratio) * (1 + math",
+        "return (1 + math",
         (METRICS + "test_learning_rate_warms_up_and_ends_where_it_says",),
     ),
     Fault(
@@ -128,15 +128,43 @@ MEASURING = [
     Fault(
         "bits of documents add up over validations",
         "aunet_lightning/training/predictions.py",
-        "self.sums = np.zeros((len(self.numbers), 2))",
-        "self.sums = np.resize(self.sums, (len(self.numbers), 2))",
+        "self.sums = np.zeros((len(self.numbers), 2 + further))",
+        "self.sums = np.resize(self.sums, (len(self.numbers), 2 + further))",
         ("tests/test_runs.py::test_a_run_shows_and_keeps_what_it_should",),
     ),
     Fault(
         "parallel bits of other documents",
         "aunet_lightning/reports/study/statistics.py",
-        "shared = set.intersection(*(set(of) for of in bits.values()))",
-        "shared = set.union(*(set(of) for of in bits.values()))",
+        "shared = set.intersection(*(set(of) for of in spent.values()))",
+        "shared = set.union(*(set(of) for of in spent.values()))",
         (STATISTICS + "test_parallel_bits_are_of_common_documents",),
+    ),
+    Fault(
+        "units of BOS count in the rate",
+        "aunet_lightning/training/metrics.py",
+        "units=boundary & counted & ~decision.forced",
+        "units=boundary & counted",
+        (METRICS + "test_units_equal_plain_counting",),
+    ),
+    Fault(
+        "a small budget branches after its rate has begun to fall",
+        "aunet_lightning/study/branching.py",
+        "share = (1 - cooldown) * cell.budget / of.budget",
+        "share = cell.budget / of.budget",
+        (COMPARE + "test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own",),
+    ),
+    Fault(
+        "the best learning rate is the highest",
+        "aunet_lightning/study/results.py",
+        "return min(self.bpb, key=lambda multiple: self.bpb[multiple])",
+        "return max(self.bpb)",
+        (COMPARE + "test_each_row_has_its_best_learning_rate_unless_it_is_at_the_edge",),
+    ),
+    Fault(
+        "compute needed is the reference's",
+        "aunet_lightning/reports/study/scaling.py",
+        "return laws.needed(reference.at(reference.unit)) / reference.unit",
+        "return reference.needed(laws.at(laws.unit)) / reference.unit",
+        ("tests/test_study_scaling.py::test_an_arm_that_needs_less_compute_has_a_multiplier_below_one",),
     ),
 ]

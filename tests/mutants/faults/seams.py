@@ -43,8 +43,8 @@ SEAMS = [
     Fault(
         "another optimizer takes over the state",
         "aunet_lightning/checkpoints/contents.py",
-        'IN_OPTIMIZER_STATE = ("name", "lr",',
-        'IN_OPTIMIZER_STATE = ("lr",',
+        '"name", "lr", "matrix_lr",',
+        '"lr", "matrix_lr",',
         (EXTENDING + "test_another_optimizer_does_not_take_over_the_state",),
     ),
 ]

@@ -153,8 +153,8 @@ TRAINING = [
     Fault(
         "dropout leaves the mean too small",
         "aunet_lightning/model/kernels.py",
-        "alpha=256 / (256 - of_256))",
-        "alpha=1)",
+        ".ge_(share).mul_(1 / (1 - share))",
+        ".ge_(share)",
         ("tests/test_kernels.py::test_dropout_leaves_out_a_share_and_keeps_the_mean",),
     ),
 ]
