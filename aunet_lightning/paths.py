@@ -14,3 +14,10 @@ def user_path(path: str | Path, what: str) -> Path:
         whose = text[1:].partition("/")[0]
         problem = f"no user {whose}" if whose else "no home folder (set HOME)"
         raise ValueError(f"{what} is {text!r}, but there is {problem}: write the path in full") from None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file as a whole: who reads it finds the text before or this one, also where the process is killed."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

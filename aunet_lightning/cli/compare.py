@@ -22,12 +22,10 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.terminal import printable
 
 if TYPE_CHECKING:
+    from aunet_lightning.study.cell_process import Main
     from aunet_lightning.study.grid import Study
     from aunet_lightning.study.results import Tuned
     from aunet_lightning.study.sizing import Sized
-
-
-Main = Callable[[list[str]], int]  # runs a command of aunet; returns the exit code
 
 
 def compare(arguments: list[str], main: Main) -> int:

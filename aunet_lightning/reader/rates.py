@@ -89,10 +89,10 @@ def fit_rate(spec: Any, texts: Sequence[bytes], wanted: float, out: Path | None 
     return Fitted({"name": name, **options, option: found.value}, found.rate, found.rate / wanted - 1, found.nearest)
 
 
-def fit_tokens(texts: Sequence[bytes], wanted: float) -> tuple[int, float]:
-    """Returns the size of the BPE vocabulary, trained on the texts, whose tokens come nearest to `wanted` bytes, and
-    how many they have."""
-    trained, few = train_bpe(texts, MOST_TOKENS), sample(texts, SAMPLE)
+def fit_tokens(texts: Sequence[bytes], wanted: float, trained: str) -> tuple[int, float]:
+    """Returns the size of the part of a BPE vocabulary `trained` on the texts (with MOST_TOKENS) whose tokens come
+    nearest to `wanted` bytes, and how many they have."""
+    few = sample(texts, SAMPLE)
     total = sum(map(len, few))
 
     def rate_at(size: int) -> float:

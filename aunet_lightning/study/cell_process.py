@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import yaml
 
+from aunet_lightning.paths import replace_text
 from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.branching import beginning
 from aunet_lightning.study.cell_folder import CellFolder
@@ -91,10 +92,8 @@ def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
-        part = files.done.with_name(f"{files.done.name}.part")
         done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited()}
-        part.write_text(json.dumps(done), encoding="utf-8")
-        part.replace(files.done)
+        replace_text(files.done, json.dumps(done))
     return code
 
 

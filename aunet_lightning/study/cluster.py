@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aunet_lightning.errors import UserError, describe, first_line
+from aunet_lightning.paths import replace_text
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.cell_job import CellJob
 from aunet_lightning.study.cell_process import Main, prepare
@@ -113,10 +114,8 @@ class Cluster(Starter):
         except Exception as error:  # what sbatch says: this cell fails, and the next start tries again
             _log(files, f"aunet compare: the job could not be submitted: {_last_line(error)}")
             return None
-        part = files.job.with_suffix(".part")
         kept = {"cluster": executor.cluster, "id": job.job_id, "tasks": cell.devices}
-        part.write_text(json.dumps(kept), encoding="utf-8")
-        part.replace(files.job)
+        replace_text(files.job, json.dumps(kept))
         return job
 
 

@@ -112,9 +112,13 @@ def _done(sized: Sized) -> dict[str, Any]:
     return dict(json.loads(sized.files.done.read_text(encoding="utf-8")))
 
 
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def _of_parallel(path: Path) -> dict[str, Any]:
     """Returns what each document of the parallel text takes, by its id; runs of earlier versions know bits alone."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = _lines(path)
     return {
         "parallel_bits": {line["id"]: line["bits"] for line in lines},
         "parallel_steps": {line["id"]: line["positions"][-1] for line in lines if "positions" in line},
@@ -127,7 +131,7 @@ def _documents(path: Path, bpb: float) -> DocumentBits | None:
     they are not those of the last validation."""
     if not path.exists():
         return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = _lines(path)
     bits, n_bytes = (np.array([line[key] for line in lines], float) for key in ("bits", "bytes"))
     if not abs(bits.sum() / max(n_bytes.sum(), 1) - bpb) < ROUNDED:
         return None

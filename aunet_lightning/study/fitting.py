@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.reader.rates import TOLERANCE, NoKnob, fit_rate, fit_tokens, flow
+from aunet_lightning.paths import replace_text
+from aunet_lightning.reader.bpe import train_bpe
+from aunet_lightning.reader.rates import MOST_TOKENS, TOLERANCE, NoKnob, fit_rate, fit_tokens, flow
 from aunet_lightning.study.grid import Study, files_of
 from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.study_folder import StudyFolder
@@ -14,7 +16,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 FAR = 0.25  # relative error from which a row is left out at a rate
 
 
-class Fit(NamedTuple):
+class _Fitted(NamedTuple):
     """What was found for a row at a rate."""
 
     over: Settings  # over the row's settings; empty for one that keeps its own rate
@@ -26,12 +28,13 @@ class Fitter:
 
     def __init__(self, study: Study) -> None:
         self.study, self.files = study, StudyFolder(study.folder)
-        self.found: dict[str, Fit] = {}
+        self.found: dict[str, _Fitted] = {}
         self.notes: list[str] = []
         self._texts: dict[str, list[bytes]] = {}
+        self._trained: dict[str, str] = {}  # vocabularies, of which smaller ones are the first entries
         if self.files.rates.exists():
             known = json.loads(self.files.rates.read_text(encoding="utf-8"))
-            self.found = {key: Fit(one["over"], one["rate"]) for key, one in known.items()}
+            self.found = {key: _Fitted(one["over"], one["rate"]) for key, one in known.items()}
 
     def __call__(self, language: str, settings: Settings, wanted: float) -> Settings | None:
         """Returns what to set over a row's settings, None where it has no knob, or comes nowhere near the rate."""
@@ -48,21 +51,23 @@ class Fitter:
             self.notes.append(f"{key}: the nearest is {rate:.2f} ({off:+.0%}){left}")
         return over if over and abs(off) <= FAR else None
 
-    def _fit(self, language: str, settings: Settings, wanted: float) -> Fit:
+    def _fit(self, language: str, settings: Settings, wanted: float) -> _Fitted:
         texts = self._read(language, settings.get("data", {}))
         spec, tokenizer = settings.get("splitter"), settings.get("tokenizer")
         if spec is None:
             if not isinstance(tokenizer, Mapping):  # flat bytes, or a vocabulary of its own
-                return Fit({}, 1.0)
-            size, rate = fit_tokens(texts, wanted)
-            return Fit({"tokenizer": {**tokenizer, "vocab_size": size}}, rate)
+                return _Fitted({}, 1.0)
+            if language not in self._trained:
+                self._trained[language] = train_bpe(texts, MOST_TOKENS)
+            size, rate = fit_tokens(texts, wanted, self._trained[language])
+            return _Fitted({"tokenizer": {**tokenizer, "vocab_size": size}}, rate)
         digest = hashlib.sha256(flow(spec).encode()).hexdigest()[:8]
         out = self.files.vocabularies / f"{language}-{wanted:g}-{digest}.json"
         try:
             fitted = fit_rate(spec, texts, wanted, out)
         except NoKnob as none:
-            return Fit({}, none.rate)
-        return Fit({"splitter": fitted.spec}, fitted.rate)
+            return _Fitted({}, none.rate)
+        return _Fitted({"splitter": fitted.spec}, fitted.rate)
 
     def _read(self, language: str, data: Mapping[str, Any]) -> list[bytes]:
         """Returns the documents that cells of a language train on."""
@@ -78,4 +83,4 @@ class Fitter:
     def _keep(self) -> None:
         self.files.path.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {key: one._asdict() for key, one in self.found.items()}
-        self.files.rates.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
+        replace_text(self.files.rates, json.dumps(known, indent=1, ensure_ascii=False))

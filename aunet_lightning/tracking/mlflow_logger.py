@@ -21,6 +21,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.paths import replace_text
 from aunet_lightning.tracking import points
 from aunet_lightning.tracking.lock import holder
 from aunet_lightning.tracking.run_folder import RunFolder
@@ -343,10 +344,8 @@ class MLflowRunLogger(Logger):
             "tracking_uri": self.uri,
             "sent": self._sent,
         }
-        part = self.folder.mlflow.with_suffix(".part")
         try:
-            part.write_text(json.dumps(state), encoding="utf-8")
-            part.replace(self.folder.mlflow)
+            replace_text(self.folder.mlflow, json.dumps(state))
         except OSError as error:
             self._warn("state", f"{self.folder.mlflow} cannot be written ({short(error)})")
 

@@ -12,6 +12,7 @@ import yaml
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check_fields, show
+from aunet_lightning.paths import replace_text
 
 TABLE, UNITS = "val_bpb.md", "units.json"  # BPB by language; units of the example sentences
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
@@ -111,9 +112,7 @@ class RunFolder:
 
     def record_kept(self, steps: Mapping[float, int]) -> None:
         """Records such steps, before they are saved."""
-        part = self.kept_at.with_suffix(".part")
-        part.write_text(json.dumps([*steps.items()]), encoding="utf-8")
-        part.replace(self.kept_at)
+        replace_text(self.kept_at, json.dumps([*steps.items()]))
 
     def newest(self) -> Path | None:
         """Returns the checkpoint from which a run continues, or None."""
@@ -132,10 +131,8 @@ class RunFolder:
 
     def keep(self, text: str) -> None:
         """Writes the configuration, completely or not at all. Raises UserError where that fails."""
-        part = self.config.with_name(self.config.name + ".part")
         try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.config)
+            replace_text(self.config, text)
         except OSError as error:
             raise UserError(
                 f"run.folder: cannot write to {self.path} ({error.strerror}): choose another run.folder"

@@ -121,8 +121,11 @@ class Checkpointing(Checkpoint):
 
     def _passes(self, trainer: Trainer, module: AUNetModule) -> bool:
         """Whether the next step passes a share of the run before which a checkpoint is kept."""
+        if not self.run.keep_at:
+            return False
         step = trainer.global_step
-        done, reach = (steps / module.total_steps(step) for steps in (step, step + LEEWAY))
+        total = module.total_steps(step)
+        done, reach = step / total, (step + LEEWAY) / total
         passed = [share for share in self.run.keep_at if done <= share < reach and share not in self.kept]
         self.kept |= dict.fromkeys(passed, step)
         if passed and trainer.is_global_zero:

@@ -15,20 +15,8 @@ import numpy as np
 from aunet_lightning.reports.study import figures, scaling, sentences
 from aunet_lightning.reports.study.page import Block, Heading, Pictures, Table, TableCell, Text
 from aunet_lightning.reports.study.statistics import Arm, Comparison, Group, finished
-from aunet_lightning.reports.study.verdicts import Verdicts
+from aunet_lightning.reports.study.verdicts import Draws, Verdicts, drawn
 from aunet_lightning.study.results import CellResult, StudyResult
-
-DRAWS = 2000
-Draws = Mapping[Hashable, np.ndarray]  # of each arm, [draws]; the first is what was measured
-
-
-def drawn(verdicts: Verdicts, measured: Mapping[Hashable, float]) -> Draws:
-    """Returns draws of each arm's mean BPB after its measured one, which is alone where its spread is unknown."""
-    try:
-        draws = verdicts.resample(DRAWS, np.random.default_rng(0))
-    except ValueError:
-        draws = {arm: np.zeros(0) for arm in measured}
-    return {arm: np.append(value, draws[arm]) for arm, value in measured.items()}
 
 
 def _shown(values: np.ndarray, form: Callable[[float], str]) -> list[str]:
@@ -60,7 +48,7 @@ def rates(comparison: Comparison, pictures: bool) -> list[Block]:
         rules = _by_rule(groups)
         if not any(len(of_rule) > 1 for of_rule in rules.values()):
             continue
-        draws = drawn(comparison.verdicts(language), {group.arm: group.mean for group in groups})
+        draws = comparison.draws(language)
         curves = {rule: _curve(of_rule, draws) for rule, of_rule in rules.items()}
         rows.append([language])
         rows += [_best(rule, *curve) for rule, curve in curves.items() if len(curve[0]) > 1]
@@ -245,7 +233,7 @@ def factors(comparison: Comparison) -> list[Block]:
     rows: list[list[str | TableCell]] = []
     for language in comparison.languages if names else ():
         groups = [group for arm in comparison.arms if (group := comparison.groups[arm, language]).values]
-        draws = drawn(comparison.verdicts(language), {group.arm: group.mean for group in groups})
+        draws = comparison.draws(language)
         rows.append([language])
         for name in names:
             rows += _effects(name, groups, draws)

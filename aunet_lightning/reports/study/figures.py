@@ -153,7 +153,8 @@ def curves(name: str, series: Sequence[Series], x: str, y: str) -> Picture | Non
     kept = [one._replace(main=known(one.main), thin=[*filter(None, map(known, one.thin))]) for one in series]
     kept = [one for one in kept if one.main]
     points = [point for one in kept for line in (one.main, *one.thin) for point in line]
-    late = [b for a, b in points if a >= max(a for a, _ in points) / 5]
+    begin = max((a for a, _ in points), default=0.0) / 5
+    late = [b for a, b in points if a >= begin]
     room = (max(late) - min(late) or 1) if late else 1
     limits = (min(late) - 0.05 * room, max(late) + 0.03 * room) if late else None
     return _panel(name, kept, x, y, draw, limits)

@@ -198,8 +198,7 @@ def cost(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = [Heading("Cost"), Text(sentences.matching(comparison))]
     if far:
         warning = (
-            f"More than {TOLERANCE:.0f} % and a step off the budget: {sentences.listed(far)}. Their BPB is not at the "
-            "same cost."
+            f"More than {TOLERANCE:.0f} % off the budget: {sentences.listed(far)}. Their BPB is not at the same cost."
         )
         blocks.append(Text(warning, "warning"))
     note = " ".join(filter(None, ["Means over seeds.", *(column.note(study) for column in columns)]))

@@ -1,7 +1,7 @@
 """Statistics of a study: means over seeds, rankings, and what arms are compared with."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aunet_lightning.reports.study.verdicts import Difference, Verdicts
+from aunet_lightning.reports.study.verdicts import Difference, Draws, Verdicts, drawn
 from aunet_lightning.study.results import CellResult, Point, StudyResult
 
 ENGLISH = "en"  # what parallel bits are relative to
@@ -98,6 +98,7 @@ class Comparison:
             for (arm, language), cells in found.items()
         }
         self._verdicts: dict[str, Verdicts] = {}
+        self._draws: dict[str, Draws] = {}
         self._rows = {Arm(cell.splitter, cell.stages): (cell.rule, cell.rate, cell.levels) for cell in study.cells}
 
     def label(self, arm: Arm) -> str:
@@ -115,6 +116,13 @@ class Comparison:
             groups = (self.groups[arm, language] for arm in self.arms)
             self._verdicts[language] = Verdicts({group.arm: group.done for group in groups if group.values})
         return self._verdicts[language]
+
+    def draws(self, language: str) -> Draws:
+        """Returns draws of the mean BPB of each arm of a language that has one."""
+        if language not in self._draws:
+            measured: dict[Hashable, float] = {group.arm: group.mean for group in self.ranking(language)}
+            self._draws[language] = drawn(self.verdicts(language), measured)
+        return self._draws[language]
 
     def difference(self, a: Group, b: Group) -> Difference:
         """Returns the difference of two groups of a language that have a BPB."""

@@ -19,6 +19,10 @@ _OF_UNITS = re.compile(
 )
 
 
+DRAWS = 2000
+Draws = Mapping[Hashable, np.ndarray]  # of each arm; the first is what was measured
+
+
 class Difference(NamedTuple):
     """The BPB of an arm minus that of another, over the seeds that both have."""
 
@@ -78,6 +82,15 @@ class Verdicts:
     def resample(self, n: int, generator: np.random.Generator) -> dict[Hashable, np.ndarray]:
         """Returns n draws of each arm's mean BPB, as `inference.resample`."""
         return dict(zip(self._place, resample(self.runs, n, generator).T, strict=True))
+
+
+def drawn(verdicts: Verdicts, measured: Mapping[Hashable, float]) -> Draws:
+    """Returns draws of each arm's mean BPB after its measured one, which is alone where its spread is unknown."""
+    try:
+        draws = verdicts.resample(DRAWS, np.random.default_rng(0))
+    except ValueError:
+        draws = {arm: np.zeros(0) for arm in measured}
+    return {arm: np.append(value, draws[arm]) for arm, value in measured.items()}
 
 
 def _bpb(cell: CellResult | None) -> float:
