@@ -135,7 +135,7 @@ def count_plainly(plain, batch, levels, s, r, max_offset):
         if level < s:  # no position of the lower stage
             continue
         offset = 0 if begins else offset + 1
-        count["units"] += begins and not forced
+        count["units"] += begins
         count["positions"] += 1
         count["past"] += offset >= max_offset
         count["open"] += not forced
@@ -169,7 +169,7 @@ def test_units_equal_plain_counting(rules):
         begin, end = f"stage{s + 2}/", f"_{'abc'[language]}"
         names = [name for name in found if name.startswith(begin) and name.endswith(end)]
         got = {name[len(begin) : -len(end)]: found[name] for name in names}
-        assert got["bytes_per_unit"] == pytest.approx(n["bytes"] / max(n["units"], 1))
+        assert got["bytes_per_unit"] == pytest.approx(n["bytes"] / n["units"])
         assert got["longest_unit"] == n["longest"]
         assert got["past_last_offset"] == pytest.approx(n["past"] / n["positions"])
         assert got["boundary_share"] == pytest.approx(n["found"] / max(n["open"], 1))

@@ -137,8 +137,7 @@ class UnitMetric(RunMetric):
             of_position = language.gather(1, at)
             self._add(s, language, bytes=text, reference=reference_all)
             self._add(
-                s, of_position, units=boundary & counted & ~decision.forced, positions=counted, open=open_,
-                found=found, p=p,
+                s, of_position, units=boundary & counted, positions=counted, open=open_, found=found, p=p,
                 past=counted & (decision.offset >= self.max_offset),
                 refreshes=decision.refresh if decision.refresh is not None else torch.zeros_like(at),
                 learned=open_ & (decision.log_odds is not None),

@@ -222,7 +222,7 @@ class AUNetModule(LightningModule):
         if self.net.refreshes:
             self.noted["train/refreshes_per_byte_stage2"] = float(step.sums.refreshes / step.sums.read)
         for s, (begun, dropped) in enumerate(zip(step.sums.units.tolist(), step.sums.dropped.tolist(), strict=True)):
-            self.noted[f"train/bytes_per_unit_stage{s + 2}"] = step.bytes_per_unit(s)
+            self.noted[f"train/bytes_per_unit_stage{s + 2}"] = step.ids_per_unit(s)
             cap = self.config.stages[s + 1].max_units
             if cap is not None:
                 self.noted[f"train/dropped_stage{s + 2}"] = dropped

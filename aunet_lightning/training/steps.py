@@ -49,10 +49,9 @@ class Step:
     def finite(self) -> bool:
         return math.isfinite(self._total("nats"))
 
-    def bytes_per_unit(self, s: int) -> float:
-        """Bytes of text per unit that begins on text at transition s."""
-        assert self.sums is not None
-        return self._total("bytes") / max(float(self.sums.units[s] - self.sums.forced), 1)
+    def ids_per_unit(self, s: int) -> float:
+        """Ids read, BOS and EOS among them, per unit begun at transition s."""
+        return self._total("read") / max(float(self.sums.units[s]), 1) if self.sums is not None else 0.0
 
     def scale(self, divided_by: int) -> float:
         """Returns the factor for the sum of gradients, each divided by `first` and by `divided_by`, that makes it the

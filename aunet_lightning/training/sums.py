@@ -33,7 +33,6 @@ class StepSums:
     seconds: Tensor  # of the step before, on each device
     votes: Tensor  # [3] see Votes
     units: Tensor  # [depth] begun, per stage transition
-    forced: Tensor  # of these, by a BOS or the beginning of a row, at each
     dropped: Tensor  # [depth] boundaries left out by a cap
     refreshes: Tensor  # inside units
     splitters: Mapping[int, Any]  # by transition, the sums of its predictor
@@ -44,7 +43,7 @@ class StepSums:
         splitters: Mapping[int, Any],
     ) -> StepSums:  # fmt: skip
         """Returns the sums of a batch with nats [B, L] per target on this device."""
-        text, nats, zero = batch["sizes"] > 0, nats.detach(), flops.new_zeros(())
+        text, nats = batch["sizes"] > 0, nats.detach()
         return cls(
             targets=(batch["targets"] != IGNORE).sum(),
             bytes=batch["sizes"].sum(),
@@ -55,9 +54,8 @@ class StepSums:
             seconds=flops.new_tensor(seconds),
             votes=flops.new_tensor(votes),
             units=output.units.sum(0),
-            forced=(output.decisions[0].forced & output.decisions[0].valid).sum() if output.decisions else zero,
             dropped=output.dropped.sum(0),
-            refreshes=output.refreshes.sum() if output.refreshes is not None else zero,
+            refreshes=output.refreshes.sum() if output.refreshes is not None else flops.new_zeros(()),
             splitters=splitters,
         )
 

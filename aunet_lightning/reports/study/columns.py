@@ -77,10 +77,7 @@ class BytesPerUnit(Column):
         return " · ".join(f"{fmean(stage):.2f}" for stage in stages) or "–"
 
     def note(self, study: StudyResult) -> str:
-        return (
-            "Bytes per unit that begins on text, without those of BOS, for each stage above the first; of BPE, which "
-            "has no units, bytes per token."
-        )
+        return "Bytes per unit: for each stage above the first; of BPE, which has no units, bytes per token."
 
 
 class EmbeddingShare(Column):

@@ -140,13 +140,6 @@ MEASURING = [
         (STATISTICS + "test_parallel_bits_are_of_common_documents",),
     ),
     Fault(
-        "units of BOS count in the rate",
-        "aunet_lightning/training/metrics.py",
-        "units=boundary & counted & ~decision.forced",
-        "units=boundary & counted",
-        (METRICS + "test_units_equal_plain_counting",),
-    ),
-    Fault(
         "a small budget branches after its rate has begun to fall",
         "aunet_lightning/study/branching.py",
         "share = (1 - cooldown) * cell.budget / of.budget",
