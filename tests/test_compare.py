@@ -17,7 +17,7 @@ from aunet_lightning.cli.main import main
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
 from aunet_lightning.reports.study.report import as_markdown
-from aunet_lightning.study import timing
+from aunet_lightning.study import running, timing
 from aunet_lightning.study.branching import beginning, branched, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.collect import collect
@@ -155,6 +155,20 @@ def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(
     for name, weight in alone["state_dict"].items():
         assert torch.equal(weight, branch["state_dict"][name]), name
     assert small.files.last_metrics()["flops"] == CellFolder(Path("alone")).last_metrics()["flops"]
+
+
+def test_a_study_runs_in_pieces(tmp_path, monkeypatch, capsys):
+    budgets = {"match": {"budget": None, "budgets": [4e8, 1e8]}}
+    study_of(tmp_path, **budgets, settings={"model": {"optimizer": {"cooldown": 0.5}}})
+    ran = []
+    monkeypatch.setattr(running, "run_cells", lambda sized, *_: ran.extend(one.cell.name for one in sized))
+    patterns = ("--only", "th-whitespace-*1e+08", "--only", "*bpe*4e+08")
+    assert main(["compare", "-c", "grid.yaml", *patterns]) == 0
+    large, small = ("th-whitespace-2stages-seed1-4e+08", "th-whitespace-2stages-seed1-1e+08")
+    assert ran == ["en-bpe-1stages-seed1-4e+08", large, "th-bpe-1stages-seed1-4e+08", small]  # large: small branches
+    assert "0 of 12 cells are done" in capsys.readouterr().out
+    assert main(["compare", "-c", "grid.yaml", "--only", "zh-*"]) == 1
+    assert "--only zh-* is the name of no cell; they are called en-whitespace" in capsys.readouterr().err
 
 
 def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeypatch, capsys):

@@ -136,6 +136,7 @@ def count_plainly(plain, batch, levels, s, r, max_offset):
             continue
         offset = 0 if begins else offset + 1
         count["units"] += begins
+        count["text_units"] += begins and not forced
         count["positions"] += 1
         count["past"] += offset >= max_offset
         count["open"] += not forced
@@ -170,6 +171,7 @@ def test_units_equal_plain_counting(rules):
         names = [name for name in found if name.startswith(begin) and name.endswith(end)]
         got = {name[len(begin) : -len(end)]: found[name] for name in names}
         assert got["bytes_per_unit"] == pytest.approx(n["bytes"] / n["units"])
+        assert got["bytes_per_text_unit"] == pytest.approx(n["bytes"] / max(n["text_units"], 1))
         assert got["longest_unit"] == n["longest"]
         assert got["past_last_offset"] == pytest.approx(n["past"] / n["positions"])
         assert got["boundary_share"] == pytest.approx(n["found"] / max(n["open"], 1))

@@ -372,8 +372,10 @@ def test_names_are_escaped():
         study([cell(bpb=0.0), cell("b", bpb=1.0)]),
         study([cell(curve=[Point(1, 1.0, 1e12, math.nan), Point(2, 2.0, 2e12, 3.0)], bytes_per_unit=[math.nan], flops=math.nan)]),
         study([cell(language="en+th", bpb_by_language={"en": 1.0, "th": 1.5})]),
+        replace(with_axes(), cells=[replace(one, status="waiting", bpb=None) for one in with_axes().cells]),
+        replace(with_axes(), cells=with_axes().cells[:5]),
     ],
-    ids=["empty", "waiting", "repeated", "zero", "nan", "mix"],
+    ids=["empty", "waiting", "repeated", "zero", "nan", "mix", "axes waiting", "axes begun"],
 )  # fmt: skip
 def test_odd_studies_have_a_report(some, tmp_path):
     write_report(some, tmp_path / "new")

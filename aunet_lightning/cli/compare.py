@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import fnmatch
 import io
 import math
 import multiprocessing
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def compare(arguments: list[str], main: Main) -> int:
     sized = [sizer.sized(cell) for cell in found]
     for warning in sizer.warnings:
         print(f"aunet compare: {warning}", file=sys.stderr)
+    chosen = _chosen(sized, options.only)
     _check_folders([*search, *([] if search else sized)])
     if not options.report:
         _check_settings(sized, main)
@@ -75,7 +77,7 @@ def compare(arguments: list[str], main: Main) -> int:
         if search:
             sized = [sizer.sized(cell) for cell in at_best(found, rows)]
             _check_folders(sized)
-        return _run(study, sized, rows, grid, command, None if options.report else main)
+        return _run(study, sized, chosen, rows, grid, command, None if options.report else main)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +98,23 @@ def _parser() -> argparse.ArgumentParser:
         "it takes here; the report then says what was changed after",
     )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="report the results so far, and run nothing")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN",
+        help="run the cells of this name, as in 'zh-Hans-*' or '*-seed1' (repeatable), and what they branch from; the "
+        "report has all that were run",
+    )  # fmt: skip
     return parser
+
+
+def _chosen(sized: Sequence[Sized], patterns: Sequence[str]) -> set[str]:
+    """Returns the names of the cells that match one of the patterns, and of those that they branch from; of all
+    without patterns. Raises UserError for a pattern that matches none."""
+    names = [one.cell.name for one in sized]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"--only {pattern} is the name of no cell; they are called {', '.join(names[:3])}, …")
+    found = [one.cell for one in sized if not patterns or any(fnmatch.fnmatchcase(one.cell.name, p) for p in patterns)]
+    return {cell.name for cell in found} | {cell.branch.cell for cell in found if cell.branch is not None}
 
 
 @contextlib.contextmanager
@@ -144,7 +162,13 @@ def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
 
 
 def _run(
-    study: Study, sized: Sequence[Sized], tuned: Sequence[Tuned], grid: str, command: str, main: Main | None
+    study: Study,
+    sized: Sequence[Sized],
+    chosen: Collection[str],
+    tuned: Sequence[Tuned],
+    grid: str,
+    command: str,
+    main: Main | None,
 ) -> int:
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
@@ -161,7 +185,7 @@ def _run(
         from tqdm import tqdm
 
         try:
-            run_cells(sized, study, main, tqdm.write)
+            run_cells([one for one in sized if one.cell.name in chosen], study, main, tqdm.write)
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)

@@ -1,5 +1,6 @@
 """Positions of each stage on the training text, from which a run's cost is computed before it trains."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import REFRESH, marked
 from aunet_lightning.reader.levels import at_start
 from aunet_lightning.reader.reader import ByteReader
+from aunet_lightning.vocabulary import N_BYTES
 from splitters.registry import Spec
 
 ROWS = 256  # sampled, at most
@@ -19,12 +21,13 @@ class RowShape(NamedTuple):
 
     text_bytes: float  # bytes of text that it predicts
     positions: tuple[float, ...]  # per stage; at the first: ids, BOS and EOS among them
+    units: tuple[float, ...]  # that begin on text, per stage transition: without those of BOS and of a row's beginning
     refreshes: float = 0.0  # inside units of stage 2
 
     @property
     def bytes_per_unit(self) -> tuple[float, ...]:
-        """Bytes of text per unit, per stage transition."""
-        return tuple(self.text_bytes / n for n in self.positions[1:])
+        """Bytes of text per unit that begins on text, per stage transition."""
+        return tuple(self.text_bytes / n if n else math.inf for n in self.units)
 
 
 def mean_row(data: ByteDataModule) -> RowShape:
@@ -40,8 +43,9 @@ def mean_row(data: ByteDataModule) -> RowShape:
     rows = [batches.row(0, int(r)) for r in np.linspace(0, batches.n_rows - 1, n)]
     levels = [at_start(row["levels"], depth) for row in rows]
     positions = [sum(int((of_row >= s).sum()) for of_row in levels) / n for s in range(depth + 1)]
+    begun = [sum(int(((row["levels"] > s) & (row["ids"] < N_BYTES)).sum()) for row in rows) / n for s in range(depth)]
     refreshes = sum(int(marked(row, REFRESH)[1:].sum()) for row in rows) / n
-    return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions), refreshes)
+    return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions), tuple(begun), refreshes)
 
 
 def _known(s: int, data: ByteDataModule) -> Spec:

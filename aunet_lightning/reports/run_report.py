@@ -153,7 +153,7 @@ class RunReport(Callback):
         say(table.as_text(f"\nBits per byte on {kind} text after {steps} steps (* lowest)"))
         units = module.metric(part, UnitMetric).compute()
         stages = [f"stage{s + 2}" for s in range(module.config.depth)]
-        say("", *(f"bytes per unit {stage}: {units[f'bytes_per_unit_{stage}']:.2f}" for stage in stages))
+        say("", *(f"bytes per unit {stage}: {units[f'bytes_per_text_unit_{stage}']:.2f}" for stage in stages))
         say(*described(module.metric(part, BoundaryMetric)))
         log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         log_text(trainer, table.as_csv(), f"{part}_bpb.csv")

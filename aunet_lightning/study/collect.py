@@ -75,7 +75,8 @@ def _cell(sized: Sized) -> CellResult:
         last |= metrics
         if "val/bpb" in metrics:
             curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"]))
-    rates = [last[f"val/bytes_per_unit_stage{s + 2}"] for s in range(cell.stages - 1)]
+    stages = [f"stage{s + 2}" for s in range(cell.stages - 1)]
+    rates = [last.get(f"val/bytes_per_text_unit_{s}", last[f"val/bytes_per_unit_{s}"]) for s in stages]
     if "val/bytes_per_token" in last:
         rates = [last["val/bytes_per_token"]]
     seconds = last["perf/training_seconds"]  # 0 where a budget was spent in one step, which is not timed

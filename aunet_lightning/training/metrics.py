@@ -94,8 +94,10 @@ class BitsPerByte(RunMetric):
 class UnitMetric(RunMetric):
     """Units of each stage transition: over all text, and per language.
 
-    A unit's length is in bytes; offsets are in positions of the lower stage. Agreement is the F1 of boundaries on
-    bytes against a reference rule, and against the teacher where a splitter has one, where nothing is forced.
+    A unit's length is in bytes; offsets are in positions of the lower stage. `bytes_per_text_unit` leaves out units
+    that a BOS or the beginning of a row forces, as `aunet rate` does; `bytes_per_unit` counts them, as the stage has a
+    position for each. Agreement is the F1 of boundaries on bytes against a reference rule, and against the teacher
+    where a splitter has one, where nothing is forced.
     """
 
     sums: Tensor  # float64 [depth, languages + 1 (text of no language), SUMS]
@@ -103,7 +105,7 @@ class UnitMetric(RunMetric):
     dropped: Tensor  # float64 [depth]
 
     SUMS = (
-        "bytes", "units", "positions", "past", "open", "found", "p", "learned", "refreshes",
+        "bytes", "units", "text_units", "positions", "past", "open", "found", "p", "learned", "refreshes",
         "reference", "in_reference", "hits", "taught", "in_taught", "taught_hits",
     )  # fmt: skip
 
@@ -137,8 +139,8 @@ class UnitMetric(RunMetric):
             of_position = language.gather(1, at)
             self._add(s, language, bytes=text, reference=reference_all)
             self._add(
-                s, of_position, units=boundary & counted, positions=counted, open=open_, found=found, p=p,
-                past=counted & (decision.offset >= self.max_offset),
+                s, of_position, units=boundary & counted, text_units=boundary & counted & ~decision.forced,
+                positions=counted, open=open_, found=found, p=p, past=counted & (decision.offset >= self.max_offset),
                 refreshes=decision.refresh if decision.refresh is not None else torch.zeros_like(at),
                 learned=open_ & (decision.log_odds is not None),
                 in_reference=found, hits=found & reference,
@@ -174,6 +176,7 @@ class UnitMetric(RunMetric):
         n = dict(zip(self.SUMS, sums.tolist(), strict=True))
         named = {
             "bytes_per_unit": n["bytes"] / max(n["units"], 1),
+            "bytes_per_text_unit": n["bytes"] / max(n["text_units"], 1),
             "boundary_share": n["found"] / max(n["open"], 1),
             "past_last_offset": n["past"] / max(n["positions"], 1),
             "longest_unit": float(longest),

@@ -160,6 +160,8 @@ def budgets(study: StudyResult, pictures: bool) -> list[Block]:
         for cell in study.cells:
             if cell.language == language and finished(cell):
                 cells.setdefault((Arm(cell.splitter, cell.stages), cell.budget or study.budget), []).append(cell)
+        if not cells:
+            continue
         measured = {key: fmean(cell.bpb or math.nan for cell in of) for key, of in cells.items()}
         draws = drawn(Verdicts(cells), measured)
         points = {arm: [(b, draws[arm, b]) for b in study.budgets if (arm, b) in draws] for arm in comparison.arms}
@@ -233,6 +235,8 @@ def factors(comparison: Comparison) -> list[Block]:
     rows: list[list[str | TableCell]] = []
     for language in comparison.languages if names else ():
         groups = [group for arm in comparison.arms if (group := comparison.groups[arm, language]).values]
+        if not groups:
+            continue
         draws = comparison.draws(language)
         rows.append([language])
         for name in names:

@@ -77,7 +77,10 @@ class BytesPerUnit(Column):
         return " · ".join(f"{fmean(stage):.2f}" for stage in stages) or "–"
 
     def note(self, study: StudyResult) -> str:
-        return "Bytes per unit: for each stage above the first; of BPE, which has no units, bytes per token."
+        return (
+            "Bytes per unit: bytes of text ÷ units that begin on it (those of BOS are left out), for each stage above "
+            "the first; of BPE, which has no units, bytes per token."
+        )
 
 
 class EmbeddingShare(Column):
