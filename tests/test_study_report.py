@@ -117,12 +117,45 @@ def test_axes_say_what_was_planted():
     assert as_html(with_axes()).count("<svg") >= 2
 
 
+def test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim(tmp_path):
+    """Planted: trie has the BPB of 0.6 times the compute, so 1 − 0.6^0.25 = 0.12 less than bpe at every rate."""
+    write_report(with_axes(), tmp_path)
+    answer = (tmp_path / "report.md").read_text().split("\n\n")[1]
+    first, second, seeds = re.fullmatch(r"(Lowest [^.]*\.) (Against .*\.) (Means .*)", answer).groups()
+    assert first == "Lowest mean BPB: trie 6 B align first in th (told apart from the second)."
+    assert seeds == "Means are over 3 seeds."
+    number = r"(−?[\d.]+)"
+    found = re.fullmatch(
+        rf"Against bpe: the lowest, in BPB, is {number} \({number} to {number}\) in th; at equal rates, in the mean: trie "
+        rf"align \w+ {number} \({number} to {number}\) in th; compute for its BPB: trie 6 B align first {number} × "
+        rf"\({number} to {number}\) in th.",
+        second,
+    )
+    numbers = [float(text.replace("−", "-")) for text in found.groups()]
+    for (value, low, high), planted, key in zip(
+        np.reshape(numbers, (3, 3)), (-0.12, -0.12, 0.6), ("reference", "rates", "compute"), strict=True
+    ):
+        assert low <= planted <= high
+        assert value == pytest.approx(planted, abs=0.01)
+        rows = list(csv.DictReader((tmp_path / "figures" / f"claims-{key}.csv").open()))
+        assert f"{float(list(rows[0].values())[2]):.2f}" == f"{value:.2f}"
+        assert {(row["language"], row["told apart"]) for row in rows} == {("th", "True")}
+    equal = [replace(one, bpb=one.bpb + (0.12 if one.rule == "trie" else 0.0)) for one in with_axes().cells]
+    answer = as_markdown(replace(with_axes(), cells=equal)).split("\n\n")[1]
+    assert re.search(r"is itself in th; at equal rates, in the mean: trie .*, not told apart\) in th; compute", answer)
+    assert "not told apart) in th. Means" in answer
+    alone = as_markdown(replace(with_axes(), reference="")).split("\n\n")[1]
+    assert "Against" not in alone
+
+
 def test_figures_are_files_too_and_the_table_is_latex(tmp_path):
     study = replace(with_axes(), name="50% & more")
     texts = [StudyText("th", "train", ["a.jsonl"], 12, 3456, ["CC-BY-4.0"])]
     write_report(replace(study, texts=texts), tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {f"{name}-th.{form}" for name in ("units", "rates", "budgets") for form in ("svg", "csv")}
+    assert names == {f"{name}-th.{form}" for name in ("units", "rates", "budgets") for form in ("svg", "csv")} | {
+        f"claims-{name}.{form}" for name in ("reference", "rates", "compute") for form in ("svg", "csv")
+    }
     rows = list(csv.DictReader((tmp_path / "figures" / "rates-th.csv").open()))
     assert len(rows) == 4 * 4
     at = {(row["row"], row["bytes per unit"]): float(row["BPB"]) for row in rows}
@@ -241,7 +274,7 @@ def test_pages_are_well_formed_and_stand_alone(page):
     assert not re.search(r"url\((?!#)", page)
     assert '<meta charset="utf-8">' in page
     assert 'dir="auto" lang="ar"' in page
-    assert page.count("<svg ") == 2 * len(LANGUAGES)
+    assert page.count("<svg ") == 1 + 2 * len(LANGUAGES)
 
 
 def test_balance_finds_what_is_wrong():

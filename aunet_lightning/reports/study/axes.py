@@ -1,34 +1,32 @@
-"""The sections of a study's report on its axes: the rate of units, the budget, and factors that cross all rows.
+"""The sections of a study's report on its axes: the rate of units, the budget, and factors that cross all rows."""
 
-What has no formula (a best rate, a ratio of FLOPs) is worked out for each of many draws of the results, which vary as
-the differences' intervals say (`inference.resample`); intervals are those of the draws.
-"""
-
-import itertools
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from statistics import fmean
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 
 from aunet_lightning.reports.study import figures, scaling, sentences
+from aunet_lightning.reports.study.contrasts import Curve, Growth, Rule, at_equal_rates, growth, ranged, rate_curves
 from aunet_lightning.reports.study.page import Block, Heading, Pictures, Table, TableCell, Text
-from aunet_lightning.reports.study.statistics import Arm, Comparison, Group, finished
-from aunet_lightning.reports.study.verdicts import Draws, Verdicts, drawn
-from aunet_lightning.study.results import CellResult, StudyResult
+from aunet_lightning.reports.study.statistics import Comparison, Group
+from aunet_lightning.reports.study.verdicts import Draws
+from aunet_lightning.study.results import StudyResult
 
 
-def _shown(values: np.ndarray, form: Callable[[float], str]) -> list[str]:
-    """The measured value (the first), and the interval of the others."""
-    if len(values) == 1:
-        return [form(float(values[0]))]
-    low, high = scaling.interval(values[1:])
-    return [form(float(values[0])), f"{form(low)} to {form(high)}"]
+def _shown(values: np.ndarray, form: Callable[[float], str], comparisons: int = 1) -> list[str]:
+    """What was measured, and the interval of the draws."""
+    found = ranged(values, comparisons)
+    return [form(found.value), *([" to ".join(map(form, found.interval))] if found.interval else [])]
+
+
+def multiple(value: float) -> str:
+    """Returns a multiple of the compute, without a sign."""
+    return "–" if math.isnan(value) else "never" if math.isinf(value) else f"{value:.2f}"
 
 
 def _times(value: float) -> str:
-    return "–" if math.isnan(value) else "never" if math.isinf(value) else f"{value:.2f} ×"
+    return f"{multiple(value)} ×" if math.isfinite(value) else multiple(value)
 
 
 def _rate(value: float) -> str:
@@ -38,35 +36,32 @@ def _rate(value: float) -> str:
 # Rates
 
 
-def rates(comparison: Comparison, pictures: bool) -> list[Block]:
+def rates(comparison: Comparison) -> list[Block]:
     """Returns the best rate of each rule that was run at several, and rules at equal rates; nothing without such."""
     rows: list[list[str | TableCell]] = []
     equal: list[list[str | TableCell]] = []
-    panels = []
-    for i, language in enumerate(comparison.languages):
-        groups = [group for arm in comparison.arms if (group := comparison.groups[arm, language]).values]
-        rules = _by_rule(groups)
-        if not any(len(of_rule) > 1 for of_rule in rules.values()):
-            continue
-        draws = comparison.draws(language)
-        curves = {rule: _curve(of_rule, draws) for rule, of_rule in rules.items()}
+    found = {language: curves for language in comparison.languages if (curves := rate_curves(comparison, language))}
+    for language, curves in found.items():
         rows.append([language])
-        rows += [_best(rule, *curve) for rule, curve in curves.items() if len(curve[0]) > 1]
+        rows += [_best(rule, curve) for rule, curve in curves.items() if len(curve.rates) > 1]
         equal += _at_equal_rates(comparison, language, curves)
-        series = [
-            figures.Series(
-                k, rule.label, sorted(zip(x.tolist(), bpb[:, 0].tolist(), strict=True)),
-                reference=rule.name == comparison.study.reference,
-            )
-            for k, (rule, (x, bpb)) in enumerate(curves.items())
-        ]  # fmt: skip
-        if picture := figures.lines(f"rate{i}", series, "bytes per unit", "BPB"):
-            panels.append((language, picture))
     if not rows:
         return []
+
+    def draw(name: str, language: str) -> figures.Picture | None:
+        curves = found.get(language, {}).items()
+        series = [
+            figures.Series(
+                k, rule.label, sorted(zip(curve.rates.tolist(), curve.bpb[:, 0].tolist(), strict=True)),
+                reference=rule.name == comparison.study.reference,
+            )
+            for k, (rule, curve) in enumerate(curves)
+        ]  # fmt: skip
+        return figures.lines(name, series, "bytes per unit", "BPB")
+
     blocks: list[Block] = [
         Heading("Rates"),
-        *([Pictures("rates", panels)] if pictures else []),
+        Pictures("rates", comparison.languages, draw),
         Table(["rule", "bytes per unit: BPB", "best rate", "BPB there"], rows),
         Text(
             "Best rate: the lowest point of a parabola over the logarithm of bytes per unit, through the lowest BPB "
@@ -74,7 +69,7 @@ def rates(comparison: Comparison, pictures: bool) -> list[Block]:
             "per unit are those on validation text; rates were fitted on training text.",
             "note",
         ),
-    ]  # fmt: skip
+    ]
     if equal:
         header = ["rule", "bytes per unit", "BPB minus the reference's"]
         note = (
@@ -85,104 +80,51 @@ def rates(comparison: Comparison, pictures: bool) -> list[Block]:
     return blocks
 
 
-class Rule(NamedTuple):
-    """What a row is but its rate."""
-
-    name: str  # its entry of `splitters`
-    stages: int
-    levels: tuple[tuple[str, str], ...]
-
-    @property
-    def label(self) -> str:
-        return " ".join([self.name, *(part for level in self.levels for part in level)])
-
-
-def _by_rule(groups: Sequence[Group]) -> dict[Rule, list[Group]]:
-    """Groups of which each rule has one per rate; those whose units have none are left out."""
-    found: dict[Rule, list[Group]] = {}
-    for group in groups:
-        cell = group.done[0]
-        if cell.bytes_per_unit:
-            rule = Rule(cell.rule or cell.splitter, cell.stages, tuple(cell.levels.items()))
-            found.setdefault(rule, []).append(group)
-    return found
-
-
-def _curve(groups: Sequence[Group], draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rates [K] and BPB [K, draws]."""
-    x = [fmean(cell.bytes_per_unit[0] for cell in group.done if cell.bytes_per_unit) for group in groups]
-    return np.array(x), np.stack([draws[group.arm] for group in groups])
-
-
-def _best(rule: Rule, x: np.ndarray, bpb: np.ndarray) -> list[str | TableCell]:
-    best = scaling.best_rate(x, bpb.T)
-    order = np.argsort(x)
-    tried = TableCell([f"{x[k]:.2f}: {sentences.bpb(float(bpb[k, 0]))}" for k in order])
+def _best(rule: Rule, curve: Curve) -> list[str | TableCell]:
+    best, order = scaling.best_rate(curve.rates, curve.bpb.T), np.argsort(curve.rates)
+    tried = TableCell([f"{curve.rates[k]:.2f}: {sentences.bpb(float(curve.bpb[k, 0]))}" for k in order])
     shown = _shown(best.rate, _rate)
     if best.at_edge[0]:
-        shown[0] += ", the " + ("shortest" if best.rate[0] == x.min() else "longest") + " tried"
+        shown[0] += ", the " + ("shortest" if best.rate[0] == curve.rates.min() else "longest") + " tried"
     return [rule.label, tried, TableCell(shown), TableCell(_shown(best.bpb, sentences.bpb))]
 
 
-def _at_equal_rates(
-    comparison: Comparison, language: str, curves: Mapping[Rule, tuple[np.ndarray, np.ndarray]]
-) -> list[list[str | TableCell]]:
-    wanted = sorted({cell.rate for cell in comparison.study.cells if cell.rate is not None})
-    named, found = comparison.study.reference, []
-    for rule, curve in curves.items():
-        alike = [other for other in curves if other.name == named != rule.name and other.levels == rule.levels]
-        for rate, other in itertools.product(wanted, alike if len(alike) == 1 else ()):
-            pair = [scaling.at_rate(x, bpb.T, rate) for x, bpb in (curve, curves[other])]
-            if pair[0] is not None and pair[1] is not None:
-                found.append((rule, rate, pair[0] - pair[1]))
+def _at_equal_rates(comparison: Comparison, language: str, curves: dict[Rule, Curve]) -> list[list[str | TableCell]]:
+    found = at_equal_rates(comparison, curves)
     rows: list[list[str | TableCell]] = [[language]] if found else []
-    for rule, rate, difference in found:
-        shown = [sentences.bits(float(difference[0]))]
-        if len(difference) > 1:
-            low, high = scaling.interval(difference[1:], comparisons=len(found))
-            apart = "apart" if low > 0 or high < 0 else "not told apart"
-            shown += [f"{sentences.bits(low)} to {sentences.bits(high)}", apart]
-        rows.append([rule.label, f"{rate:g}", TableCell(shown)])
+    for one in found:
+        shown = _shown(one.difference, sentences.bits, len(found))
+        apart = ranged(one.difference, len(found)).apart
+        verdict = [] if apart is None else ["apart" if apart else "not told apart"]
+        rows.append([one.rule.label, f"{one.rate:g}", TableCell([*shown, *verdict])])
     return rows
 
 
 # Budgets
 
 
-def budgets(study: StudyResult, pictures: bool) -> list[Block]:
+def budgets(study: StudyResult, comparison: Comparison) -> list[Block]:
     """Returns how BPB falls with the budget, and how much compute each row needs for the reference's BPB; nothing for
-    one budget."""
-    if len(study.budgets) < 2:
-        return []
-    comparison, panels, rows = Comparison(study.at(study.budget)), [], list[list[str | TableCell]]()
-    for i, language in enumerate(comparison.languages):
-        cells: dict[Hashable, list[CellResult]] = {}
-        for cell in study.cells:
-            if cell.language == language and finished(cell):
-                cells.setdefault((Arm(cell.splitter, cell.stages), cell.budget or study.budget), []).append(cell)
-        if not cells:
-            continue
-        measured = {key: fmean(cell.bpb or math.nan for cell in of) for key, of in cells.items()}
-        draws = drawn(Verdicts(cells), measured)
-        points = {arm: [(b, draws[arm, b]) for b in study.budgets if (arm, b) in draws] for arm in comparison.arms}
-        laws = {arm: _laws(of) for arm, of in points.items() if len(of) > 1}
-        rows += [[language]] if laws else []
-        rows += [_scaled(comparison, comparison.groups[arm, language], points[arm], laws, study) for arm in laws]
-        series = [
-            figures.Series(
-                k,
-                comparison.label(arm),
-                [(b, float(values[0])) for b, values in points[arm]],
-                (),
-                comparison.is_reference(arm),
-            )
-            for k, arm in enumerate(comparison.arms)
-            if arm in laws
-        ]
-        if picture := figures.lines(f"budget{i}", series, study.match_by, "BPB", logarithmic=True):
-            panels.append((language, picture))
+    one budget. comparison: that of the largest."""
+    found = {language: growth(study, comparison, language) for language in comparison.languages}
+    rows: list[list[str | TableCell]] = []
+    for language, grown in found.items():
+        rows += [[language]] if grown.laws else []
+        rows += [_scaled(study, comparison, comparison.groups[arm, language], grown) for arm in grown.laws]
     if not rows:
         return []
+
+    def draw(name: str, language: str) -> figures.Picture | None:
+        series = [
+            figures.Series(
+                k, comparison.label(arm), [(b, float(values[0])) for b, values in found[language].points[arm]],
+                reference=comparison.is_reference(arm),
+            )
+            for k, arm in enumerate(comparison.arms)
+            if arm in found[language].laws
+        ]  # fmt: skip
+        return figures.lines(name, series, study.match_by, "BPB", logarithmic=True)
+
     header = ["splitter", *(sentences.budget(study.match_by, b) for b in study.budgets), "compute needed", "crosses"]
     law = "a power law that falls to a floor" if len(study.budgets) > 2 else "a power law (without a floor)"
     note = (
@@ -191,28 +133,18 @@ def budgets(study: StudyResult, pictures: bool) -> list[Block]:
         f"which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
         "run with the largest, and one learning rate."
     )
-    pictured = [Pictures("budgets", panels)] if pictures else []
-    return [Heading("As compute grows"), *pictured, Table(header, rows), Text(note, "note")]
+    pictured = Pictures("budgets", comparison.languages, draw)
+    return [Heading("As compute grows"), pictured, Table(header, rows), Text(note, "note")]
 
 
-def _laws(points: Sequence[tuple[float, np.ndarray]]) -> scaling.Laws:
-    return scaling.fit_laws(np.array([b for b, _ in points]), np.stack([values for _, values in points], 1))
-
-
-def _scaled(
-    comparison: Comparison,
-    group: Group,
-    points: Sequence[tuple[float, np.ndarray]],
-    laws: Mapping[Arm, scaling.Laws],
-    study: StudyResult,
-) -> list[str | TableCell]:
+def _scaled(study: StudyResult, comparison: Comparison, group: Group, grown: Growth) -> list[str | TableCell]:
     """A row's BPB at each budget, and what it needs against the reference that is most like it."""
-    at, other, label = dict(points), comparison.reference(group), comparison.label(group.arm)
+    at, other, label = dict(grown.points[group.arm]), comparison.reference(group), comparison.label(group.arm)
     measured = [TableCell(_shown(at[b], sentences.bpb)) if b in at else TableCell(["–"]) for b in study.budgets]
-    if other is None or other is group or other.arm not in laws:
+    needed = grown.needed(group, other)
+    if needed is None or other is None:
         return [label, *measured, "reference" if other is group else "–", "–"]
-    needed = scaling.multiplier(laws[group.arm], laws[other.arm])
-    where = scaling.crossing(laws[group.arm], laws[other.arm], study.budgets[0])
+    where = scaling.crossing(grown.laws[group.arm], grown.laws[other.arm], study.budgets[0])
     return [label, *measured, TableCell(_shown(needed, _times)), TableCell(_crossing(where, study))]
 
 
@@ -221,7 +153,7 @@ def _crossing(where: np.ndarray, study: StudyResult) -> list[str]:
     share = float(np.mean(~np.isnan(where[1:]))) if len(where) > 1 else float(not np.isnan(where[0]))
     if np.isnan(where[0]):
         return ["no", f"in {share:.0%} of draws"]
-    lines = _shown(where, lambda value: sentences.budget(study.match_by, value))
+    lines = _shown(where, partial(sentences.budget, study.match_by))
     beyond = ", extrapolated" if where[0] > study.budget else ""
     return [lines[0] + beyond, *lines[1:], f"in {share:.0%} of draws"]
 
@@ -234,7 +166,7 @@ def factors(comparison: Comparison) -> list[Block]:
     names = list(dict.fromkeys(name for cell in comparison.study.cells for name in cell.levels))
     rows: list[list[str | TableCell]] = []
     for language in comparison.languages if names else ():
-        groups = [group for arm in comparison.arms if (group := comparison.groups[arm, language]).values]
+        groups = comparison.with_results(language)
         if not groups:
             continue
         draws = comparison.draws(language)

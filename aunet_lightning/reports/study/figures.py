@@ -171,6 +171,60 @@ def lines(name: str, series: Sequence[Series], x: str, y: str, logarithmic: bool
     return _panel(name, [one for one in series if one.main], x, y, draw, logarithmic=logarithmic)
 
 
+class Bar(NamedTuple):
+    """A number and its interval, in a row of its own."""
+
+    lead: str  # shown bold where it differs from that of the row above
+    label: str
+    value: float
+    interval: tuple[float, float] | None
+    apart: bool | None  # whether the interval leaves out the line at `same`; None: unknown
+
+
+def intervals(name: str, bars: Sequence[Bar], x: str, same: float, logarithmic: bool = False) -> Picture | None:
+    """Returns a row per bar, a point with its interval, and a line at `same`; None without any. Full points are told
+    apart from it, hollow ones are not."""
+    bars = [bar for bar in bars if math.isfinite(bar.value)]
+    if not bars:
+        return None
+    leads = [bar.lead if not i or bars[i - 1].lead != bar.lead else "" for i, bar in enumerate(bars)]
+    longest = max(len(short(bar.label, _LONGEST)) for bar in bars)
+    left = 0.15 + _LETTER * (longest + 2 + max(map(len, leads)))
+    high = 0.19 * len(bars) + 0.1
+    with matplotlib.rc_context({**_OPTIONS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(4.2, high + 0.5))
+        axes = figure.add_axes((left / 4.2, 0.45 / (high + 0.5), 1 - (left + 0.15) / 4.2, high / (high + 0.5)))
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.axvline(same, color="#000000", lw=0.8)
+        for i, (bar, lead) in enumerate(zip(bars, leads, strict=True)):
+            colour = _COLOURS[0] if bar.apart else "#666666"
+            if lead and i:
+                axes.axhline(i - 0.5, color="#c8c8c8", lw=0.6)
+            if known := [end for end in bar.interval or () if math.isfinite(end)]:
+                axes.plot([min(known), max(known)], [i, i], color=colour, lw=1.6)
+            axes.plot(bar.value, i, "o", ms=5, color=colour, mfc=colour if bar.apart else "#ffffff")
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "clip_on": False}
+            wide = 4.2 - left - 0.15
+            axes.text(-0.1 / wide, i, short(bar.label, _LONGEST), ha="right", **place)
+            axes.text((0.08 - left) / wide, i, lead, fontweight="bold", **place)
+        axes.set(ylim=(len(bars) - 0.5, -0.5), yticks=[], xlabel=x)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.grid(axis="x", color="#e3e3e3", lw=0.6)
+        axes.set_axisbelow(True)
+        figure.canvas = canvas = FigureCanvasSVG(figure)
+        out, text = io.StringIO(), io.StringIO()
+        canvas.print_svg(out)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["language", "row", x, "low", "high", "told apart"])
+    writer.writerows(
+        [b.lead, b.label, b.value, *(b.interval or ("", "")), "" if b.apart is None else b.apart] for b in bars
+    )
+    return Picture(_inline(out.getvalue(), name), text.getvalue())
+
+
 def _panel(
     name: str,
     series: Sequence[Series],

@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from aunet_lightning.reports.pictures import UNIT_STYLE
@@ -120,17 +121,27 @@ class Key:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Panels with their captions, side by side; `name` begins the names of their files."""
+    """Panels side by side, drawn when they are asked for. `name` and a panel's key begin the names of their files."""
 
     name: str
-    panels: Sequence[tuple[str, Picture]]
+    keys: Sequence[str]
+    draw: Callable[[str, str], Picture | None]  # takes a name that is unique in the page, and a key; None: no panel
+    captions: Mapping[str, str] = field(default_factory=dict)  # by key, where it is not the key itself
+
+    @cached_property
+    def panels(self) -> dict[str, Picture]:
+        """The pictures of the keys that have one."""
+        drawn = {key: self.draw(f"{self.name}{i}", key) for i, key in enumerate(self.keys)}
+        return {key: picture for key, picture in drawn.items() if picture is not None}
 
     def html(self) -> str:
-        return f'<div class="panels">{"".join(map(self._figure, self.panels))}</div>'
+        if not self.panels:
+            return Text("No cell has the numbers for this figure.").html()
+        figures = (self._figure(self.captions.get(key, key), picture) for key, picture in self.panels.items())
+        return f'<div class="panels">{"".join(figures)}</div>'
 
     @staticmethod
-    def _figure(panel: tuple[str, Picture]) -> str:
-        caption, picture = panel
+    def _figure(caption: str, picture: Picture) -> str:
         described = picture.svg.replace("<svg ", f'<svg aria-label="{html.escape(caption)}" ', 1)
         return f"<figure><figcaption>{html.escape(caption)}</figcaption>{described}</figure>"
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from aunet_lightning.reports.study import axes, figures, page, sections, sentences
+from aunet_lightning.reports.study.claims import first_screen
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.meaning import meaning
@@ -26,15 +27,15 @@ def write_report(study: StudyResult, folder: Path) -> None:
     created if missing."""
     files = StudyFolder(folder)
     files.figures.mkdir(parents=True, exist_ok=True)
-    blocks = _blocks(study, pictures=True)
+    blocks = _blocks(study)
     texts = {
-        files.page: page.as_html(study.name, blocks), files.markdown: as_markdown(study), files.table: as_csv(study),
-        files.latex: as_latex(study),
+        files.page: page.as_html(study.name, blocks), files.markdown: page.as_markdown(study.name, blocks),
+        files.table: as_csv(study), files.latex: as_latex(study),
     }  # fmt: skip
     for one in (block for block in blocks if isinstance(block, Pictures)):
-        for language, picture in one.panels:
-            texts[files.figures / f"{one.name}-{language}.svg"] = picture.svg
-            texts[files.figures / f"{one.name}-{language}.csv"] = picture.csv
+        for key, picture in one.panels.items():
+            texts[files.figures / f"{one.name}-{key}.svg"] = picture.svg
+            texts[files.figures / f"{one.name}-{key}.csv"] = picture.csv
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     files.heatmap.write_bytes(heatmap_png(study))
@@ -42,12 +43,12 @@ def write_report(study: StudyResult, folder: Path) -> None:
 
 def as_html(study: StudyResult) -> str:
     """Returns the report as one page that loads nothing else."""
-    return page.as_html(study.name, _blocks(study, pictures=True))
+    return page.as_html(study.name, _blocks(study))
 
 
 def as_markdown(study: StudyResult) -> str:
     """Returns the report as Markdown, without the pictures."""
-    return page.as_markdown(study.name, _blocks(study, pictures=False))
+    return page.as_markdown(study.name, _blocks(study))
 
 
 def as_csv(study: StudyResult) -> str:
@@ -106,21 +107,22 @@ def heatmap_png(study: StudyResult) -> bytes:
     return figures.heatmap(study.name, note, [comparison.label(arm) for arm in comparison.arms], languages, tiles)
 
 
-def _blocks(whole: StudyResult, pictures: bool) -> list[Block]:
+def _blocks(whole: StudyResult) -> list[Block]:
     comparison = Comparison(whole.at(whole.budget))
     study = comparison.study
     return [
-        *(Text(text) for text in (study.question, study.description) if text),
-        Text(f"{sentences.headline(comparison)} {sentences.caveats(comparison)}".strip(), "answer"),
+        *([Text(study.question)] if study.question else []),
+        *first_screen(whole, comparison),
+        *([Text(study.description)] if study.description else []),
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),
         *differences(comparison),
-        *axes.rates(comparison, pictures),
-        *axes.budgets(whole, pictures),
+        *axes.rates(comparison),
+        *axes.budgets(whole, comparison),
         *axes.factors(comparison),
         *meaning(comparison),
-        *sections.scatter(comparison, pictures),
-        *sections.curves(comparison, pictures),
+        *sections.scatter(comparison),
+        *sections.curves(comparison),
         *axes.learning_rates(whole),
         *sections.cost(comparison),
         *sections.boundaries(comparison),

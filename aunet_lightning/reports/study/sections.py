@@ -33,7 +33,6 @@ from aunet_lightning.study.results import Example, StudyResult
 
 PER_TABLE = 10  # languages side by side: what fits on A4
 TOLERANCE = 2.0  # % that a cell may be off its budget without a warning
-_ELSEWHERE = Text("(Pictures are in report.html.)")
 
 
 def most(comparison: Comparison) -> float:
@@ -126,7 +125,7 @@ def spread(values: Sequence[float]) -> TableCell:
     return TableCell([f"{fmean(values):.3f}", half])
 
 
-def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
+def scatter(comparison: Comparison) -> list[Block]:
     """Returns BPB against bytes per unit, a panel per language."""
 
     def series(k: int, arm: Arm, group: Group) -> figures.Series:
@@ -140,11 +139,11 @@ def scatter(comparison: Comparison, pictures: bool) -> list[Block]:
         "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. Models without units are left "
         "out. Bars extend from the lowest to the highest seed."
     )
-    panels = _panels(comparison, "units", series, figures.scatter, "bytes per unit") if pictures else _ELSEWHERE
+    panels = _panels(comparison, "units", series, figures.scatter, "bytes per unit")
     return [Heading("BPB against bytes per unit"), panels, Text(note, "note")]
 
 
-def curves(comparison: Comparison, pictures: bool) -> list[Block]:
+def curves(comparison: Comparison) -> list[Block]:
     """Returns BPB over FLOPs, a panel per language."""
 
     def series(k: int, arm: Arm, group: Group) -> figures.Series:
@@ -158,7 +157,7 @@ def curves(comparison: Comparison, pictures: bool) -> list[Block]:
         "each seed. Unfinished cells are left out. The y axis ends at the highest BPB after a fifth of the FLOPs; "
         "values above are cut off."
     )
-    panels = _panels(comparison, "curve", series, figures.curves, "FLOPs") if pictures else _ELSEWHERE
+    panels = _panels(comparison, "curve", series, figures.curves, "FLOPs")
     return [Heading("Learning curves"), panels, Text(note, "note")]
 
 
@@ -168,14 +167,12 @@ def _panels(
     series: Callable[[int, Arm, Group], figures.Series],
     draw: Callable[[str, Sequence[figures.Series], str, str], figures.Picture | None],
     x: str,
-) -> Block:
-    panels = []
-    for i, language in enumerate(comparison.languages):
+) -> Pictures:
+    def panel(name: str, language: str) -> figures.Picture | None:
         groups = [(k, arm, comparison.groups[arm, language]) for k, arm in enumerate(comparison.arms)]
-        picture = draw(f"{name}{i}", [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
-        if picture:
-            panels.append((language, picture))
-    return Pictures(name, panels) if panels else Text("No cell has the numbers for this figure.")
+        return draw(name, [series(k, arm, group) for k, arm, group in groups if group.values], x, "BPB")
+
+    return Pictures(name, comparison.languages, panel)
 
 
 def cost(comparison: Comparison) -> list[Block]:

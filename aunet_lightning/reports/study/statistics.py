@@ -105,16 +105,18 @@ class Comparison:
         """Returns the splitter's name, with the number of stages where it has several."""
         return f"{arm.splitter} · {arm.stages} stages" if arm.splitter in self._several else arm.splitter
 
+    def with_results(self, language: str) -> list[Group]:
+        """Returns the groups of a language that have a BPB, in the YAML's order."""
+        return [group for arm in self.arms if (group := self.groups[arm, language]).values]
+
     def ranking(self, language: str) -> list[Group]:
         """Returns the groups of a language that have a BPB, the lowest mean first."""
-        groups = (self.groups[arm, language] for arm in self.arms)
-        return sorted((group for group in groups if group.values), key=lambda group: group.mean)
+        return sorted(self.with_results(language), key=lambda group: group.mean)
 
     def verdicts(self, language: str) -> Verdicts:
         """Returns which arms of a language are told apart, of those that have a BPB."""
         if language not in self._verdicts:
-            groups = (self.groups[arm, language] for arm in self.arms)
-            self._verdicts[language] = Verdicts({group.arm: group.done for group in groups if group.values})
+            self._verdicts[language] = Verdicts({group.arm: group.done for group in self.with_results(language)})
         return self._verdicts[language]
 
     def draws(self, language: str) -> Draws:

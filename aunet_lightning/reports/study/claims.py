@@ -1,0 +1,143 @@
+"""The first screen of a study's report: the answer in two sentences, and a picture for each thing that they claim.
+
+Of each language the claims name the row with the lowest BPB among those in question; all others are in the tables.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports.study.axes import multiple
+from aunet_lightning.reports.study.contrasts import Range, at_equal_rates, growth, ranged, rate_curves
+from aunet_lightning.reports.study.page import Block, Pictures, Text
+from aunet_lightning.reports.study.statistics import Comparison, Group
+from aunet_lightning.study.results import StudyResult
+
+ROWS = 24  # of a picture
+LANGUAGES = 6  # named in a sentence
+
+
+class Claim(NamedTuple):
+    """One thing that the results say, in each language where they do."""
+
+    key: str
+    caption: str  # of the picture
+    x: str  # what its numbers are
+    bars: Sequence[figures.Bar]
+    clause: str = ""  # of the second sentence
+    same: float = 0.0  # the number that means no difference
+    logarithmic: bool = False
+
+
+def first_screen(study: StudyResult, comparison: Comparison) -> list[Block]:
+    """Returns the answer, and a picture per claim. comparison: that of the largest budget."""
+    claims = [*_against(comparison), *_at_equal_rates(comparison), *_growth(study, comparison)]
+    clauses = "; ".join(claim.clause for claim in claims if claim.clause)
+    second = f" Against {comparison.study.reference}: {clauses}." if clauses else ""
+    answer = f"{sentences.headline(comparison)}{second} {sentences.caveats(comparison)}"
+    by_key = {claim.key: claim for claim in claims}
+
+    def draw(name: str, key: str) -> figures.Picture | None:
+        claim = by_key[key]
+        return figures.intervals(name, claim.bars, claim.x, claim.same, claim.logarithmic)
+
+    pictures = Pictures("claims", list(by_key), draw, {claim.key: claim.caption for claim in claims})
+    note = (
+        "Bars: intervals of 95 %, as in the tables below. A full point is told apart from the black line, a hollow one "
+        "is not, or not judged."
+    )
+    judged = any(bar.interval for claim in claims for bar in claim.bars)
+    shown: list[Block] = [*([pictures] if claims else []), *([Text(note, "note")] if judged else [])]
+    return [Text(answer.strip(), "answer"), *shown]
+
+
+def _against(comparison: Comparison) -> list[Claim]:
+    """The rows with the lowest BPB of each language, against the reference; where it has none, against the lowest."""
+    bars, found = list[figures.Bar](), list[tuple[str, str]]()
+    most = max(ROWS // max(len(comparison.languages), 1), 1)
+    for language in comparison.languages:
+        ranking = comparison.ranking(language)
+        others = [(group, comparison.reference(group) or ranking[0]) for group in ranking]
+        others = [(group, other) for group, other in others if group is not other][:most]
+        bars += [_bar(comparison, group, other) for group, other in others]
+        if ranking and (reference := comparison.reference(ranking[0])):
+            found.append((language, _difference(comparison, ranking[0], reference)))
+    if not bars:
+        return []
+    to = comparison.study.reference if found else "the lowest"
+    clause = f"the lowest, in BPB, is {_by_language(found)}" if found else ""
+    return [Claim("reference", f"BPB minus that of {to}", "BPB, left is better", bars, clause)]
+
+
+def _bar(comparison: Comparison, group: Group, other: Group) -> figures.Bar:
+    difference = comparison.difference(group, other)
+    label = comparison.label(group.arm)
+    return figures.Bar(group.language, label, difference.value, difference.interval, difference.apart)
+
+
+def _difference(comparison: Comparison, group: Group, reference: Group) -> str:
+    if group is reference:
+        return "itself"
+    difference = comparison.difference(group, reference)
+    if difference.same_units:
+        return "one with the same units"
+    return _told(Range(difference.value, difference.interval), _bits)
+
+
+def _bits(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _told(found: Range, form: Callable[[float], str], unit: str = "", same: float = 0.0) -> str:
+    """Returns a number with its interval, and whether it is told apart from `same`."""
+    text = f"{form(found.value)} {unit}".rstrip()
+    if found.interval is None:
+        return text
+    low, high = found.interval
+    return f"{text} ({form(low)} to {form(high)}{', not told apart' if low <= same <= high else ''})"
+
+
+def _by_language(found: Sequence[tuple[str, str]]) -> str:
+    named = [f"{text} in {language}" for language, text in found[:LANGUAGES]]
+    more = [f"{len(found) - LANGUAGES} more below"] if len(found) > LANGUAGES else []
+    return ", ".join([*named, *more])
+
+
+def _at_equal_rates(comparison: Comparison) -> list[Claim]:
+    """Each rule against the reference, in the mean of the rates that both have."""
+    bars, found = list[figures.Bar](), list[tuple[str, str]]()
+    for language in comparison.languages:
+        rules: dict[str, list[np.ndarray]] = {}
+        for one in at_equal_rates(comparison, rate_curves(comparison, language)):
+            rules.setdefault(one.rule.label, []).append(one.difference)
+        ranges = {label: ranged(np.mean(of, 0), len(rules)) for label, of in rules.items()}
+        ordered = sorted(ranges.items(), key=lambda item: item[1].value)
+        bars += [figures.Bar(language, label, mean.value, mean.interval, mean.apart) for label, mean in ordered]
+        if ordered:
+            label, lowest = ordered[0]
+            found.append((language, f"{label} {_told(lowest, _bits)}"))
+    caption = f"BPB minus that of {comparison.study.reference}, in the mean of equal rates"
+    clause = f"at equal rates, in the mean: {_by_language(found)}"
+    return [Claim("rates", caption, "BPB, left is better", bars, clause)] if bars else []
+
+
+def _growth(study: StudyResult, comparison: Comparison) -> list[Claim]:
+    """The compute that a language's row with the lowest BPB, other than the reference, needs for the reference's."""
+    bars, found = list[figures.Bar](), list[tuple[str, str]]()
+    for language in comparison.languages:
+        grown = growth(study, comparison, language)
+        for group in comparison.ranking(language):
+            needed = grown.needed(group, comparison.reference(group))
+            if needed is not None:
+                one, label = ranged(needed), comparison.label(group.arm)
+                apart = None if one.interval is None else not one.interval[0] <= 1 <= one.interval[1]
+                bars.append(figures.Bar(language, label, one.value, one.interval, apart))
+                found.append((language, f"{label} {_told(one, multiple, '×', same=1.0)}"))
+                break
+    if not bars:
+        return []
+    caption = f"Compute needed for the BPB of {study.reference}"
+    clause = f"compute for its BPB: {_by_language(found)}"
+    return [Claim("compute", caption, "times its compute, left is better", bars, clause, 1.0, logarithmic=True)]
