@@ -530,12 +530,15 @@ def test_ready_studies_are_understood(path, tmp_path):
     study.languages = {name: of for name, of in study.languages.items() if name == study_language(study)}
     found = cells(study, Fitter(study))
     rows = {
+        "answer-short": ("cjk_character", "trie 6 B", "bpe 3 B"),
         "answer": ("whitespace", "fixed 6 B", "router 9 B"),
         "controls": ("script_aware", "flat bytes", "bpe 1024"),
         "recipe": ("none", "conv + muon", "all"),
         "mark": ("script_aware 8 bytes", "bpe 16384"),
+        "reading": ("whitespace refreshed", "script_aware of 2 closes full align first"),
     }
-    assert {*rows.get(path.stem.partition("-")[0], ("whitespace", "bpe"))} <= {cell.splitter for cell in found}
+    named = rows.get(path.stem) or rows.get(path.stem.partition("-")[0]) or ("whitespace", "bpe")
+    assert {*named} <= {cell.splitter for cell in found}
     sizer = Sizer(study)
     first = {
         cell.splitter: cell for cell in found if cell.seed == study.seeds[0] and cell.language == study_language(study)
