@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from aunet_lightning.checkpoints.forms import check_intact
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.distributed.watchdog import Watchdog
+from aunet_lightning.effects import Effect
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reports.boundary_pictures import BoundaryPictures
 from aunet_lightning.reports.run_report import RunReport
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
-from aunet_lightning.tracking.names import rule_name, run_name, units_name
+from aunet_lightning.tracking.names import metric_name, rule_name, run_name, units_name
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.access import say
 from aunet_lightning.training.beginning import (
@@ -36,7 +38,7 @@ from aunet_lightning.training.beginning import (
 )
 from aunet_lightning.training.budget import Spent
 from aunet_lightning.training.checkpointing import Checkpointing
-from aunet_lightning.training.definition import differences, folder_of, kept_settings
+from aunet_lightning.training.definition import definition, differences, folder_of, kept_settings
 from aunet_lightning.training.expectation import check_held_out, check_memory, expect
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.predictions import PredictionWriter, ValidationWriter
@@ -114,9 +116,40 @@ def _callbacks(
 
 def _logger(request: Request, folder: RunFolder) -> MLflowRunLogger:
     run, settings = request.run, request.settings
-    tags = {"splitter": units_name(settings)} | run.tags
+    params = shown_settings(request)
+    tags = {
+        "splitter": params["splitter"], "language": params["languages"], "stages": str(params["stages"]), **run.tags,
+    }  # fmt: skip
     uri = tracking_uri(run.tracking_uri)
-    return MLflowRunLogger(folder, run.experiment, run.name or run_name(settings), uri, shown_settings(request), tags)
+    return MLflowRunLogger(
+        folder,
+        run.experiment,
+        run.name or run_name(settings),
+        uri,
+        params | _more(request, params),
+        tags,
+        _about(request, params),
+    )
+
+
+def _about(request: Request, shown: Mapping[str, Any]) -> str:
+    """The run in a sentence, for people."""
+    files = request.data.files["train"]
+    named = [files] if isinstance(files, str) else list(files or [])
+    text = ", ".join(str(one["path"] if isinstance(one, Mapping) else one) for one in named[:3])
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return (
+        f"{shown['splitter']}, {shown['stages']} stages ({shown['widths']} wide, {shown['parameters']:,} parameters), "
+        f"on {text or 'no training text'}{more}"
+    )
+
+
+def _more(request: Request, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """All other settings that define a run and are not the defaults."""
+    found = definition(request.settings, Effect.LENGTH)
+    named = {re.sub(r"\[(\d+)\]", r".\1", key): value for key, value in found.items()}
+    other = {key for key in named if not {key.partition(".")[0], key.rpartition(".")[2]} & shown.keys()}
+    return {metric_name(key): named[key] for key in sorted(other)}
 
 
 def _trainer_logger(request: Request, logger: MLflowRunLogger | None) -> Any:

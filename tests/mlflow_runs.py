@@ -8,7 +8,7 @@ from aunet_lightning.tracking.run_folder import RunFolder
 
 def logger(tmp_path, uri, training=True, tags=None, **params):
     folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir(exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     made = MLflowRunLogger(folder, "test", "a run", uri, {"lr": 0.1, **params}, {"splitter": "fixed"} | (tags or {}))
     made.start(training)
     return made

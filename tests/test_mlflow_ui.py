@@ -44,13 +44,21 @@ def make_study(folder: str) -> str:
         tags = {"study": STUDY, "splitter": splitter, "language": language, "stages": "2", "match": "flops 1e+12"}
         run = RunFolder(root / "cells" / name)
         run.checkpoints.mkdir(parents=True)
-        logger = MLflowRunLogger(run, STUDY, name, uri, {"splitter": splitter, "lr": 0.1}, tags | {"seed": seed})
+        logger = MLflowRunLogger(
+            run, STUDY, name, uri, {"splitter": splitter, "lr": 0.1}, tags | {"seed": seed}, f"about {name}"
+        )
         logger.start()
         for step in range(1, 6):
             bpb = 2 + len(splitter) / 10 + int(seed) / 100 + 3 / step
-            logger.log_metrics({"val/bpb": bpb, "bytes_seen": step * 1e6, "flops": step * 2e11 + int(seed) * 1e9}, step)
+            found = {"val/bpb": bpb, "val/bpb_th": bpb, "val/bpb_en": bpb + 1, "train/lr": 0.1, "cost/parameters": 7.0}
+            found |= {
+                "val/bytes_per_unit_stage2": 5.0,
+                "val_stage2/bytes_per_unit_th": 6.0,
+                "perf/bytes_per_second": 3.0,
+            }
+            logger.log_metrics(found | {"bytes_seen": step * 1e6, "flops": step * 2e11 + int(seed) * 1e9}, step)
         logger.finalize("success")
-    for name in ("report.md", "table.csv", "heatmap.png", "grid.yaml"):
+    for name in ("report.md", "table.csv", "table.tex", "heatmap.png", "grid.yaml"):
         (root / name).write_text(name)
     (root / "report.html").write_text("<!doctype html><title>x</title><h1>The report of a study</h1>")
     finish(uri, STUDY, folder, True)
@@ -150,6 +158,45 @@ def test_all_runs_are_in_charts_without_a_click(link, page, metric):
     assert names_in(card.inner_text()) == listed(page) == CELLS
     assert card.locator(".xtitle").text_content() == "flops"
     assert page.get_by_text("No charts").count() <= 1  # of system metrics
+
+
+def test_charts_and_columns_are_where_one_looks(link, page):
+    page.goto(link)
+    matching(page, len(CELLS))
+    sections = page.get_by_text(re.compile(r"^\w+ ?\(\d+\)$"))
+    sections.first.wait_for()
+    found = [re.match(r"\w+", text)[0] for text in sections.all_inner_texts()]
+    assert found[:4] == ["val", "best", "train", "units"]
+    assert not {"cost", "bytes_seen", "flops"} & {*found}
+    together = card_of(page, "val/bpb by language")
+    together.scroll_into_view_if_needed()
+    eventually(page, lambda: {f"val/bpb_{one}" in together.inner_text() for one in ("th", "en")}, {True})
+    assert page.get_by_text("val_stage2/bytes_per_unit_th").count() == 0  # its section is folded
+    page.goto(link.replace("CHART", "TABLE"))
+    for title in ("best/val_bpb", "val/bpb", "flops"):
+        page.get_by_role("columnheader", name=title, exact=True).first.wait_for(state="attached")
+    table = page.locator(".ag-body-horizontal-scroll-viewport")  # columns that are not in sight are not drawn
+    table.first.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+    for title in ("splitter", "language", "stages"):
+        page.get_by_role("columnheader", name=title, exact=True).first.wait_for(state="attached")
+
+
+def test_a_run_says_what_it_is(link, page):
+    page.goto(link)
+    matching(page, len(CELLS))
+    colours = {}
+    for row in page.get_by_role("row").filter(has_text="seed").all():
+        shown = row.locator("[data-testid='experiment-view-table-run-color'], label, span").evaluate_all(
+            "all => all.map(one => getComputedStyle(one).backgroundColor).filter(c => c.startsWith('rgb('))"
+        )
+        for splitter in SPLITTERS:
+            if f"-{splitter}-" in row.inner_text():
+                colours.setdefault(splitter, set()).update(shown[:1])
+    assert len(colours) == len(SPLITTERS)
+    assert all(len(of) == 1 for of in colours.values()), colours
+    page.get_by_role("link", name="th-bpe-seed1").first.click()
+    page.get_by_text("about th-bpe-seed1").first.wait_for()
+    page.get_by_text(re.compile(r"bits per byte")).first.wait_for()
 
 
 @pytest.mark.parametrize(("tag", "value"), [("splitter", "router"), ("language", "th")])

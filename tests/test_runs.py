@@ -13,7 +13,9 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 import splitters
+from aunet_lightning.effects import Effect
 from aunet_lightning.reader.bpe import train_bpe
+from aunet_lightning.training.definition import definition
 from tests.helpers import ROOT, UDHR, assert_same, aunet, points
 from tests.ranks import killed_at, ranks
 
@@ -64,10 +66,16 @@ def test_mlflow_has_the_run(finished, place):
     assert run.data.tags["splitter"] == "whitespace"
     assert re.match(r"[0-9a-f]{40}|unknown", run.data.tags["commit"])
     assert run.data.params["stages"] == "3"
-    assert 10 <= len(run.data.params) <= 16
+    assert {"splitter", "languages", "widths", "parameters", "lr", "seed"} <= run.data.params.keys()
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    for key, value in definition(settings, Effect.LENGTH).items():  # all that is not a default
+        shown = re.sub(r"\[(\d+)\]", r".\1", key)
+        names = {shown, shown.partition(".")[0], shown.rpartition(".")[2]}
+        assert names & run.data.params.keys(), key
+        assert run.data.params.get(shown, str(value)) == str(value)
     by_stage = {f"val_stage{s}" for s in (2, 3)}
     sections = {"train", "val", "perf", "best", "data", "cost", "bytes_seen", "flops", "generated", *by_stage}
-    assert {key.split("/")[0] for key in run.data.metrics} == sections
+    assert {key.split("/")[0] for key in run.data.metrics} - {"system"} == sections
     history = [(m.step, m.value) for m in client.get_metric_history(known["run_id"], "train/bpb")]
     assert history == [(s, v) for (s, key), v in points(folder).items() if key == "train/bpb"]
     artifacts = {artifact.path for artifact in client.list_artifacts(known["run_id"])}

@@ -1,6 +1,5 @@
 """A study in MLflow: flat runs in one experiment, its charts, and a run that contains the report."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.settling import settle_dead_runs
 from aunet_lightning.tracking.store import experiment_id, explained, open_store, tracking_uri, ui_command, ui_path
+from aunet_lightning.tracking.views import MEANS, RUNS, set_views
 
 NOTE = """**Study {study}:** {links}
 
@@ -32,13 +32,12 @@ def begin(configured: str | None, study: str, match: str) -> str:
         client = open_store(uri, setting)
         experiment = experiment_id(client, uri, study, "study")
         client.set_experiment_tag(experiment, "match", match)
-        for name, view in _views(match).items():  # plain JSON under this tag is what MLflow's "share" link opens
-            client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{name}", json.dumps(view))
+        set_views(client, experiment, _views(match))
         settle_dead_runs(client, experiment)
         _describe(client, experiment, study)
     except Exception as error:
         raise explained(error, uri, setting) from None
-    page = _view_path(experiment, "runs")
+    page = ui_path(experiment, RUNS)
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}{page}"
     return f"{ui_command(uri)}, then open http://127.0.0.1:5000{page}"
@@ -65,23 +64,19 @@ def finish(configured: str | None, study: str, folder: str, complete: bool) -> N
 def _views(match: str) -> dict[str, dict[str, Any]]:
     """Returns what the charts show. By default MLflow draws the newest ten runs over steps, including the summary."""
     axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": MEASURED[match.split()[0]], "lineSmoothness": 0}
-    cells = {"searchFilter": 'tags.splitter != ""', "runsHiddenMode": "SHOWALL"}
+    cells = {"searchFilter": 'tags.splitter != ""', "runsHiddenMode": "SHOW_ALL"}
     groups = [{"mode": "tag", "groupByData": tag} for tag in SAME]
     means = {"groupBy": {"aggregateFunction": "average", "groupByKeys": groups}}  # over steps, MLflow's only axis
-    return {"runs": cells | {"globalLineChartConfig": axis}, "means": cells | means}
+    return {RUNS: cells | {"globalLineChartConfig": axis}, MEANS: cells | means}
 
 
 def _describe(client: Any, experiment: str, study: str) -> None:
     match, summary = client.get_experiment(experiment).tags["match"], _summary(client, experiment)
-    links = {"runs": _view_path(experiment, "runs"), "means over seeds": _view_path(experiment, "means")}
+    links = {"runs": ui_path(experiment, RUNS), "means over seeds": ui_path(experiment, MEANS)}
     if summary:
         links["report"] = f"/#/experiments/{experiment}/runs/{summary.info.run_id}/artifacts/report.html"
     shown = " · ".join(f"[{name}]({path.removeprefix('/')})" for name, path in links.items())
     client.set_experiment_tag(experiment, "mlflow.note.content", NOTE.format(study=study, links=shown, match=match))
-
-
-def _view_path(experiment: str, view: str) -> str:
-    return f"{ui_path(experiment)}&viewStateShareKey={view}"
 
 
 def _summary(client: Any, experiment: str) -> Any:

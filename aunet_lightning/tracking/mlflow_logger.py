@@ -7,7 +7,6 @@ logged are not logged again.
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -25,6 +24,7 @@ from aunet_lightning.paths import replace_text
 from aunet_lightning.tracking import points
 from aunet_lightning.tracking.lock import holder
 from aunet_lightning.tracking.run_folder import RunFolder
+from aunet_lightning.tracking.run_page import RunPage, commit, source_tags
 from aunet_lightning.tracking.sender import Sender, is_refused_artifact, send_metrics
 from aunet_lightning.tracking.settling import abandon, settle_dead_runs, whereabouts
 from aunet_lightning.tracking.store import (
@@ -64,9 +64,18 @@ class MLflowRunLogger(Logger):
     """
 
     def __init__(
-        self, folder: RunFolder, experiment: str, run_name: str, uri: str, params: dict[str, Any], tags: dict[str, str]
+        self,
+        folder: RunFolder,
+        experiment: str,
+        run_name: str,
+        uri: str,
+        params: dict[str, Any],
+        tags: dict[str, str],
+        about: str = "",  # the run in a sentence, for people
     ) -> None:
         super().__init__()
+        self._about = about
+        self._page: RunPage | None = None
         self.folder, self.experiment, self.run_name, self.uri = folder, experiment, run_name, uri
         self.params, self.tags = params, tags
         self.run_id: str | None = None
@@ -116,6 +125,11 @@ class MLflowRunLogger(Logger):
             names = "run.experiment, run.name or run.tags" if is_refusal(error) else None
             raise explained(error, self.uri, names) from None
         self._keep_state()
+        self._page = RunPage(
+            self._client, self.experiment_id, str(self.run_id), self._about, self.tags.get("splitter", "")
+        )
+        if not known:
+            self._try(partial(self._page.begin, self.folder.data))
         settle_dead_runs(self._client, self.experiment_id, self.run_id if self._sets_status else None)
 
     def _continue(self, known: Mapping[str, Any], training: bool) -> None:
@@ -159,7 +173,7 @@ class MLflowRunLogger(Logger):
         self.experiment_id = experiment_id(self._client, self.uri, self.experiment)
         version = commit()
         tags = {"mlflow.source.git.commit": version, "commit": version, "run_folder": str(self.folder.path)}
-        tags |= whereabouts(self.folder.path) | self.tags
+        tags |= source_tags() | whereabouts(self.folder.path) | self.tags
         run = self._client.create_run(self.experiment_id, run_name=self.run_name, tags=tags)
         self.run_id, self._sent, self._sets_status = run.info.run_id, 0, True
         self._keep_state()
@@ -262,7 +276,16 @@ class MLflowRunLogger(Logger):
                 return False
             self._sent = end
             self._keep_state()
+        if self._page is not None and not self._show(self._page):
+            return False
         return all(self._send_text(artifact, text) for artifact, text in [*self._texts.items()])
+
+    def _show(self, page: RunPage) -> bool:
+        """Sends what changes on the run's pages while it runs."""
+        load = page.load(max(self._last.values(), default=0))
+        return self._try(partial(page.grow, self._last.keys())) and (
+            not load or self._try(partial(self._client.log_batch, self.run_id, metrics=load))
+        )
 
     def _send_text(self, artifact: str, text: str) -> bool:
         def call() -> None:
@@ -315,6 +338,9 @@ class MLflowRunLogger(Logger):
 
     def _end(self, status: str) -> bool:
         arrived = self._send()
+        if self._page is not None:
+            last = {key: value for point in self._points for key, value in point["metrics"].items()}
+            self._try(partial(self._page.end, last, max(self._last.values(), default=0)))
         if self._sets_status:
             self._try(lambda: self._client.set_terminated(self.run_id, status))
         return arrived
@@ -366,16 +392,3 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path} is damaged: restore it, or remove it to send all points of metrics.jsonl to a new MLflow run"
         )
     return dict(state)
-
-
-def commit() -> str:
-    """Returns the commit of the running code, with `-dirty` where files differ from it, or `unknown`."""
-    here = Path(__file__).parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--match="],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip()

@@ -19,6 +19,7 @@ from aunet_lightning.errors import UserError, describe
 from aunet_lightning.loading import without_collection
 from aunet_lightning.paths import user_path
 from aunet_lightning.tracking.store_checks import check_database, check_place, check_server, check_sqlite
+from aunet_lightning.tracking.views import RUNS
 
 DEFAULT_STORE = Path("runs") / "mlflow.db"
 DEFAULT_URI = f"sqlite:///{DEFAULT_STORE}"
@@ -263,9 +264,10 @@ def restore_command(uri: str, what: str, option: str, known_as: str) -> str:
     return f"{VARIABLE}={shlex.quote(shown(uri))} mlflow {what} restore {option} {known_as}"
 
 
-def ui_path(experiment_id: str) -> str:
-    """Returns the path of an experiment's charts in the MLflow UI."""
-    return f"/#/experiments/{experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+def ui_path(experiment_id: str, view: str = RUNS) -> str:
+    """Returns the path of an experiment's charts in the MLflow UI, as a view (`views`) arranges them."""
+    page = f"/#/experiments/{experiment_id}/runs?compareRunsMode=CHART&workflowType=machine_learning"
+    return f"{page}&viewStateShareKey={view}"
 
 
 def ui_command(uri: str) -> str:
