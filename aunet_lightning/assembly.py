@@ -41,6 +41,7 @@ from aunet_lightning.training.checkpointing import Checkpointing
 from aunet_lightning.training.definition import definition, differences, folder_of, kept_settings
 from aunet_lightning.training.expectation import check_held_out, check_memory, expect
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.outlook import Outlook
 from aunet_lightning.training.predictions import PredictionWriter, ValidationWriter
 from aunet_lightning.training.progress import BpbProgressBar, Throughput
 from aunet_lightning.training.report_config import ReportConfig
@@ -100,7 +101,7 @@ def _callbacks(
     request: Request, report: RunReport, folder: RunFolder | None, checkpointing: Checkpointing | None
 ) -> list[Callback]:
     pictures = BoundaryPictures(request.report.pictures_every)
-    callbacks = [Throughput(), SpeedWarnings(), report, pictures, EndsAsStopped()]
+    callbacks = [Throughput(), Outlook(), SpeedWarnings(), report, pictures, EndsAsStopped()]
     if request.trainer["enable_progress_bar"] is not False:
         callbacks.append(BpbProgressBar())
     if folder is not None:
