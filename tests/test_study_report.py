@@ -407,8 +407,9 @@ def test_names_are_escaped():
         study([cell(language="en+th", bpb_by_language={"en": 1.0, "th": 1.5})]),
         replace(with_axes(), cells=[replace(one, status="waiting", bpb=None) for one in with_axes().cells]),
         replace(with_axes(), cells=with_axes().cells[:5]),
+        study([*(cell(name, bpb=1.5, seed=seed) for name in "ab" for seed in (1, 2)), cell(language="th", bpb=None, status="waiting")]),
     ],
-    ids=["empty", "waiting", "repeated", "zero", "nan", "mix", "axes waiting", "axes begun"],
+    ids=["empty", "waiting", "repeated", "zero", "nan", "mix", "axes waiting", "axes begun", "half"],
 )  # fmt: skip
 def test_odd_studies_have_a_report(some, tmp_path):
     write_report(some, tmp_path / "new")

@@ -62,7 +62,7 @@ class Runs:
     @cached_property
     def known(self) -> np.ndarray:
         """Which runs there are, bool [A, S]."""
-        return ~np.isnan(self.bpb.reshape(-1, *self.bpb.shape[-2:])).any(0)
+        return ~np.isnan(self.bpb).any(tuple(range(self.bpb.ndim - 2)))
 
     @cached_property
     def shared(self) -> np.ndarray:
