@@ -126,7 +126,7 @@ def test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim(t
     assert seeds == "Means are over 3 seeds."
     number = r"(−?[\d.]+)"
     found = re.fullmatch(
-        rf"Against bpe: the lowest, in BPB, is {number} \({number} to {number}\) in th; at equal rates, in the mean: trie "
+        rf"Against bpe: each at its best rate, the lowest, in BPB, is {number} \({number} to {number}\) in th; at equal rates, in the mean: trie "
         rf"align \w+ {number} \({number} to {number}\) in th; compute for its BPB: trie 6 B align first {number} × "
         rf"\({number} to {number}\) in th.",
         second,

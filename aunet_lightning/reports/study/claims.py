@@ -10,7 +10,7 @@ import numpy as np
 
 from aunet_lightning.reports.study import figures, sentences
 from aunet_lightning.reports.study.axes import multiple
-from aunet_lightning.reports.study.contrasts import Range, at_equal_rates, growth, ranged, rate_curves
+from aunet_lightning.reports.study.contrasts import Range, Rule, at_equal_rates, growth, ranged, rate_curves
 from aunet_lightning.reports.study.page import Block, Pictures, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.study.results import StudyResult
@@ -54,21 +54,37 @@ def first_screen(study: StudyResult, comparison: Comparison) -> list[Block]:
 
 
 def _against(comparison: Comparison) -> list[Claim]:
-    """The rows with the lowest BPB of each language, against the reference; where it has none, against the lowest."""
+    """The rows with the lowest BPB of each language against the reference, each at its best rate; where there is none,
+    against the lowest."""
     bars, found = list[figures.Bar](), list[tuple[str, str]]()
     most = max(ROWS // max(len(comparison.languages), 1), 1)
     for language in comparison.languages:
-        ranking = comparison.ranking(language)
-        others = [(group, comparison.reference(group) or ranking[0]) for group in ranking]
-        others = [(group, other) for group, other in others if group is not other][:most]
-        bars += [_bar(comparison, group, other) for group, other in others]
-        if ranking and (reference := comparison.reference(ranking[0])):
-            found.append((language, _difference(comparison, ranking[0], reference)))
+        rows = _best_rows(comparison, language)
+        reference = _best_reference(comparison, rows)
+        other = reference or next(iter(rows), None)
+        bars += [_bar(comparison, row, other) for row in rows if other is not None and row is not other][:most]
+        if rows and reference is not None:
+            found.append((language, _difference(comparison, rows[0], reference)))
     if not bars:
         return []
-    to = comparison.study.reference if found else "the lowest"
-    clause = f"the lowest, in BPB, is {_by_language(found)}" if found else ""
-    return [Claim("reference", f"BPB minus that of {to}", "BPB, left is better", bars, clause)]
+    rated = any(cell.rate is not None for cell in comparison.study.cells)
+    caption = f"BPB minus that of {comparison.study.reference if found else 'the lowest'}"
+    clause = (
+        f"{'each at its best rate, ' if rated else ''}the lowest, in BPB, is {_by_language(found)}" if found else ""
+    )
+    return [Claim("reference", caption + ", each at its best rate" * rated, "BPB, left is better", bars, clause)]
+
+
+def _best_rows(comparison: Comparison, language: str) -> list[Group]:
+    """The row of each rule that has the lowest BPB of its rates, the lowest first."""
+    rows: dict[Rule, Group] = {}
+    for group in comparison.ranking(language):
+        rows.setdefault(Rule.of(group.done[0]), group)
+    return [*rows.values()]
+
+
+def _best_reference(comparison: Comparison, rows: Sequence[Group]) -> Group | None:
+    return next((row for row in rows if comparison.is_reference(row.arm)), None)
 
 
 def _bar(comparison: Comparison, group: Group, other: Group) -> figures.Bar:
@@ -124,12 +140,12 @@ def _at_equal_rates(comparison: Comparison) -> list[Claim]:
 
 
 def _growth(study: StudyResult, comparison: Comparison) -> list[Claim]:
-    """The compute that a language's row with the lowest BPB, other than the reference, needs for the reference's."""
+    """The compute that a language's lowest row, other than the reference, needs for the reference's lowest BPB."""
     bars, found = list[figures.Bar](), list[tuple[str, str]]()
     for language in comparison.languages:
-        grown = growth(study, comparison, language)
-        for group in comparison.ranking(language):
-            needed = grown.needed(group, comparison.reference(group))
+        grown, rows = growth(study, comparison, language), _best_rows(comparison, language)
+        for group in rows:
+            needed = grown.needed(group, _best_reference(comparison, rows))
             if needed is not None:
                 one, label = ranged(needed), comparison.label(group.arm)
                 apart = None if one.interval is None else not one.interval[0] <= 1 <= one.interval[1]

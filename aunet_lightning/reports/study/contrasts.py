@@ -45,6 +45,10 @@ class Rule(NamedTuple):
     stages: int
     levels: tuple[tuple[str, str], ...]
 
+    @classmethod
+    def of(cls, cell: CellResult) -> "Rule":
+        return cls(cell.rule or cell.splitter, cell.stages, tuple(cell.levels.items()))
+
     @property
     def label(self) -> str:
         return " ".join([self.name, *(part for level in self.levels for part in level)])
@@ -64,8 +68,7 @@ def rate_curves(comparison: Comparison, language: str) -> dict[Rule, Curve]:
     for group in comparison.with_results(language):
         cell = group.done[0]
         if cell.bytes_per_unit:
-            rule = Rule(cell.rule or cell.splitter, cell.stages, tuple(cell.levels.items()))
-            rules.setdefault(rule, []).append(group)
+            rules.setdefault(Rule.of(cell), []).append(group)
     if not any(len(groups) > 1 for groups in rules.values()):
         return {}
     draws = comparison.draws(language)
