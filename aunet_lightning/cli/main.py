@@ -25,6 +25,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   predict     bits of every test document, to predictions.jsonl in the run's folder
   compare     a grid of runs at equal cost, with a report: aunet compare -c experiments/compare/nonspace-short.yaml
   plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
+  runs        list the runs here, or what of them may be deleted: aunet runs --sort bpb; aunet runs clean
   export      a checkpoint's weights as one safetensors file: aunet export CKPT --out model.safetensors
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
@@ -48,6 +49,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "entropy": ("entropy", "find_threshold"),
     "compare": ("compare", "compare"),
     "plan": ("plan", "plan"),
+    "runs": ("runs", "runs"),
 }
 
 
