@@ -39,6 +39,11 @@ QUIET = (  # warnings that mean nothing to a user of this program
     "Be aware that when using `ckpt_path`.*",
     ".*sync_dist=True.*",  # what is logged is already reduced over devices
 )
+GREETERS = (
+    "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.seed",
+)  # fmt: skip
+GREETINGS = "Tip:|weights_only|[GT]PU available: |CUDA_VISIBLE_DEVICES: |Seed set to"
 
 
 def run(arguments: list[str]) -> int:
@@ -222,9 +227,9 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
 
 
 def _quieten() -> None:
-    """Suppresses lines that mean nothing to a user of this program: advertisement, and the making of a store."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
-        logging.getLogger(name).addFilter(lambda record: not re.search("Tip:|weights_only", record.getMessage()))
+    """Suppresses lines that mean nothing to a user of this program: greetings, advertisement, the making of a store."""
+    for name in GREETERS:
+        logging.getLogger(name).addFilter(lambda record: not re.search(GREETINGS, record.getMessage()))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the logger reports it in a line
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
