@@ -4,7 +4,7 @@ import pytest
 
 from aunet_lightning.study import progress as study_progress
 from aunet_lightning.training.progress import BpbProgressBar
-from tests.helpers import fit
+from tests.helpers import aunet, fit
 
 BARS = ("\r", "█", "it/s", "%|")
 GREETINGS = ("GPU available", "TPU available", "Tip:", "litlogger", "litmodels", "Seed set to")
@@ -34,3 +34,44 @@ def test_a_study_in_a_file_is_a_line_a_minute(capsys, monkeypatch):
     shown.show(2.0, ["a"])
     shown.close()
     assert capsys.readouterr().err == "1.8 of 4 cells; running: a, b\n"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "predict"])
+def test_help_is_short_and_begins_with_what_is_ours(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert aunet(command, "--help") == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0].startswith(f"usage: aunet {command} ")
+    places = [
+        shown.index(f"  --{name} ") for name in ("splitter", "data.train_files", "model.net.stages", "run.folder")
+    ]
+    assert places == sorted(places)
+    assert places[-1] < shown.index("  --trainer.max_steps ") < shown.index("  --ckpt_path ")
+    assert len(lines) < 160
+    assert max(map(len, lines)) <= 80
+    assert "SUPPRESS" not in shown
+    assert "  --model.optimizer.lr            learning rate after warm-up" in shown  # from the docstring of the field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "there", "missing"),
+    [
+        (["--help", "trainer"], ["--trainer.profiler", "Sanity check runs"], ["--data.", "--ckpt_path"]),
+        (["--trainer.help"], ["--trainer.profiler"], ["--data."]),
+        (["--help", "model.optimizer"], ["--model.optimizer.cooldown", "type: float"], ["--model.net"]),
+        (["-c", "x.yaml", "-h", "data"], ["--data.row_bytes"], ["--data.seed", "--model."]),
+        (["--help", "splitter"], ["--splitter", "--upper_splitters", "--tokenizer"], ["--data.", "--trainer"]),
+        (["--help", "all"], ["--splitter", "--data.row_bytes", "--trainer.profiler", "--weights_only"], ["SUPPRESS"]),
+    ],
+)
+def test_help_of_a_part_has_it_in_full(arguments, there, missing, capsys):
+    assert aunet("fit", *arguments) == 0
+    shown = capsys.readouterr().out
+    assert [word for word in there if word not in shown] == []
+    assert [word for word in missing if word in shown] == []
+
+
+def test_help_of_no_part_names_the_parts(capsys):
+    assert aunet("fit", "--help", "optimiser") == 2
+    assert "--help 'optimiser': no settings are called so; there are splitter, data, model" in capsys.readouterr().err

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
 from aunet_lightning.checkpoints.forms import check_complete
+from aunet_lightning.cli.help import asked
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
@@ -49,6 +50,8 @@ GREETINGS = "Tip:|weights_only|[GT]PU available: |CUDA_VISIBLE_DEVICES: |Seed se
 def run(arguments: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
     _quieten()
+    if asked(arguments) is not None:  # reading the sources of all settings takes time
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
     lock = RunLock()
     try:
         with stoppable():
