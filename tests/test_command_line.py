@@ -1,7 +1,11 @@
 """The command line: what goes into files, help, completion, and text that is piped."""
 
+import shutil
+import subprocess
+
 import pytest
 
+from aunet_lightning.cli.main import LIGHT, TRAINING
 from aunet_lightning.study import progress as study_progress
 from aunet_lightning.training.progress import BpbProgressBar
 from tests.helpers import aunet, fit
@@ -75,3 +79,33 @@ def test_help_of_a_part_has_it_in_full(arguments, there, missing, capsys):
 def test_help_of_no_part_names_the_parts(capsys):
     assert aunet("fit", "--help", "optimiser") == 2
     assert "--help 'optimiser': no settings are called so; there are splitter, data, model" in capsys.readouterr().err
+
+
+def completed(script, *words):
+    """What bash completes the last of these words to."""
+    ask = (
+        'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_aunet; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", ask, "bash", script, *words], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_tab_key_knows_commands_options_and_words(tmp_path, capsys):
+    pytest.importorskip("shtab")
+    assert aunet("--print_completion", "bash") == 0
+    script = tmp_path / "aunet.bash"
+    script.write_text(capsys.readouterr().out)
+    assert completed(script, "aunet", "") == [*TRAINING, *LIGHT]
+    assert completed(script, "aunet", "split", "x", "--splitter", "script") == ["script_aware"]
+    assert completed(script, "aunet", "fit", "--model.optimizer.co") == ["--model.optimizer.cooldown"]
+    assert completed(script, "aunet", "fit", "--data.sp") == []  # it follows from --splitter
+    assert completed(script, "aunet", "fit", "--trainer.inference_mode", "") == ["true", "false"]
+    assert completed(script, "aunet", "runs", "--state", "d") == ["died", "damaged"]
+    for command in LIGHT:
+        assert "--help" in completed(script, "aunet", command, "--h"), command
+
+
+def test_completion_of_no_shell_names_the_shells(capsys):
+    assert aunet("--print_completion", "fish") == 2
+    assert "--print_completion 'fish': choose bash or zsh" in capsys.readouterr().err

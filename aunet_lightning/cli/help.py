@@ -118,7 +118,7 @@ def _short(command: str, actions: Mapping[str, Action], width: int) -> Iterator[
 
 def _line(name: str, action: Action, width: int) -> Iterator[str]:
     """Yields a setting, its meaning and its default, in two columns."""
-    words = [OWN_WORDS.get(name) or _meaning(action)]
+    words = [OWN_WORDS.get(name) or meaning(action)]
     if action.default not in (None, argparse.SUPPRESS) and not action.required:
         words.append(f"(default {_default(action.default)})")
     lines = textwrap.wrap(" ".join(filter(None, words)), max(width - NAME_WIDTH, 30)) or [""]
@@ -130,7 +130,7 @@ def _line(name: str, action: Action, width: int) -> Iterator[str]:
         yield f"{head if i == 0 else '':<{NAME_WIDTH}}{line}".rstrip()
 
 
-def _meaning(action: Action) -> str:
+def meaning(action: Action) -> str:
     """Returns the first statement of an option's help."""
     return re.split(r"; |\. ", " ".join(str(action.help or "").split()))[0].removesuffix(".")
 
