@@ -1,5 +1,6 @@
 """The command line: what goes into files, help, completion, and text that is piped."""
 
+import io
 import shutil
 import subprocess
 
@@ -8,7 +9,7 @@ import pytest
 from aunet_lightning.cli.main import LIGHT, TRAINING
 from aunet_lightning.study import progress as study_progress
 from aunet_lightning.training.progress import BpbProgressBar
-from tests.helpers import aunet, fit
+from tests.helpers import ROOT, aunet, fit
 
 BARS = ("\r", "█", "it/s", "%|")
 GREETINGS = ("GPU available", "TPU available", "Tip:", "litlogger", "litmodels", "Seed set to")
@@ -109,3 +110,40 @@ def test_the_tab_key_knows_commands_options_and_words(tmp_path, capsys):
 def test_completion_of_no_shell_names_the_shells(capsys):
     assert aunet("--print_completion", "fish") == 2
     assert "--print_completion 'fish': choose bash or zsh" in capsys.readouterr().err
+
+
+@pytest.fixture
+def _piped(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ทุกคน one two\n".encode()), encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("_piped")
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["split", "-", "--splitter", "whitespace"], "ทุกคน│ one│ two│⏎\n"),
+        (["split", "--splitter", "whitespace"], "ทุกคน│ one│ two│⏎\n"),
+        (["rate", "-", "--splitter", "fixed", "--bytes_per_unit", "4"], "splitter: {name: fixed, n: 4}"),
+        (["vocabulary", "-", "--size", "260", "--out", "v.json"], "v.json: 260 entries, trained on 1 documents"),
+    ],
+)
+def test_a_minus_is_standard_input(arguments, shown, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert aunet(*arguments) == 0
+    assert capsys.readouterr().out.startswith(shown)
+
+
+@pytest.mark.usefixtures("_piped")
+def test_a_prompt_is_piped_without_its_last_end_of_line(capsys):
+    kept = ROOT / "tests" / "kept_run" / "checkpoints" / "last.ckpt"
+    assert aunet("generate", kept, "--prompt", "-", "--bytes", "2") == 0
+    piped = capsys.readouterr().out
+    assert aunet("generate", kept, "--prompt", "ทุกคน one two", "--bytes", "2") == 0
+    assert piped == capsys.readouterr().out
+    assert piped.startswith("ทุกคน one two")
+
+
+def test_no_standard_input_is_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert aunet("split", "-") == 1
+    assert "standard input is closed" in capsys.readouterr().err
