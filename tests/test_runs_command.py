@@ -186,7 +186,7 @@ def test_what_is_no_run_or_cannot_be_read_is_told(tmp_path, capsys):
     (home / "study" / "vocabularies").mkdir(parents=True)
     (home / "study" / "rates.json").write_text("{}")
     (home / "mlartifacts" / "x").mkdir(parents=True)
-    broken = ["not: [yaml", "\xff", "[1, 2]", "a: " + "[" * 50_000, "model: {net: {}}\nsplitter: {n: 4}"]
+    broken = ["not: [yaml", "\xff", "[1, 2]", "a: " + "[" * 11_000, "model: {net: {}}\nsplitter: {n: 4}"]
     for i, text in enumerate(broken):
         made(home / "t" / f"broken{i}").config.write_text(text, encoding="latin-1")
     made(home / "t" / "lost", [3]).config.unlink()
