@@ -8,6 +8,7 @@ checks all of them.
 
 from argparse import Action, ArgumentParser
 from collections.abc import Mapping, MutableMapping, Sequence
+from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,23 @@ def set_type(action: Action, kind: Any) -> None:
 def link_sources(action: Action) -> list[str]:
     """Returns the options from which a linked option follows, [] for others. Relies on jsonargparse's `source`."""
     return [name for name, _ in getattr(action, "source", None) or []]
+
+
+def help_of(parser: ArgumentParser, usage: str, sections: Mapping[str, Sequence[Action]]) -> str:
+    """Returns a parser's help for some of its options, by title, which takes its other help away.
+
+    Relies on `ArgumentParser._action_groups`, and on `_group_actions` of a group.
+    """
+    groups = need(parser, "_action_groups", "jsonargparse")
+    need(groups[0], "_group_actions", "jsonargparse")
+    made = []
+    for title, actions in sections.items():
+        group = copy(groups[0])
+        group.title, group.description, group._group_actions = title, None, [*actions]
+        made.append(group)
+    parser.usage, parser.description = usage, None
+    parser._action_groups = made
+    return parser.format_help()
 
 
 # Data loaders

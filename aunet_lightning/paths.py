@@ -1,6 +1,10 @@
-"""Expands paths as users write them."""
+"""Expands paths as users write them; writes and deletes files as a whole."""
 
+import shutil
 from pathlib import Path
+
+PART = ".part"  # ends the name of what is being written or deleted
+GONE = ".gone" + PART  # that of a folder which is being deleted
 
 
 def user_path(path: str | Path, what: str) -> Path:
@@ -18,6 +22,18 @@ def user_path(path: str | Path, what: str) -> Path:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file as a whole: who reads it finds the text before or this one, also where the process is killed."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(path.name + PART)
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or folder; a folder loses its name first, so that no incomplete one has it."""
+    if path.is_dir() and not path.is_symlink():
+        if not path.name.endswith(PART):
+            gone = path.with_name(path.name + GONE)
+            shutil.rmtree(gone, ignore_errors=True)
+            path = path.rename(gone)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -94,7 +94,8 @@ class Registry(Generic[Made]):
         try:
             signature(cls).bind(**options)
         except TypeError as error:
-            raise ValueError(f"{self.kind} {name!r}: {error}; its options are {_options(cls)}") from None
+            problem = f"{self.kind} {name!r}: {error}; its options are {_options(cls)}"
+            raise ValueError(problem + _nearest_option(cls, options)) from None
         try:
             shared = _shared(cls)
             made: Any = cls(**{option: value for option, value in options.items() if option not in shared})
@@ -205,12 +206,14 @@ def _shared(cls: type) -> dict[str, Callable[..., Splitter]]:
     return {option: make for option, make in shared.items() if option not in inspect.signature(cls).parameters}
 
 
-def build(name: str, **options: Any) -> AnySplitter:
-    """Builds the splitter `name`, or the class `module:Class`, with its options.
+def build(name: str | Mapping[str, Any], **options: Any) -> AnySplitter:
+    """Builds the splitter `name`, or the class `module:Class`, with its options; or what YAML names,
+    `{name: …, option: …}`, in which further options replace those of the same name.
 
     Raises ValueError for an unknown name (listing the known ones) and for options that it does not take.
     """
-    return SPLITTERS.build(name, options)
+    named, given = name_and_options("splitter", name)
+    return SPLITTERS.build(named, given | options)
 
 
 def resolve(spec: Spec) -> AnySplitter:
@@ -271,7 +274,17 @@ def name_and_options(kind: str, spec: str | Mapping[str, Any]) -> tuple[str, dic
     return name, options
 
 
+def _nearest_option(cls: type, options: Mapping[str, Any]) -> str:
+    """Returns a hint at the option that is most like the first one that a class does not take; "" without any."""
+    known = [*signature(cls).parameters]
+    unknown = next((option for option in options if option not in known), "")
+    near = difflib.get_close_matches(unknown, [name for name in known if name not in options], n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
 def _options(cls: type) -> str:
     """Returns the signature as YAML writes it."""
-    text = str(signature(cls)).removesuffix(" -> None")
+    text = re.sub(r"\b(?:typing|collections\.abc|splitters\.contract)\.", "", str(signature(cls))).removesuffix(
+        " -> None"
+    )
     return re.sub(r"(?:\w+\.)?Literal\[([^]]*)\]", lambda found: found[1].replace(", ", " | "), text)

@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from aunet_lightning.checkpoints.forms import PART, read
+from aunet_lightning.checkpoints.forms import read
 from aunet_lightning.cli.main import main
+from aunet_lightning.paths import PART
 from tests.helpers import SETTINGS, place_store, points
 from tests.ranks import Ranks, logged, ranks, until
 

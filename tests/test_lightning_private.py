@@ -151,6 +151,9 @@ def test_a_parser_shows_its_options():
     assert private.link_sources(actions["b"]) == ["a"]
     assert private.link_sources(actions["a"]) == []
     assert private.subcommands(inner) == {}
+    shown = private.help_of(inner, "me", {"One": [actions["a"]]})
+    assert shown.startswith("usage: me\n\nOne:\n  --a A")
+    assert "--help" not in shown
 
 
 def test_workers_of_a_loader_are_ended():

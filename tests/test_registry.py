@@ -38,6 +38,18 @@ def test_built_in_names():
     } <= set(splitters.available())  # fmt: skip
 
 
+def test_build_takes_what_yaml_takes():
+    text = b"abcdefgh"
+    wanted = splitters.build("fixed", n=4).split(text).tolist()
+    assert splitters.build({"name": "fixed", "n": 4}).split(text).tolist() == wanted
+    assert splitters.build({"name": "fixed", "n": 3}, n=4).split(text).tolist() == wanted
+    assert splitters.build({"name": "fixed"}).split(text).tolist() == splitters.build("fixed").split(text).tolist()
+    with pytest.raises(ValueError, match="has no name"):
+        splitters.build({"n": 3})
+    with pytest.raises(ValueError, match=r"'zzz'; its options are \(n: .*\)$"):  # like no other
+        splitters.build("fixed", zzz=3)
+
+
 def test_a_registered_splitter_is_available(clean_registry):
     splitters.register("every_vowel")(EveryVowel)
     assert "every_vowel" in splitters.available()
@@ -91,7 +103,14 @@ def test_module_and_class_name_your_own_splitter(clean_registry):
         ({"name": "fixed", "of": "words"}, ["of is 'words'", "characters"]),
         ({"name": "spacelike", "align": "word"}, ["align is 'word'", "'byte' or 'last' or 'first'"]),
         ({"name": "whitespace", "align": "byte"}, ["whitespace: align is 'byte'", "'last' or 'first'"]),
-        ({"name": "whitespace", "allign": "last"}, ["'allign'", "its options are (align: 'last' | 'first' = 'last')"]),
+        (
+            {"name": "whitespace", "allign": "last"},
+            ["'allign'", "its options are (align: 'last' | 'first' = 'last')", "Did you mean 'align'?"],
+        ),
+        (
+            {"name": "cap", "max_byte": 3},
+            ["'max_byte'", "of: str | Mapping[str, Any] | Splitter", "Did you mean 'max_bytes'?"],
+        ),
         ({"name": "pattern", "align": 3}, ["pattern: align is 3", "'last' or 'first'"]),
         ({"name": "fixed", "align": "first"}, ["fixed: align is 'first'", "of characters", "closes: next"]),
         ({"name": "fixed", "closes": "last"}, ["fixed: closes is 'last'", "'full' or 'next'"]),

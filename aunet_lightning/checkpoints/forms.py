@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,10 +22,9 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from aunet_lightning.checkpoints.contents import EXPORTED, missing_keys
 from aunet_lightning.errors import UserError, is_disk_full, reason
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import PART, remove, user_path
 
 META = "meta.pt"  # a folder's file of all that is not a tensor
-PART = ".part"  # ends the name of what is being written or deleted
 
 
 def is_folder(path: Path) -> bool:
@@ -259,15 +257,3 @@ def point_link(link: Path, target: Path) -> None:
     if link.is_dir() and not link.is_symlink():
         remove(link)
     os.replace(part, link)
-
-
-def remove(path: Path) -> None:
-    """Deletes a file or folder; a folder loses its name first, so that no incomplete one has it."""
-    if path.is_dir() and not path.is_symlink():
-        if not path.name.endswith(PART):
-            gone = path.with_name(path.name + ".gone" + PART)
-            shutil.rmtree(gone, ignore_errors=True)
-            path = path.rename(gone)
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

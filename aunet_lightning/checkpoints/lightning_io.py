@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from aunet_lightning.checkpoints.forms import PART, read, remove, rename_into_place
+from aunet_lightning.checkpoints.forms import read, rename_into_place
 from aunet_lightning.errors import reason
+from aunet_lightning.paths import PART, remove
 
 
 class AnyForm(TorchCheckpointIO):

@@ -2,6 +2,7 @@
 
 import argparse
 
+from aunet_lightning.cli.texts import STDIN, standard_input
 from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import printable
 
@@ -12,7 +13,7 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument(
         "ckpt_path", metavar="CKPT", help="a checkpoint of a run (file or folder), or what aunet export wrote"
     )
-    parser.add_argument("--prompt", action="append", help="beginning of the text; may be repeated")
+    parser.add_argument("--prompt", action="append", help="beginning of the text (-: standard input); may be repeated")
     parser.add_argument("--bytes", type=int, default=200, help="bytes to generate (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 picks the most likely byte (default 0.8)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same text")
@@ -27,12 +28,20 @@ def generate(arguments: list[str]) -> int:
 
     check("--seed", options.seed, Range(least=-(2**63), most=2**63 - 1))
 
+    prompts = [_prompt(prompt) for prompt in options.prompt or [""]]
     net, reader = load(options.ckpt_path)
-    prompts = [prompt.encode("utf-8", "surrogateescape") for prompt in options.prompt or [""]]
     given = options.bytes, options.temperature, options.seed, options.compile
     for text in generation.generate(net, reader, prompts, *given):
         print(printable(text.decode("utf-8", "replace")))
     return 0
+
+
+def _prompt(given: str) -> bytes:
+    """Returns a prompt's bytes. Of standard input the last end of line is left out, as a shell's $(…) does."""
+    if given == STDIN:
+        text = standard_input()
+        return text.removesuffix(b"\n").removesuffix(b"\r") if text.endswith(b"\n") else text
+    return given.encode("utf-8", "surrogateescape")
 
 
 def export(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ if sys.path[:1] in ([""], [os.getcwd()]):  # python -m: a file here, such as ran
 
 import signal
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any
@@ -25,6 +26,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   predict     bits of every test document, to predictions.jsonl in the run's folder
   compare     a grid of runs at equal cost, with a report: aunet compare -c experiments/compare/nonspace-short.yaml
   plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
+  runs        list the runs here, or what of them may be deleted: aunet runs --sort bpb; aunet runs clean
   export      a checkpoint's weights as one safetensors file: aunet export CKPT --out model.safetensors
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
@@ -36,6 +38,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
 
 A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXPERIMENT/NAME);
 the same command again continues it. Another splitter: --splitter cjk_character
+The tab key completes these words after: eval "$(aunet --print_completion bash)"      (or zsh)
 """
 TRAINING = ("fit", "validate", "test", "predict")
 LIGHT = {  # the other commands: a module of this package, loaded for it alone, and its function
@@ -48,6 +51,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "entropy": ("entropy", "find_threshold"),
     "compare": ("compare", "compare"),
     "plan": ("plan", "plan"),
+    "runs": ("runs", "runs"),
 }
 
 
@@ -83,14 +87,10 @@ def _main(arguments: list[str]) -> int:
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor do files here pass for modules in child processes
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Here)] + [_Here()]
     try:
+        if command == "--print_completion":
+            return _print_completion(*rest[:1])
         if command in TRAINING:
-            _check_encoding(arguments)
-            from aunet_lightning.loading import load_torchmetrics, without_collection
-
-            with without_collection():
-                load_torchmetrics()
-                from aunet_lightning.cli.training import run
-            return run(arguments)
+            return _train(arguments)
         return _light(command, rest)
     except BrokenPipeError:  # the reader of the output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,6 +132,23 @@ def _light(command: str, rest: list[str]) -> int:
     module, name = LIGHT[command]
     function = getattr(import_module(f"aunet_lightning.cli.{module}"), name)
     return int(function(rest, main) if command == "compare" else function(rest))
+
+
+def _train(arguments: list[str]) -> int:
+    _check_encoding(arguments)
+    from aunet_lightning.loading import load_torchmetrics, without_collection
+
+    with without_collection():
+        load_torchmetrics()
+        from aunet_lightning.cli.training import run
+    return run(arguments)
+
+
+def _print_completion(shell: str = "") -> int:
+    from aunet_lightning.cli.completion import print_completion
+
+    train = {command: partial(lambda name, rest: _train([name, *rest]), command) for command in TRAINING}
+    return print_completion(shell, train | {command: partial(_light, command) for command in LIGHT})
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from aunet_lightning.cli import sources
 from aunet_lightning.cli.explain import Explainer, unknown
+from aunet_lightning.cli.help import asked, help_text
 from aunet_lightning.lightning_private import parser_actions, set_type, subcommands, type_of
 
 LONGEST = 380  # characters of a sentence
@@ -38,6 +39,12 @@ class ShortErrorParser(LightningArgumentParser):
             return super().parse_args(args, *more, **options)
         command = commands[args[0]]
         actions = parser_actions(command)
+        if (part := asked(args)) is not None:
+            try:
+                print(help_text(str(args[0]), command, part))
+            except ValueError as error:
+                _fail(str(error))
+            sys.exit(0)
         for action in actions:
             if (kind := type_of(action)) is not None:
                 set_type(action, int_first(kind))

@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the options with which a splitter has a wanted mean length of units on a text.",
         epilog=f"{FORMATS}; the language is that of the line or the file.",
     )
-    parser.add_argument("files", nargs="*", help="default: a small text of each language that comes along")
+    parser.add_argument(
+        "files", nargs="*", help="-: standard input; default: a small text of each language comes along"
+    )
     parser.add_argument("--splitter", action="append", help="may be repeated; default: all that have such an option")
     parser.add_argument(
         "--language", type=_names, action="extend", help="one or several, th,en; default: all in the files"

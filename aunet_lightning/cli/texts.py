@@ -12,6 +12,7 @@ from aunet_lightning.numbers import Range
 from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
 
+STDIN = "-"  # in place of a file or a text
 FORMATS = "Files are JSON lines (.jsonl, .gz, .zst: a document per line) or plain text"  # in each command's help
 MEGABYTES = 2.0  # of a language, where statistics need no more
 MEGABYTES_RANGE = Range(above=0, most=1e12)
@@ -30,7 +31,7 @@ class Text(NamedTuple):
 
 def add_texts(parser: argparse.ArgumentParser) -> None:
     """Adds what `split` and `entropy` share: the texts, and how much of them."""
-    parser.add_argument("text", nargs="*", help="files, or the text itself; default: standard input")
+    parser.add_argument("text", nargs="*", help="files, or the text itself; - or none: standard input")
     add_megabytes(parser)
 
 
@@ -41,10 +42,12 @@ def add_megabytes(parser: argparse.ArgumentParser) -> None:
 
 
 def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[Text]:
-    """Yields the documents of each argument. Raises ValueError for a file that does not exist or is not text."""
-    if not arguments:
-        yield Text("text", "-", "standard input", sys.stdin.buffer.read())
-    for argument in arguments:
+    """Yields the documents of each argument; `-`, or no argument, is standard input. Raises ValueError for a file that
+    does not exist or is not text."""
+    for argument in arguments or [STDIN]:
+        if argument == STDIN:
+            yield Text("text", STDIN, "standard input", standard_input())
+            continue
         path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
         if _is_file(path):
             yield from _of_file(path)
@@ -52,6 +55,15 @@ def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[T
             raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
         else:
             yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
+
+
+def standard_input() -> bytes:
+    """Returns all of standard input. Raises ValueError where there is none."""
+    if sys.stdin is None:  # closed by who started this process
+        raise ValueError("standard input is closed: pipe a text into the command, or name a file")
+    if sys.stdin.isatty():
+        print("aunet: reading from the terminal; Ctrl-D at the beginning of a line ends the text", file=sys.stderr)
+    return sys.stdin.buffer.read()
 
 
 def _names_a_file(argument: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
 from aunet_lightning.checkpoints.forms import check_complete
+from aunet_lightning.cli.help import asked
 from aunet_lightning.cli.older import began_unmasked
 from aunet_lightning.cli.parser import ShortErrorParser, short_error
 from aunet_lightning.cli.settings import check
@@ -39,11 +40,18 @@ QUIET = (  # warnings that mean nothing to a user of this program
     "Be aware that when using `ckpt_path`.*",
     ".*sync_dist=True.*",  # what is logged is already reduced over devices
 )
+GREETERS = (
+    "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.seed",
+)  # fmt: skip
+GREETINGS = "Tip:|weights_only|[GT]PU available: |CUDA_VISIBLE_DEVICES: |Seed set to"
 
 
 def run(arguments: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict` with its options; returns the exit code."""
     _quieten()
+    if asked(arguments) is not None:  # reading the sources of all settings takes time
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
     lock = RunLock()
     try:
         with stoppable():
@@ -222,9 +230,9 @@ def _with_config_of_checkpoint(arguments: list[str]) -> list[str]:
 
 
 def _quieten() -> None:
-    """Suppresses lines that mean nothing to a user of this program: advertisement, and the making of a store."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
-        logging.getLogger(name).addFilter(lambda record: not re.search("Tip:|weights_only", record.getMessage()))
+    """Suppresses lines that mean nothing to a user of this program: greetings, advertisement, the making of a store."""
+    for name in GREETERS:
+        logging.getLogger(name).addFilter(lambda record: not re.search(GREETINGS, record.getMessage()))
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the logger reports it in a line
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)

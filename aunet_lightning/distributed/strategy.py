@@ -23,10 +23,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 
-from aunet_lightning.checkpoints.forms import META, PART, is_folder, read, read_metadata, remove, rename_into_place
+from aunet_lightning.checkpoints.forms import META, is_folder, read, read_metadata, rename_into_place
 from aunet_lightning.checkpoints.lightning_io import AnyForm
 from aunet_lightning.errors import reason
 from aunet_lightning.lightning_private import inner_optimizer
+from aunet_lightning.paths import PART, remove
 
 
 @runtime_checkable

@@ -1,7 +1,6 @@
 """Runs cells side by side, as processes of this machine or as jobs of a cluster. A finished cell is not run again."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +8,6 @@ from multiprocessing.connection import wait
 from typing import NamedTuple
 
 import yaml
-from tqdm import tqdm
 
 from aunet_lightning.study.branching import waits
 from aunet_lightning.study.cell_folder import CellFolder
@@ -17,14 +15,13 @@ from aunet_lightning.study.cell_process import Main
 from aunet_lightning.study.cluster import Cluster
 from aunet_lightning.study.fork_server import fork_server
 from aunet_lightning.study.grid import Study
+from aunet_lightning.study.progress import CellProgress
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.study.starting import Started, Starter
 from aunet_lightning.training.definition import differences
 
 GRACE = 20.0  # seconds that cells have to end
 POLL = 1.0  # seconds between looks at the cells
-LOG_EVERY = 60.0  # seconds between lines of progress in a log file
-FORMAT = "{percentage:3.0f}%|{bar:20}| {n:.1f}/{total} cells [{elapsed}, {remaining} left] {postfix}"
 
 
 def changed(cell: Sized) -> str | None:
@@ -54,8 +51,7 @@ def _starter(cells: Sequence[Sized], study: Study, main: Main) -> AbstractContex
 def _run_cells(starter: Starter, sized: Sequence[Sized], study: Study, say: Callable[[str], None]) -> None:
     waiting = [cell for cell in sized if not cell.is_done]
     free, running, done = list(range(study.jobs)), list[_Running](), len(sized) - len(waiting)
-    interval = 0 if sys.stderr.isatty() else LOG_EVERY
-    bar = tqdm(total=len(sized), initial=done, bar_format=FORMAT, mininterval=interval, leave=False)
+    progress = CellProgress(len(sized), done)
     try:
         while waiting or running:
             while free and (cell := next((one for one in waiting if not _waits(one)), None)):
@@ -69,11 +65,10 @@ def _run_cells(starter: Starter, sized: Sequence[Sized], study: Study, say: Call
                 done += 1
                 say(_outcome(one.cell, failed=any(codes)))
             now = done + sum(one.cell.progress(one.cell.files.last_metrics()) for one in running)
-            bar.set_postfix_str(", ".join(one.cell.cell.name for one in running), refresh=False)
-            bar.update(now - bar.n)
+            progress.show(now, [one.cell.cell.name for one in running])
     finally:
         _end(running)
-        bar.close()
+        progress.close()
 
 
 def _wait(running: Sequence[_Running], seconds: float) -> None:

@@ -9,10 +9,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aunet_lightning.checkpoints.forms import PART, point_link, rename_into_place
+from aunet_lightning.checkpoints.forms import point_link, rename_into_place
+from aunet_lightning.paths import PART
 from aunet_lightning.tracking.run_folder import RunFolder
-
-NOTE = "moving.json"
 
 
 class SetAside(NamedTuple):
@@ -39,21 +38,21 @@ def set_aside(folder: RunFolder, step: int, everything: bool = False) -> SetAsid
     points = sum(_is_later(line, step, everything) for line in _lines(folder))
     if not later and not points:
         return None
-    home = folder.path / "set_aside"
+    home = folder.set_aside
     number = 1
     while (home / f"{number:02}").exists():
         number += 1
     note = {"number": number, "step": step, "whole": everything, "checkpoints": len(later), "points": points}
     home.mkdir(exist_ok=True)
-    part = home / (NOTE + PART)
+    part = home / (folder.moving.name + PART)
     part.write_text(json.dumps(note), encoding="utf-8")
-    os.replace(part, home / NOTE)
+    os.replace(part, folder.moving)
     return finish(folder)
 
 
 def finish(folder: RunFolder) -> SetAside | None:
     """Moves what a note lists and is not yet moved; returns what the note lists, or None without one."""
-    note = folder.path / "set_aside" / NOTE
+    note = folder.moving
     if not note.exists():
         return None
     noted = json.loads(note.read_text(encoding="utf-8"))

@@ -11,10 +11,9 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-
-from lightning.pytorch.utilities import rank_zero_warn
 
 LOCK = "run.lock"  # a cell of a study has a `lock` of its own in this folder
 PATIENCE = 0.5  # seconds: a process that asks who holds a lock holds it for an instant
@@ -79,6 +78,8 @@ class RunLock:
 
     @staticmethod
     def _unlocked(folder: Path, error: OSError) -> bool:
+        from lightning.pytorch.utilities import rank_zero_warn  # here: `aunet runs` asks for holders without Lightning
+
         rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): a second command on it would not be refused")
         return True
 
@@ -102,6 +103,42 @@ def holder(folder: Path) -> str | None:
     finally:
         os.close(file)
     return None
+
+
+def last_holder(folder: Path) -> str:
+    """Returns who left a folder without releasing its lock, as `process 123 on HOST since …`: it was killed, if nobody
+    holds the lock. Empty where the last one released it, or there was none."""
+    try:
+        return (folder / LOCK).read_bytes()[:500].decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def kept_out(folder: Path) -> Iterator[bool]:
+    """Keeps other processes from training in a folder, and leaves the lock's text as it is. Yields False where one
+    trains there, or the lock cannot be taken."""
+    folder = folder.resolve()
+    if folder in _held:
+        yield False
+        return
+    try:
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # of a run that an earlier version made
+        yield True
+        return
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError as error:
+            free = error.errno in _WITHOUT_LOCKS and holder(folder) is None
+        yield free
+    finally:
+        os.close(file)
 
 
 def host() -> str:

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from aunet_lightning.checkpoints.forms import PART, point_link, remove
+from aunet_lightning.checkpoints.forms import point_link
 from aunet_lightning.errors import UserError
 from aunet_lightning.lightning_private import (
     log_step_metrics,
@@ -26,6 +26,7 @@ from aunet_lightning.lightning_private import (
     set_validation_begun,
     validation_is_due,
 )
+from aunet_lightning.paths import PART, remove
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.stopping import Stopped, handled, voting

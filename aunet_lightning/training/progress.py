@@ -1,5 +1,6 @@
 """Progress of training: the bar, and the rate at which text is read."""
 
+import sys
 import time
 from collections import deque
 from typing import Any, cast
@@ -12,10 +13,15 @@ from aunet_lightning.training.module import AUNetModule
 
 
 class BpbProgressBar(TQDMProgressBar):
-    """The training bar alone, with bits per byte."""
+    """The training bar alone, with bits per byte: on stderr, so that results can be piped. Where that is no terminal,
+    a line a minute takes its place."""
+
+    EVERY = 60.0  # seconds between lines
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
+        self.in_lines = not sys.stderr.isatty()
+        super().__init__(refresh_rate=0 if self.in_lines else 10)  # 0: no bars
+        self.next_line = time.monotonic() + self.EVERY
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
@@ -27,8 +33,62 @@ class BpbProgressBar(TQDMProgressBar):
             metrics["spent"] = f"{progress:.0%}"
         return cast(dict[str, Any], metrics)
 
+    def init_train_tqdm(self) -> Tqdm:
+        return self._bar(self.train_description)
+
+    def init_test_tqdm(self) -> Tqdm:
+        return self._bar(self.test_description)
+
+    def init_predict_tqdm(self) -> Tqdm:
+        return self._bar(self.predict_description)
+
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
+
+    def _bar(self, description: str) -> Tqdm:
+        return Tqdm(
+            desc=description, disable=self.is_disabled, leave=True, dynamic_ncols=True, file=sys.stderr, smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )  # fmt: skip
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._is_due():
+            most = f" of {trainer.max_steps}" if trainer.max_steps > 0 else ""
+            metrics = self.get_metrics(trainer, pl_module)
+            shown = [f"{key} {value if isinstance(value, str) else f'{value:.3f}'}" for key, value in metrics.items()]
+            self._line(f"step {trainer.global_step}{most}: {', '.join(shown)}")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        self._batch("validation", batch_idx, self.total_val_batches_current_dataloader)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        self._batch("test", batch_idx, self.total_test_batches_current_dataloader)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        self._batch("predict", batch_idx, self.total_predict_batches_current_dataloader)
+
+    def _batch(self, what: str, batch_idx: int, total: float) -> None:
+        if self._is_due():
+            self._line(f"{what}: batch {batch_idx + 1} of {total}")
+
+    def _is_due(self) -> bool:
+        return self.in_lines and self._enabled and time.monotonic() >= self.next_line  # enabled: of the first device
+
+    def _line(self, text: str) -> None:
+        self.next_line = time.monotonic() + self.EVERY
+        print(text, file=sys.stderr, flush=True)
 
 
 class Throughput(Callback):
