@@ -43,7 +43,15 @@ def kinds(parts):
 
 
 def test_what_each_command_needs():
-    always = ["Throughput", "SpeedWarnings", "RunReport", "BoundaryPictures", "EndsAsStopped", "BpbProgressBar"]
+    always = [
+        "Throughput",
+        "Outlook",
+        "SpeedWarnings",
+        "RunReport",
+        "BoundaryPictures",
+        "EndsAsStopped",
+        "BpbProgressBar",
+    ]
     always.append("Watchdog")
     fit = assemble(request())
     assert kinds(fit) == [*always, "ValidationWriter", "Checkpointing"]

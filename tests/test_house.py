@@ -10,6 +10,7 @@ MODULES = {
     str(path.relative_to(ROOT))[:-3].replace("/", ".").removesuffix(".__init__"): ast.parse(path.read_text("utf-8"))
     for package in ("aunet_lightning", "splitters")
     for path in (ROOT / package).rglob("*.py")
+    if "starter" not in path.parts  # files that `aunet init` copies
 }
 FLOORS = (  # each may import from its own and from those before it
     ("contract", "edge_texts", "tokenizer_json", "registry", "engine"),

@@ -77,7 +77,7 @@ def compare(arguments: list[str], main: Main) -> int:
         if search:
             sized = [sizer.sized(cell) for cell in at_best(found, rows)]
             _check_folders(sized)
-        return _run(study, sized, chosen, rows, grid, command, None if options.report else main)
+        return _run(study, sized, rows, grid, command, None if options.report else main, chosen)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,12 +164,13 @@ def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
 def _run(
     study: Study,
     sized: Sequence[Sized],
-    chosen: Collection[str],
     tuned: Sequence[Tuned],
     grid: str,
     command: str,
     main: Main | None,
+    chosen: Collection[str] = (),
 ) -> int:
+    """Runs the chosen cells, and reports all. main: None to report alone."""
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
     from aunet_lightning.study.mlflow_study import begin, finish

@@ -14,12 +14,14 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from aunet_lightning import __version__
+from aunet_lightning.cli.named import with_paths
 from aunet_lightning.terminal import guarded
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
 
 Autoregressive U-Nets on raw bytes: train them, and compare splitters across languages.
 
+  init        write a small experiment to begin with: aunet init DIR
   fit         train:                       aunet fit -c experiments/quickstart.yaml
   validate    held-out bits per byte:      aunet validate -c CONFIG [--ckpt_path CKPT]
   test        the same, on the test files
@@ -51,6 +53,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "entropy": ("entropy", "find_threshold"),
     "compare": ("compare", "compare"),
     "plan": ("plan", "plan"),
+    "init": ("init", "init"),
     "runs": ("runs", "runs"),
 }
 
@@ -89,8 +92,10 @@ def _main(arguments: list[str]) -> int:
     try:
         if command == "--print_completion":
             return _print_completion(*rest[:1])
+        if command in (*TRAINING, "compare"):
+            rest = with_paths(rest)
         if command in TRAINING:
-            return _train(arguments)
+            return _train([command, *rest])
         return _light(command, rest)
     except BrokenPipeError:  # the reader of the output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -272,7 +272,8 @@ def ui_path(experiment_id: str, view: str = RUNS) -> str:
 
 def ui_command(uri: str) -> str:
     """Returns the command that starts the UI of a store that is not a server."""
-    return "make ui" if sqlite_path(uri) == DEFAULT_STORE else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    makes = sqlite_path(uri) == DEFAULT_STORE and (Path(__file__).parents[2] / "Makefile").exists()
+    return "make ui" if makes else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def _is_sqlite(uri: str) -> bool:
