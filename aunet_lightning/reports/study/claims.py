@@ -116,9 +116,12 @@ def _told(found: Range, form: Callable[[float], str], unit: str = "", same: floa
 
 
 def _by_language(found: Sequence[tuple[str, str]]) -> str:
-    named = [f"{text} in {language}" for language, text in found[:LANGUAGES]]
-    more = [f"{len(found) - LANGUAGES} more below"] if len(found) > LANGUAGES else []
-    return ", ".join([*named, *more])
+    alike: dict[str, list[str]] = {}
+    for language, text in found:
+        alike.setdefault(text, []).append(language)
+    named = [f"{text} in {sentences.listed(languages)}" for text, languages in alike.items()]
+    more = [f"{len(named) - LANGUAGES} more below"] if len(named) > LANGUAGES else []
+    return ", ".join([*named[:LANGUAGES], *more])
 
 
 def _at_equal_rates(comparison: Comparison) -> list[Claim]:
