@@ -126,7 +126,7 @@ def test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim(t
     assert seeds == "Means are over 3 seeds."
     number = r"(−?[\d.]+)"
     found = re.fullmatch(
-        rf"Against bpe: each at its best rate, the lowest, in BPB, is {number} \({number} to {number}\) in th; at equal rates, in the mean: trie "
+        rf"Against bpe: each at its best rate, the lowest, in BPB, is {number} \({number} to {number}\) in th; at equal rates \(3.1, 4.5, 6, 9 B\), in the mean: trie "
         rf"align \w+ {number} \({number} to {number}\) in th; compute for its BPB: trie 6 B align first {number} × "
         rf"\({number} to {number}\) in th.",
         second,
@@ -142,7 +142,9 @@ def test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim(t
         assert {(row["language"], row["told apart"]) for row in rows} == {("th", "True")}
     equal = [replace(one, bpb=one.bpb + (0.12 if one.rule == "trie" else 0.0)) for one in with_axes().cells]
     answer = as_markdown(replace(with_axes(), cells=equal)).split("\n\n")[1]
-    assert re.search(r"is itself in th; at equal rates, in the mean: trie .*, not told apart\) in th; compute", answer)
+    assert re.search(
+        r"is itself in th; at equal rates .*, in the mean: trie .*, not told apart\) in th; compute", answer
+    )
     assert "not told apart) in th. Means" in answer
     alone = as_markdown(replace(with_axes(), reference="")).split("\n\n")[1]
     assert "Against" not in alone

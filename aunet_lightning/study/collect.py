@@ -168,7 +168,7 @@ def _equal(study: Study, match: Match) -> list[str]:
         "trunk_dim": "The trunk's width offsets the cost of units, so that all cells read about as much text.",
     }[match.adjust]
     return [
-        f"Every cell spends {spent}.",
+        f"Every cell spends {spent}{'' if len(match.budgets) < 2 else '; those of a smaller budget less'}.",
         adjusted,
         "All cells of a language read the same documents, those of one seed in the same order, each as far as its "
         f"budget allows; seeds are {', '.join(map(str, study.seeds))}.",

@@ -117,6 +117,7 @@ class StudyResult:
     tuned: Sequence[Tuned] = ()  # searches of learning rates
     question: str = ""
     plan: str = ""  # when it was planned, and what was changed after
+    alone: bool = True  # whether `budget` is the only one of the study
 
     @property
     def budgets(self) -> list[float]:
@@ -125,4 +126,5 @@ class StudyResult:
 
     def at(self, budget: float) -> "StudyResult":
         """Returns the cells of one budget."""
-        return replace(self, budget=budget, cells=[cell for cell in self.cells if cell.budget in (None, budget)])
+        cells = [cell for cell in self.cells if cell.budget in (None, budget)]
+        return replace(self, budget=budget, alone=len(self.budgets) == 1, cells=cells)

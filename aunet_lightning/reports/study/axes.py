@@ -66,15 +66,17 @@ def rates(comparison: Comparison) -> list[Block]:
         Text(
             "Best rate: the lowest point of a parabola over the logarithm of bytes per unit, through the lowest BPB "
             "and its neighbours; at the shortest or longest rate tried it only says on which side the best is. Bytes "
-            "per unit are those on validation text; rates were fitted on training text.",
+            "per unit are those on validation text; rates were fitted on training text, and a row that came nowhere "
+            "near one (25 %) was not run at it. Intervals of a row's own BPB leave out what a seed does to all rows.",
             "note",
         ),
     ]
     if equal:
         header = ["rule", "bytes per unit", "BPB minus the reference's"]
         note = (
-            "Between two of its rates a rule's BPB is read off a line over the logarithm of the rate. Intervals are of "
-            "95 %, for all lines of a language together (Bonferroni's correction)."
+            "Between two of its rates a rule's BPB is read off a line over the logarithm of the rate; where only one "
+            "of the two comes to a rate, they are compared at the nearest one that both have. Rules with one rate are "
+            "left out. Intervals are of 95 %, for all lines of a language together (Bonferroni's correction)."
         )
         blocks += [Heading("At equal rates", 3), Table(header, equal), Text(note, "note")]
     return blocks
@@ -83,7 +85,7 @@ def rates(comparison: Comparison) -> list[Block]:
 def _best(rule: Rule, curve: Curve) -> list[str | TableCell]:
     best, order = scaling.best_rate(curve.rates, curve.bpb.T), np.argsort(curve.rates)
     tried = TableCell([f"{curve.rates[k]:.2f}: {sentences.bpb(float(curve.bpb[k, 0]))}" for k in order])
-    shown = _shown(best.rate, _rate)
+    shown = _shown(best.rate, _rate)[: 1 if best.at_edge.all() else 2]
     if best.at_edge[0]:
         shown[0] += ", the " + ("shortest" if best.rate[0] == curve.rates.min() else "longest") + " tried"
     return [rule.label, tried, TableCell(shown), TableCell(_shown(best.bpb, sentences.bpb))]
@@ -95,8 +97,8 @@ def _at_equal_rates(comparison: Comparison, language: str, curves: dict[Rule, Cu
     for one in found:
         shown = _shown(one.difference, sentences.bits, len(found))
         apart = ranged(one.difference, len(found)).apart
-        verdict = [] if apart is None else ["apart" if apart else "not told apart"]
-        rows.append([one.rule.label, f"{one.rate:g}", TableCell([*shown, *verdict])])
+        verdict = [] if apart is None else ["told apart" if apart else "not told apart"]
+        rows.append([one.rule.label, f"{one.rate:.3g}", TableCell([*shown, *verdict])])
     return rows
 
 
@@ -131,7 +133,8 @@ def budgets(study: StudyResult, comparison: Comparison) -> list[Block]:
         f"Over budgets BPB follows {law}, fitted to each draw. Compute needed: how many times the largest budget, for "
         "the BPB that the reference has there; above the largest budget it is extrapolated. Crosses: the budget at "
         f"which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
-        "run with the largest, and one learning rate."
+        "run with the largest, and one learning rate. Intervals are of 95 %, each by itself; they take the budgets of "
+        "a run as independent, so those of ratios are rather too wide."
     )
     pictured = Pictures("budgets", comparison.languages, draw)
     return [Heading("As compute grows"), pictured, Table(header, rows), Text(note, "note")]

@@ -45,8 +45,8 @@ def first_screen(study: StudyResult, comparison: Comparison) -> list[Block]:
 
     pictures = Pictures("claims", list(by_key), draw, {claim.key: claim.caption for claim in claims})
     note = (
-        "Bars: intervals of 95 %, as in the tables below. A full point is told apart from the black line, a hollow one "
-        "is not, or not judged."
+        "Bars: intervals of 95 % for all rows of a language together. A full point is told apart from the black line, "
+        "a hollow one is not, or not judged."
     )
     judged = any(bar.interval for claim in claims for bar in claim.bars)
     shown: list[Block] = [*([pictures] if claims else []), *([Text(note, "note")] if judged else [])]
@@ -60,7 +60,7 @@ def _against(comparison: Comparison) -> list[Claim]:
     most = max(ROWS // max(len(comparison.languages), 1), 1)
     for language in comparison.languages:
         rows = _best_rows(comparison, language)
-        reference = _best_reference(comparison, rows)
+        reference = comparison.lowest_reference(language)
         other = reference or next(iter(rows), None)
         bars += [_bar(comparison, row, other) for row in rows if other is not None and row is not other][:most]
         if rows and reference is not None:
@@ -81,10 +81,6 @@ def _best_rows(comparison: Comparison, language: str) -> list[Group]:
     for group in comparison.ranking(language):
         rows.setdefault(Rule.of(group.done[0]), group)
     return [*rows.values()]
-
-
-def _best_reference(comparison: Comparison, rows: Sequence[Group]) -> Group | None:
-    return next((row for row in rows if comparison.is_reference(row.arm)), None)
 
 
 def _bar(comparison: Comparison, group: Group, other: Group) -> figures.Bar:
@@ -126,11 +122,12 @@ def _by_language(found: Sequence[tuple[str, str]]) -> str:
 
 def _at_equal_rates(comparison: Comparison) -> list[Claim]:
     """Each rule against the reference, in the mean of the rates that both have."""
-    bars, found = list[figures.Bar](), list[tuple[str, str]]()
+    bars, found, rates = list[figures.Bar](), list[tuple[str, str]](), set[str]()
     for language in comparison.languages:
         rules: dict[str, list[np.ndarray]] = {}
         for one in at_equal_rates(comparison, rate_curves(comparison, language)):
             rules.setdefault(one.rule.label, []).append(one.difference)
+            rates.add(f"{one.rate:.2g}")
         ranges = {label: ranged(np.mean(of, 0), len(rules)) for label, of in rules.items()}
         ordered = sorted(ranges.items(), key=lambda item: item[1].value)
         bars += [figures.Bar(language, label, mean.value, mean.interval, mean.apart) for label, mean in ordered]
@@ -138,7 +135,7 @@ def _at_equal_rates(comparison: Comparison) -> list[Claim]:
             label, lowest = ordered[0]
             found.append((language, f"{label} {_told(lowest, _bits)}"))
     caption = f"BPB minus that of {comparison.study.reference}, in the mean of equal rates"
-    clause = f"at equal rates, in the mean: {_by_language(found)}"
+    clause = f"at equal rates ({', '.join(sorted(rates, key=float))} B), in the mean: {_by_language(found)}"
     return [Claim("rates", caption, "BPB, left is better", bars, clause)] if bars else []
 
 
@@ -148,9 +145,9 @@ def _growth(study: StudyResult, comparison: Comparison) -> list[Claim]:
     for language in comparison.languages:
         grown, rows = growth(study, comparison, language), _best_rows(comparison, language)
         for group in rows:
-            needed = grown.needed(group, _best_reference(comparison, rows))
+            needed = grown.needed(group, comparison.lowest_reference(language))
             if needed is not None:
-                one, label = ranged(needed), comparison.label(group.arm)
+                one, label = ranged(needed, len(rows) - 1), comparison.label(group.arm)
                 apart = None if one.interval is None else not one.interval[0] <= 1 <= one.interval[1]
                 bars.append(figures.Bar(language, label, one.value, one.interval, apart))
                 found.append((language, f"{label} {_told(one, multiple, '×', same=1.0)}"))

@@ -63,6 +63,16 @@ class Speed(Measured):
         return "bytes/s: mean ± half of the range, of the seeds that did not wait for cores which others used."
 
 
+class Steps(Column):
+    name, title = "steps", "steps"
+
+    def value(self, cell: CellResult, study: StudyResult) -> int | None:
+        return cell.curve[-1].step if cell.curve else None
+
+    def shown(self, values: Sequence[int]) -> str:
+        return f"{fmean(values):,.0f}" if values else "–"
+
+
 class BytesPerUnit(Column):
     name, title = "bytes_per_unit", "bytes per unit"
 
@@ -136,6 +146,7 @@ COLUMNS: list[Column] = [
     Measured("flops_per_byte", "FLOPs per byte"),
     Measured("flops", "FLOPs"),
     Measured("bytes_seen", "bytes seen"),
+    Steps(),
     BytesPerUnit(),
     OFF_BUDGET,
 ]

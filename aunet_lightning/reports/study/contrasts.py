@@ -5,7 +5,6 @@ the differences' intervals say (`inference.resample`); intervals are those of th
 measured.
 """
 
-import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,16 +88,20 @@ class AtRate(NamedTuple):
 
 
 def at_equal_rates(comparison: Comparison, curves: Mapping[Rule, Curve]) -> list[AtRate]:
-    """Returns the difference of each rule to the reference with the same values of factors, at each rate of the study
-    that lies within the curves of both."""
+    """Returns the difference of each rule to the reference with the same values of factors, at the rates of the study;
+    where only one of the two comes to a rate, at the nearest one that both have."""
     wanted = sorted({cell.rate for cell in comparison.study.cells if cell.rate is not None})
     named, found = comparison.study.reference, []
     for rule, curve in curves.items():
         alike = [other for other in curves if other.name == named != rule.name and other.levels == rule.levels]
-        for rate, other in itertools.product(wanted, alike if len(alike) == 1 else ()):
-            pair = [scaling.at_rate(one.rates, one.bpb.T, rate) for one in (curve, curves[other])]
+        if len(alike) != 1:
+            continue
+        other = curves[alike[0]]
+        low, high = max(curve.rates.min(), other.rates.min()), min(curve.rates.max(), other.rates.max())
+        for rate in np.unique(np.clip(wanted, low, high)) if low <= high else ():
+            pair = [scaling.at_rate(one.rates, one.bpb.T, float(rate)) for one in (curve, other)]
             if pair[0] is not None and pair[1] is not None:
-                found.append(AtRate(rule, rate, pair[0] - pair[1]))
+                found.append(AtRate(rule, float(rate), pair[0] - pair[1]))
     return found
 
 

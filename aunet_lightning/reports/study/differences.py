@@ -4,6 +4,8 @@ from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 
+LARGE, TIMES = 0.02, 10  # share of the text that one document may have without a word; times the mean document
+
 
 def differences(comparison: Comparison) -> list[Block]:
     """Returns the difference of each splitter to the best of its language and to the reference, with intervals and
@@ -35,6 +37,8 @@ def _scope(comparison: Comparison, language: str) -> str:
         return "nothing is judged"
     n_documents = verdicts.documents
     over = sentences.plural(n_documents, "document") if n_documents else "seeds alone"
+    if (largest := verdicts.largest_document) > max(LARGE, TIMES / max(n_documents, 1)):
+        over += f" (one of them {largest:.0%} of the text, so in fact over few)"
     return f"intervals over {over}{' and seeds' if n_documents else ''}, corrected for " + sentences.plural(
         verdicts.comparisons, "comparison"
     )

@@ -128,8 +128,8 @@ def scatter(name: str, series: Sequence[Series], x: str, y: str) -> Picture | No
     makes its ids unique in the page."""
 
     def draw(axes: Axes, one: Series, colour: str) -> tuple[float, float]:
-        for seeds in one.thin:
-            axes.plot(*zip(*seeds, strict=True), "-", color=colour, lw=1)
+        seeds = sorted(point for seed in one.thin for point in seed)
+        axes.plot(*zip(*seeds, strict=True), "-", color=colour, lw=1)
         axes.plot(*zip(*one.main, strict=True), _POINTS[one.number // len(_COLOURS) % 4], color=colour, ms=5)
         return one.main[0]
 

@@ -64,10 +64,13 @@ def crossing(laws: Laws, other: Laws, least: float) -> np.ndarray:
     """Returns the smallest budget from `least` to AHEAD times the largest at which two laws are equal [n]; nan where
     they are not within it."""
     grid = np.geomspace(least, AHEAD * laws.unit, 400)
-    above = laws.at(grid[:, None]) > other.at(grid[:, None])  # [grid, n]
-    changes = above[1:] != above[:-1]
-    first = changes.argmax(0)
-    return np.where(changes.any(0), np.sqrt(grid[first] * grid[first + 1]), np.nan)
+    apart = laws.at(grid[:, None]) - other.at(grid[:, None])  # [grid, n]
+    changes = (apart[1:] > 0) != (apart[:-1] > 0)
+    first, places = changes.argmax(0), np.arange(apart.shape[1])
+    before, after = apart[first, places], apart[first + 1, places]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = before / (before - after)  # of the way to the next place, over the logarithm of the budget
+    return np.where(changes.any(0), grid[first] * (grid[first + 1] / grid[first]) ** share, np.nan)
 
 
 class Best(NamedTuple):

@@ -131,9 +131,9 @@ def scatter(comparison: Comparison) -> list[Block]:
     def series(k: int, arm: Arm, group: Group) -> figures.Series:
         measured = [cell.bytes_per_unit[0] for cell in group.done if cell.bytes_per_unit]
         x = fmean(measured) if measured else math.nan
-        bar = [(x, min(group.values)), (x, max(group.values))]
         main = [(x, group.mean)] if math.isfinite(x) else []
-        return figures.Series(k, comparison.label(arm), main, [bar], arm.splitter == comparison.study.reference)
+        seeds = [[(x, value)] for value in group.values]
+        return figures.Series(k, comparison.label(arm), main, seeds, comparison.is_reference(arm))
 
     note = (
         "Bytes per unit of stage 2, on validation text; of a BPE model, bytes per token. Models without units are left "
@@ -149,8 +149,7 @@ def curves(comparison: Comparison) -> list[Block]:
     def series(k: int, arm: Arm, group: Group) -> figures.Series:
         found = [cell.curve for cell in group.done if cell.curve]
         thin = [[(point.flops, point.bpb) for point in curve] for curve in found] if len(found) > 1 else []
-        reference = arm.splitter == comparison.study.reference
-        return figures.Series(k, comparison.label(arm), mean_curve(found), thin, reference)
+        return figures.Series(k, comparison.label(arm), mean_curve(found), thin, comparison.is_reference(arm))
 
     note = (
         "BPB on validation text over training FLOPs. Thick: mean over seeds, at equal shares of what they spent; thin: "
@@ -237,7 +236,8 @@ def examples(comparison: Comparison) -> list[Block]:
     note = (
         "Each unit of stage 2 has a tint, two in turn; lines under the text join them to units of stage 3 and above "
         f"(in Markdown, marks before units: {' '.join(pictures.MARKS)}). A unit begins at the character whose last "
-        "byte carries its boundary. The numbers are bytes per unit in this sentence, by stage. Of several seeds, "
+        "byte carries its boundary. The numbers are bytes per unit in this sentence, by stage; what stands before its "
+        "first boundary counts as a unit here. Of several seeds, "
         "the lowest is shown."
     )
     return [

@@ -73,7 +73,8 @@ def matching(comparison: Comparison) -> str:
     differs = {"flops": "how much text they read", "bytes": "what they cost", "seconds": "how much text they read"}
     of_model = {"trunk_layers": "the number of blocks in the trunk", "trunk_dim": "the width of the trunk"}
     what = of_model.get(study.adjust, differs.get(study.match_by, study.adjust))
-    return f"Every cell may spend {budget(study.match_by, study.budget)} on training; cells differ in {what}."
+    shown = "Every cell" if study.alone else "Every cell shown here"
+    return f"{shown} may spend {budget(study.match_by, study.budget)} on training; cells differ in {what}."
 
 
 def headline(comparison: Comparison) -> str:
@@ -149,7 +150,7 @@ def in_language(comparison: Comparison, language: str) -> str:
     if near:
         also = "Also not" if comparison.difference(second, best).apart is False else "Not"
         found += f" {also} told apart from it: {listed(near)}."
-    reference = comparison.reference(best)
+    reference = comparison.reference(best) or comparison.lowest_reference(language)
     if reference is best:
         found += " It is the reference itself."
     elif reference is not None:

@@ -137,7 +137,10 @@ class Comparison:
 
     def is_reference(self, arm: Arm) -> bool:
         """Returns whether an arm is the reference, or the reference at a rate or with a value of a factor."""
-        return self.study.reference in (arm.splitter, self._rows.get(arm, (arm.splitter,))[0])
+        return bool(self.study.reference) and self.study.reference in (
+            arm.splitter,
+            self._rows.get(arm, (arm.splitter,))[0],
+        )
 
     def reference(self, group: Group) -> Group | None:
         """Returns the reference's group in that language, of those with a BPB: that which is most like the group in
@@ -147,6 +150,10 @@ class Comparison:
         alike = [sum(a == b for a, b in zip(self._traits(group), self._traits(one), strict=True)) for one in found]
         best = [one for one, count in zip(found, alike, strict=True) if count == max(alike)]
         return best[0] if len(best) == 1 else None
+
+    def lowest_reference(self, language: str) -> Group | None:
+        """Returns the reference's group with the lowest BPB, of its rates and factors; None without a result."""
+        return next((group for group in self.ranking(language) if self.is_reference(group.arm)), None)
 
     def _traits(self, group: Group) -> tuple[object, ...]:
         """What a row is but its rule: its stages, rate and factors."""

@@ -19,7 +19,7 @@ _OF_UNITS = re.compile(
 )
 
 
-DRAWS = 2000
+DRAWS = 6000
 Draws = Mapping[Hashable, np.ndarray]  # of each arm; the first is what was measured
 
 
@@ -64,6 +64,12 @@ class Verdicts:
     def documents(self) -> int:
         """How many documents the intervals are over; 0 where they are over seeds alone."""
         return 0 if self.runs.bytes is None else len(self.runs.bytes)
+
+    @property
+    def largest_document(self) -> float:
+        """The share of the text that its largest document has; 0 where documents are not known."""
+        known = self.runs.bytes
+        return 0.0 if known is None or not len(known) else float(known.max() / known.sum())
 
     def same_units(self, a: Hashable, b: Hashable) -> bool:
         """Returns whether two arms have the same units, and otherwise the same settings."""
