@@ -60,16 +60,20 @@ def bytes_per_unit(rule: Splitter, texts: Sequence[bytes]) -> float:
     return sum(map(len, texts)) / units if units else math.inf
 
 
-def fit_rate(spec: Any, texts: Sequence[bytes], wanted: float, out: Path | None = None) -> Fitted:
+def fit_rate(
+    spec: Any, texts: Sequence[bytes], wanted: float, out: Path | None = None, trained: str | None = None
+) -> Fitted:
     """Returns the splitter `spec` (a name, or {name: …, option: …}) with its knob where it has `wanted` bytes per unit
     on the texts, or comes nearest.
 
     Of much text, documents of about SAMPLE bytes are measured (`sample`). out: where the vocabulary of a rule that
-    walks one is written, as a tokenizers JSON trained on the texts. Raises NoKnob for a splitter without one, and
-    ValueError for a rate below 1, for no text, and as `splitters.build` does.
+    walks one is written, as a tokenizers JSON trained on all the texts; trained: such a one, if it is known, of which
+    smaller ones are the first entries. Raises NoKnob for a splitter without one, and ValueError for a rate below 1,
+    for no text, and as `splitters.build` does.
     """
     check("bytes_per_unit", wanted, RATES)
-    texts = sample([text for text in texts if text], SAMPLE)
+    whole = [text for text in texts if text]
+    texts = sample(whole, SAMPLE)
     if not texts:
         raise ValueError("there is no text on which a rate could be measured: give some")
     name, options = name_and_options("splitter", spec)
@@ -79,7 +83,8 @@ def fit_rate(spec: Any, texts: Sequence[bytes], wanted: float, out: Path | None 
     if cls.knob is None:
         raise _without_knob(spec, cls, texts, wanted)
     if cls.knob.entries:
-        return _fit_vocabulary(name, options, cls.knob, texts, wanted, out)
+        trained = trained or (train_bpe(whole, int(cls.knob.most)) if out is not None else None)
+        return _fit_vocabulary(name, options, cls.knob, texts, wanted, out, trained)
     option = cls.knob.option
 
     def rate_at(value: Any) -> float:
@@ -163,12 +168,17 @@ def _distance(rate: float, wanted: float) -> float:
 
 
 def _fit_vocabulary(
-    name: str, options: Mapping[str, Any], knob: Knob, texts: Sequence[bytes], wanted: float, out: Path | None
+    name: str,
+    options: Mapping[str, Any],
+    knob: Knob,
+    texts: Sequence[bytes],
+    wanted: float,
+    out: Path | None,
+    trained: str | None,
 ) -> Fitted:
-    """The knob is the size of a vocabulary: one is trained, of which smaller ones are the first entries."""
-    if out is None:
+    """The knob is the size of a vocabulary, of which smaller ones are the first entries."""
+    if out is None or trained is None:
         raise ValueError(f"{name}: its {knob.option} is trained on the text: say where to write it, --out FILE")
-    trained = train_bpe(texts, int(knob.most))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocabulary.json"
 

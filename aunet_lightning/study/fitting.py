@@ -12,6 +12,7 @@ from aunet_lightning.reader.rates import MOST_TOKENS, TOLERANCE, NoKnob, fit_rat
 from aunet_lightning.study.grid import Study, files_of
 from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.study_folder import StudyFolder
+from splitters.registry import class_of, name_and_options
 
 FAR = 0.25  # relative error from which a row is left out at a rate
 
@@ -57,17 +58,22 @@ class Fitter:
         if spec is None:
             if not isinstance(tokenizer, Mapping):  # flat bytes, or a vocabulary of its own
                 return _Fitted({}, 1.0)
-            if language not in self._trained:
-                self._trained[language] = train_bpe(texts, MOST_TOKENS)
-            size, rate = fit_tokens(texts, wanted, self._trained[language])
+            size, rate = fit_tokens(texts, wanted, self._vocabulary(language, texts))
             return _Fitted({"tokenizer": {**tokenizer, "vocab_size": size}}, rate)
         digest = hashlib.sha256(flow(spec).encode()).hexdigest()[:8]
         out = self.files.vocabularies / f"{language}-{wanted:g}-{digest}.json"
         try:
-            fitted = fit_rate(spec, texts, wanted, out)
+            walks = (knob := class_of(name_and_options("splitter", spec)[0]).knob) is not None and knob.entries
+            fitted = fit_rate(spec, texts, wanted, out, self._vocabulary(language, texts) if walks else None)
         except NoKnob as none:
             return _Fitted({}, none.rate)
         return _Fitted({"splitter": fitted.spec}, fitted.rate)
+
+    def _vocabulary(self, language: str, texts: list[bytes]) -> str:
+        """A BPE vocabulary of a language, of which smaller ones are the first entries."""
+        if language not in self._trained:
+            self._trained[language] = train_bpe(texts, MOST_TOKENS)
+        return self._trained[language]
 
     def _read(self, language: str, data: Mapping[str, Any]) -> list[bytes]:
         """Returns the documents that cells of a language train on."""
