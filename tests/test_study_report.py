@@ -13,7 +13,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from aunet_lightning.reports.study import columns, figures
+from aunet_lightning.reports import figures
+from aunet_lightning.reports.study import columns
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult, StudyText
 from splitters import Stack

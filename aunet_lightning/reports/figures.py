@@ -1,4 +1,4 @@
-"""Figures of a study: the heat map as PNG, and small panels as inline SVG."""
+"""Figures of reports: a heat map as PNG, and small panels as inline SVG."""
 
 import csv
 import io

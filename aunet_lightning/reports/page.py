@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from aunet_lightning.reports.figures import Picture, ink
 from aunet_lightning.reports.pictures import UNIT_STYLE
-from aunet_lightning.reports.study.figures import Picture, ink
 
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
