@@ -20,6 +20,7 @@ from aunet_lightning.distributed.watchdog import Watchdog
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reports.boundary_pictures import BoundaryPictures
+from aunet_lightning.reports.run.callback import RunPage
 from aunet_lightning.reports.run_report import RunReport
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
@@ -98,7 +99,10 @@ def _callbacks(
     request: Request, report: RunReport, folder: RunFolder | None, checkpointing: Checkpointing | None
 ) -> list[Callback]:
     pictures = BoundaryPictures(request.report.pictures_every)
-    callbacks = [Throughput(), SpeedWarnings(), report, pictures, EndsAsStopped()]
+    callbacks = [SpeedWarnings(), report, pictures, EndsAsStopped()]
+    if folder is not None and request.command == "fit" and request.report.page:
+        callbacks.append(RunPage(folder, request.report))
+    callbacks.append(Throughput())  # after those that take time at a validation
     if request.trainer["enable_progress_bar"] is not False:
         callbacks.append(BpbProgressBar())
     if folder is not None:
@@ -271,6 +275,8 @@ def _fail(parts: Assembly, problem: str) -> None:
 def where_to_look(folder: RunFolder, logger: MLflowRunLogger | None) -> list[str]:
     """Returns lines that name a run's folder, its weights and its page in MLflow."""
     lines = [f"\nThe run is in {folder.path}"]
+    if folder.page.exists():
+        lines.append(f"Its page, for a browser: {folder.page}")
     if weights := next((path for path in (folder.best, folder.last) if path.exists()), None):
         lines.append(f"Its weights: aunet validate --ckpt_path {weights}  (or test, predict; aunet generate CKPT)")
     if logger is not None:

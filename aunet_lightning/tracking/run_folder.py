@@ -15,6 +15,7 @@ from aunet_lightning.numbers import Range, check_fields, show
 from aunet_lightning.paths import replace_text
 
 TABLE, UNITS = "val_bpb.md", "units.json"  # BPB by language; units of the example sentences
+COLUMNS, PAGE = "val_bpb.csv", "report.html"  # the table once more; the page of the run
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
 LONGEST_NAME = 200  # of a run, which gets a digest
 
@@ -86,8 +87,11 @@ class RunFolder:
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
         self.documents = path / "val_documents.jsonl"  # bits of each, at the last validation
-        self.table = path / TABLE
+        self.table, self.columns = path / TABLE, path / COLUMNS
         self.units = path / UNITS
+        self.page = path / PAGE
+        self.looks = path / "looks.jsonl"  # what the page says of the model at each validation
+        self.close_look = path / "close_look.json"  # what it says of the model at the last one
         self.data = path / "data.json"  # the text that the run began with
 
     @classmethod
