@@ -99,16 +99,15 @@ def _callbacks(
     request: Request, report: RunReport, folder: RunFolder | None, checkpointing: Checkpointing | None
 ) -> list[Callback]:
     pictures = BoundaryPictures(request.report.pictures_every)
-    callbacks = [SpeedWarnings(), report, pictures, EndsAsStopped()]
-    if folder is not None and request.command == "fit" and request.report.page:
-        callbacks.append(RunPage(folder, request.report))
-    callbacks.append(Throughput())  # after those that take time at a validation
+    callbacks = [Throughput(), SpeedWarnings(), report, pictures, EndsAsStopped()]
     if request.trainer["enable_progress_bar"] is not False:
         callbacks.append(BpbProgressBar())
     if folder is not None:
         callbacks.append(Watchdog(request.run.rank_timeout))
     if folder is not None and request.command == "fit":
         callbacks.append(ValidationWriter(folder.documents, "val"))
+        if request.report.page:
+            callbacks.append(RunPage(folder, request.report))
     if checkpointing is not None:
         callbacks.append(checkpointing)
     if folder is not None and request.command == "predict":

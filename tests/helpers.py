@@ -74,7 +74,7 @@ TINY = {
         "log_every_n_steps": 1, "enable_progress_bar": False,
     },
     "run": {"experiment": "t", "checkpoint_every": 2},
-    "report": {"ngrams": [], "generated_bytes": 0},
+    "report": {"ngrams": [], "generated_bytes": 0, "page": False},  # which takes longer than such a run
 }  # fmt: skip
 
 # Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.

@@ -148,7 +148,7 @@ def attention(known: Known) -> list[Block]:
     drawn = Pictures("attention", [*titles], lambda name, key: matrix(attended[int(key)]), titles)
     note = (
         "Attention over the beginning of the first sentence: what a column names reads what the rows name, the "
-        "darker the more. It is the mean over the heads of the last layer, and each column adds up to 1. A unit's vector "
+        "darker the more. It is the mean over the heads of the last layer; each column adds up to 1. A unit's vector "
         "is made at its boundary, and so from the text before it; ⟨BOS⟩ is the beginning of the document."
     )
     return [Heading("What is read"), drawn, Text(note, "note")]
