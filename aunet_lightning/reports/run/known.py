@@ -35,6 +35,10 @@ class Known:
         except UserError:
             return {}
 
+    @property
+    def of_tokens(self) -> bool:
+        return self.settings.get("tokenizer") is not None
+
     @cached_property
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """Every logged metric by name: (steps trained, value), in order. A metric of step k is of the model after
@@ -53,7 +57,7 @@ class Known:
     @property
     def steps(self) -> int:
         of = self.curves.get("train/bpb", [])
-        return int(max([of[-1][0] if of else 0, *self.measured_at]))
+        return int(max([of[-1][0] if of else 0, *self.measured_at, *(look.step for look in self.looks)]))
 
     @cached_property
     def measured_at(self) -> list[float]:

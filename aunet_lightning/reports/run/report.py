@@ -56,7 +56,8 @@ def _languages(known: Known) -> list[Block]:
     if not rows:
         return []
     table = Table(["bits per byte", *header], [[name, *_lowest(values)] for name, values in rows.items()])
-    note = "Held-out text by language, the lowest of each row bold; n-grams are of the same training text."
+    baselines = ", the lowest of each row bold; n-grams are of the same training text" if len(header) > 1 else ""
+    note = f"Held-out text by language{baselines}."
     return [Heading("Languages"), table, Text(note, "note")]
 
 
@@ -175,8 +176,8 @@ def _settings(known: Known) -> list[Block]:
         rows = others if setting.effect is Effect.NONE else numbers
         rows.append([key, _shown(setting.value), default])
     rows = [
-        *([["of the numbers"], *numbers] if numbers else []),
-        *([["of no training number"], *others] if others else []),
+        *([["that training depends on"], *numbers] if numbers else []),
+        *([["others"], *others] if others else []),
     ]
     note = "All are in config.yaml, in the run's folder."
     return [

@@ -17,6 +17,7 @@ UNITS = (
     "A unit begins at the character whose last byte carries its boundary. The numbers are bytes per unit in the "
     "sentence, by stage."
 )
+TOKENS = "Each token has a tint, two in turn. The numbers are bytes per token in the sentence."
 
 
 def samples(known: Known) -> list[Block]:
@@ -41,7 +42,7 @@ def _continued(prompt: str, text: str) -> str:
 
 def boundaries(known: Known) -> list[Block]:
     """Where the units of the sentences begin: of learned splitters at several validations."""
-    readings = [reading for reading in known.close.readings if len(reading.levels) == len(reading.text.encode())]
+    readings = [one for one in known.close.readings if len(one.levels) == len(one.text.encode()) > 0]
     if not known.close.depth or not readings:
         return []
     blocks: list[Block] = [Heading("Boundaries")]
@@ -52,6 +53,8 @@ def boundaries(known: Known) -> list[Block]:
         at = {f"step {look.step:,}": look.levels[reading.text] for look in formed} or {reading.name: reading.levels}
         lines = [_drawn(label, reading.text, levels, known.close.depth) for label, levels in at.items()]
         blocks += [*([Heading(reading.name, 3)] if formed else []), Sentence("", lines)]
+    if known.of_tokens:
+        return [*blocks, Text(TOKENS, "note")]
     fixed = not any(look.levels for look in known.looks)
     return [*blocks, Text(UNITS + (" They are those of a rule, the same at any step." if fixed else ""), "note")]
 
@@ -73,12 +76,12 @@ def surprisal(known: Known) -> list[Block]:
         number = f"{sum(one.bits) / len(one.bits):.2f} bits per byte, full bar {most:g} bits"
         lines.append((one.name, number, _barred(one, most), one.text))
     note = (
-        "Below each character are the bits that the model needs for it, given those before; bars are in "
-        "proportion within a sentence. Tints are units of stage 2"
-        + (", and bars change colour with them" if known.close.depth else "")
-        + (": a token's bits are spread over its bytes" if known.settings.get("tokenizer") else "")
-        + f". Held-out text, at step {known.close.step:,}."
+        "Below each character are the bits that the model needs for it, given those before; bars are in proportion "
+        f"within a sentence. Held-out text, at step {known.close.step:,}."
     )
+    if known.close.depth:
+        units = "tokens, whose bits are spread over their bytes" if known.of_tokens else "units of stage 2"
+        note += f" Tints are {units}; bars change colour with them."
     return [Heading("Surprisal"), Sentence("", lines), Text(note, "note")]
 
 
@@ -141,7 +144,7 @@ def lengths(known: Known) -> list[Block]:
 
 def attention(known: Known) -> list[Block]:
     """What is read of a short sentence."""
-    attended = [one for one in known.close.attended if one.weights and len(one.weights) == len(one.rows)]
+    attended = [one for one in known.close.attended if len(one.weights) == len(one.rows) > 1]
     if not attended:
         return []
     titles = {str(i): one.title for i, one in enumerate(attended)}
