@@ -78,7 +78,7 @@ class RunPage(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = cast(AUNetModule, pl_module)
-        if max(trainer.global_step, module.steps_trained) not in self.looks:
+        if trainer.global_step not in self.looks:
             self._look(trainer, module)
         self._draw(trainer, f"failed: {module.failure}" if module.failure is not None else "finished")
 
@@ -106,7 +106,7 @@ class RunPage(Callback):
             module.net.train(mode)
 
     def _look_at(self, trainer: Trainer, module: AUNetModule) -> None:
-        net, data, step = module.net, data_of(trainer), max(trainer.global_step, module.steps_trained)
+        net, data, step = module.net, data_of(trainer), trainer.global_step
         texts = sentences(data)
         readings = [read(net, data.reader, name, text) for name, text in texts]
         self.looks[step] = look(net, data.reader, step, self.config, readings)
