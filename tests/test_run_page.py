@@ -120,10 +120,10 @@ def test_an_abandoned_line_is_not_shown(tmp_path):
     write_looks(folder.looks, [Look(step) for step in (3, 6, 9)])
     of = RunPage(folder, ReportConfig())
     module = SimpleNamespace(continues=True, steps_trained=6)
-    of.on_fit_start(SimpleNamespace(is_global_zero=True), module)
+    of.on_train_start(SimpleNamespace(is_global_zero=True), module)
     assert [*of.looks] == [3, 6]
     anew = RunPage(folder, ReportConfig())
-    anew.on_fit_start(SimpleNamespace(is_global_zero=True), SimpleNamespace(continues=False, steps_trained=0))
+    anew.on_train_start(SimpleNamespace(is_global_zero=True), SimpleNamespace(continues=False, steps_trained=0))
     assert not anew.looks
 
 
@@ -231,6 +231,23 @@ def test_what_goes_wrong_is_a_warning(runs, tmp_path, monkeypatch):
         of._look(trainer, SimpleNamespace(net=net, steps_trained=0))
     assert net.training
     assert not of.looks
+
+
+def test_what_is_costly_is_done_more_rarely(tmp_path):
+    of = RunPage(RunFolder(tmp_path), ReportConfig())
+    said = []
+    trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda due: said.append(due) or "said"))
+    alone, sharded = (SimpleNamespace(net=SimpleNamespace(sharded=value)) for value in (False, True))
+    assert of._is_due(trainer, alone)
+    of._looked = of.clock.now()
+    of._look_took = callback.COSTLY - 1
+    assert of._is_due(trainer, alone)
+    of._look_took = callback.COSTLY + 1
+    assert not of._is_due(trainer, alone)
+    assert of._is_due(trainer, sharded) == "said"  # so that all devices look, or none
+    assert said == [False]
+    of._looked -= callback.AS_LONG * of._look_took
+    assert of._is_due(trainer, alone)
 
 
 def test_other_devices_write_nothing(tmp_path):

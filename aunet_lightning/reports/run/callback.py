@@ -1,5 +1,6 @@
 """Writes the page of a run at each validation and at its end."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,8 @@ from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.stopping import Stopped
 
-AS_LONG = 100  # times what a drawing took pass until the next one, but for the last
+AS_LONG = 100  # times what a drawing took pass until the next one, but for the last; and so after a costly look
+COSTLY = 3.0  # seconds; cheaper looks follow each validation
 
 
 class RunPage(Callback):
@@ -41,11 +43,18 @@ class RunPage(Callback):
         self.looks: dict[int, Look] = {}
         self.close = CloseLook()
         self.clock = clock.Clock()
-        self._trains = False  # whether there is something to draw
-        self._drawn, self._took = -float("inf"), 0.0  # when the page was drawn, and in how long
+        self._recalled = False  # whether training has begun, or ended at once
+        self._drawn, self._took = -math.inf, 0.0  # when the page was drawn, and in how long
+        self._looked, self._look_took, self._look_step = -math.inf, 0.0, -1  # the same of the last look, and its step
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module = cast(AUNetModule, pl_module)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._recall(trainer, cast(AUNetModule, pl_module))  # not before: FSDP restores a run later
+
+    def _recall(self, trainer: Trainer, module: AUNetModule) -> None:
+        """Takes up what the folder keeps of a run that continues."""
+        if self._recalled:
+            return
+        self._recalled = True
         if not (trainer.is_global_zero and module.continues):
             return
         self.looks = {  # later ones belong to an abandoned line
@@ -54,9 +63,6 @@ class RunPage(Callback):
         self.close = read_close_look(self.folder.close_look)
         for part, seconds in self.close.seconds.items():
             self.clock.seconds[part] = self.clock.seconds.get(part, 0.0) + seconds
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trains = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.clock.enter(clock.STEPS)
@@ -70,29 +76,37 @@ class RunPage(Callback):
         self.clock.enter(clock.VALIDATION)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = cast(AUNetModule, pl_module)
         if not trainer.sanity_checking:
-            self._look(trainer, cast(AUNetModule, pl_module))
+            if self._is_due(trainer, module):
+                self._look(trainer, module)
             if self.clock.now() - self._drawn > AS_LONG * self._took:
                 self._draw(trainer, "running")
         self.clock.enter(clock.BETWEEN)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = cast(AUNetModule, pl_module)
-        if trainer.global_step not in self.looks:
+        self._recall(trainer, module)
+        if trainer.global_step != self._look_step:  # (what files say, other devices may not know)
             self._look(trainer, module)
         self._draw(trainer, f"failed: {module.failure}" if module.failure is not None else "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._trains:
+        if self._recalled:
             stopped = isinstance(exception, Stopped | KeyboardInterrupt)
             self._draw(trainer, "stopped" if stopped else f"failed: {describe(exception, 200)}")
+
+    def _is_due(self, trainer: Trainer, module: AUNetModule) -> bool:
+        """Whether there is time for a look; all devices agree where all look."""
+        due = self._look_took < COSTLY or self.clock.now() - self._looked > AS_LONG * self._look_took
+        return trainer.strategy.broadcast(due) if module.net.sharded else due
 
     def _look(self, trainer: Trainer, module: AUNetModule) -> None:
         """Looks at the model, and keeps what it sees."""
         if not (module.net.sharded or trainer.is_global_zero):
             return
         self.clock.enter(clock.LOOKING)
-        mode = module.net.training
+        self._look_step, mode = trainer.global_step, module.net.training
         module.net.eval()
         try:
             with torch.compiler.set_stance("force_eager"):  # it would be compiled for each length
@@ -104,6 +118,7 @@ class RunPage(Callback):
             rank_zero_warn(f"{self.folder.page}: the model could not be looked at ({describe(error, 200)})")
         finally:
             module.net.train(mode)
+        self._look_took, self._looked = self.clock.enter(clock.OTHER), self.clock.now()
 
     def _look_at(self, trainer: Trainer, module: AUNetModule) -> None:
         net, data, step = module.net, data_of(trainer), trainer.global_step

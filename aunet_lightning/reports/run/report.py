@@ -159,7 +159,7 @@ def _time(known: Known) -> list[Block]:
     rate, step = known.last("perf/bytes_per_second"), known.last("perf/training_seconds")
     facts = [f"{amount(rate, 'B')} of text per second at the last step"] if math.isfinite(rate) else []
     facts += [f"{step / known.steps:.3g} seconds per step in the mean"] if known.steps and math.isfinite(step) else []
-    note = "From the start of training, on the first process; of a run that continues, also before."
+    note = "Of the first process, from its setting up the run; of a run that continues, also before."
     return [*blocks, *([Text("; ".join(facts) + ".")] if facts else []), Text(note, "note")]
 
 
