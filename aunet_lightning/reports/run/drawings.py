@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from aunet_lightning.reports.figures import OPTIONS, Picture, inline, short
@@ -30,16 +31,20 @@ def ridges(name: str, lengths: Mapping[str, Sequence[int]], unit: str) -> Pictur
     with matplotlib.rc_context({**OPTIONS, "svg.hashsalt": name}):
         figure = Figure(figsize=(wide, high + 0.5))
         axes = figure.add_axes((left / wide, 0.42 / (high + 0.5), 1 - (left + 0.15) / wide, high / (high + 0.5)))
-        for i, (language, of) in enumerate(counts.items()):
+        axes.set(xlim=(0.4, most + 0.6), ylim=(-len(counts) + 0.9, 1.35), yticks=[], xlabel=f"bytes of a {unit}")
+        bases = -np.arange(len(counts))
+        outlines = []  # of the bars of a row, as one: matplotlib takes long over each
+        for base, (language, of) in zip(bases, counts.items(), strict=True):
             shares = of[1 : most + 1]
             heights = 0.85 * shares / max(float(shares.max(initial=0)), 1.0)
-            axes.bar(np.arange(1, len(shares) + 1), heights, 1.0, bottom=-i, color="#56b4e9", alpha=0.85, lw=0)
-            median = int(np.searchsorted(np.cumsum(of), of.sum() / 2))
-            axes.plot([median, median], [-i, -i + 0.85], color="#000000", lw=1.2)
-            axes.axhline(-i, color="#c8c8c8", lw=0.5, zorder=0)
-            axes.text(-0.06 / (wide - left), -i + 0.08, short(language, LONGEST_NAME), ha="right",
+            edges = np.repeat(np.arange(len(shares) + 1) + 0.5, 2)
+            outlines.append(np.stack([edges, base + np.concatenate([[0], np.repeat(heights, 2), [0]])], 1))
+            axes.text(-0.06 / (wide - left), base + 0.08, short(language, LONGEST_NAME), ha="right",
                       transform=axes.get_yaxis_transform())  # fmt: skip
-        axes.set(xlim=(0.4, most + 0.6), ylim=(-len(counts) + 0.9, 1.35), yticks=[], xlabel=f"bytes of a {unit}")
+        axes.add_collection(PolyCollection(outlines, facecolors="#56b4e9", alpha=0.85, linewidths=0))
+        axes.hlines(bases, 0, most + 1, color="#c8c8c8", lw=0.5, zorder=0)
+        medians = [int(np.searchsorted(np.cumsum(of), of.sum() / 2)) for of in counts.values()]
+        axes.vlines(medians, bases, bases + 0.85, color="#000000", lw=1.2)
         axes.spines["left"].set_visible(False)
         figure.canvas = canvas = FigureCanvasSVG(figure)
         out = io.StringIO()
