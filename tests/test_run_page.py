@@ -47,11 +47,10 @@ def runs(tmp_path_factory, store_template):
         patch.setenv("MLFLOW_TRACKING_URI", place_store(store_template, place / "runs" / "mlflow.db"))
         patch.setenv("AUNET_CACHE", str(place / "cache"))
         Path("tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
-        for name, more in {"page": [], "bare": ["--report.page", "false"]}.items():
+        for name, more in {"continued": [], "bare": ["--report.page", "false"]}.items():
             assert aunet("fit", "-c", "tiny.yaml", "--run.folder", name, *more) == 0
-        shutil.copytree("page", "continued")
-        shutil.copy("page/report.html", "first.html")
-        assert aunet("fit", "-c", "tiny.yaml", "--run.folder", "continued", "--trainer.max_steps", "9") == 0
+        shutil.copytree("continued", "page")
+        assert aunet("fit", "-c", "continued/config.yaml", "--trainer.max_steps", "9") == 0
     return place
 
 
@@ -112,6 +111,7 @@ def test_a_continued_run_has_the_whole(runs):
     spent = [sum(known(runs / name).close.seconds.values()) for name in ("page", "continued")]
     assert spent[1] > spent[0] > 0
     html = (runs / "continued" / "report.html").read_text(encoding="utf-8")
+    assert "aunet fit -c continued/config.yaml" in html  # which is how it was continued
     assert all(f"step {step}<" in html for step in (3, 6, 9))
 
 

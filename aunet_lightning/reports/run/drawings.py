@@ -74,7 +74,8 @@ def matrix(attended: Attended) -> Picture:
         at = f"{left + CELL * (j + 0.75):.0f} {top - 4:.0f}"
         parts.append(f'<text transform="translate({at}) rotate(-90)">{html.escape(text)}</text>')
     whole = left + wide + 4
-    size = f'viewBox="0 0 {whole:.0f} {top + high + 4:.0f}" style="max-width:{1.3 * whole:.0f}px"'
+    widths = f"min-width:{0.8 * whole:.0f}px;max-width:{1.3 * whole:.0f}px"
+    size = f'viewBox="0 0 {whole:.0f} {top + high + 4:.0f}" style="{widths}"'
     table = [(name, *of) for name, of in zip(attended.rows, attended.weights, strict=True)]
     return Picture(
         f'<svg role="img" class="matrix" {size}>{"".join(parts)}</svg>', _csv(("", *attended.columns), table)
@@ -93,5 +94,7 @@ def _csv(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 STYLE = """
+ figure:has(.matrix) { overflow-x: auto; }
  .matrix text { font-size: 9px; fill: #1c1c1c; } .matrix .frame { fill: #fff; stroke: #c8c8c8; }
+ @media print { figure .matrix { min-width: 0 !important; } }
 """
