@@ -22,6 +22,7 @@ from aunet_lightning.effects import Effect
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reports.boundary_pictures import BoundaryPictures
+from aunet_lightning.reports.run.callback import RunPage
 from aunet_lightning.reports.run_report import RunReport
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
@@ -108,6 +109,8 @@ def _callbacks(
         callbacks.append(Watchdog(request.run.rank_timeout))
     if folder is not None and request.command == "fit":
         callbacks.append(ValidationWriter(folder.documents, "val"))
+        if request.report.page:
+            callbacks.append(RunPage(folder, request.report))
     if checkpointing is not None:
         callbacks.append(checkpointing)
     if folder is not None and request.command == "predict":
@@ -305,6 +308,8 @@ def _fail(parts: Assembly, problem: str) -> None:
 def where_to_look(folder: RunFolder, logger: MLflowRunLogger | None) -> list[str]:
     """Returns lines that name a run's folder, its weights and its page in MLflow."""
     lines = [f"\nThe run is in {folder.path}"]
+    if folder.page.exists():
+        lines.append(f"Its page, for a browser: {folder.page}")
     if weights := next((path for path in (folder.best, folder.last) if path.exists()), None):
         lines.append(f"Its weights: aunet validate --ckpt_path {weights}  (or test, predict; aunet generate CKPT)")
     if logger is not None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ TINY = {
         "log_every_n_steps": 1, "enable_progress_bar": False,
     },
     "run": {"experiment": "t", "checkpoint_every": 2},
-    "report": {"ngrams": [], "generated_bytes": 0},
+    "report": {"ngrams": [], "generated_bytes": 0, "page": False},  # which takes longer than such a run
 }  # fmt: skip
 
 # Of rows of 80 whose second document begins at 37: single bytes at the beginning, and where that begins.
@@ -224,3 +225,33 @@ def cut(data: bytes, boundary: np.ndarray) -> list[str]:
     ends = [*(np.flatnonzero(boundary) + 1).tolist(), len(data)]
     parts = [data[begin:end].decode() for begin, end in itertools.pairwise([0, *ends])]
     return [part for part in parts if part]
+
+
+class Balance(HTMLParser):
+    """Reads a page: what is open, what is wrong, which ids there are, and what is linked."""
+
+    VOID = ("meta", "br", "link", "img", "path", "use", "rect")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.ids, self.links, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attrs)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)

@@ -130,6 +130,9 @@ def test_each_budget_is_a_cell_and_the_largest_is_first(tmp_path):
     one, other = (Sizer(study).sized(cell) for cell in found[::3])
     assert (one.settings["model"]["budget"], other.settings["model"]["budget"]) == ({"flops": 4e8}, {"flops": 1e8})
     assert one.steps == pytest.approx(4 * other.steps)
+    assert one.settings["report"] == {"page": False}  # which would take time from cells
+    study, _ = load([study_of(tmp_path, languages=["en"], settings={"report": {"page": True}})])
+    assert Sizer(study).sized(cells(study, Fitter(study))[0]).settings["report"] == {"page": True}
 
 
 def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(tmp_path, monkeypatch):

@@ -8,16 +8,16 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from aunet_lightning.reports.study import columns, figures
+from aunet_lightning.reports import figures
+from aunet_lightning.reports.study import columns
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
 from aunet_lightning.study.results import CellResult, Example, Point, StudyResult, StudyText
 from splitters import Stack
-from tests.helpers import UDHR, cell, study
+from tests.helpers import UDHR, Balance, cell, study
 
 RULES = {
     "whitespace": "whitespace",
@@ -177,36 +177,6 @@ def test_without_several_seeds_axes_have_no_intervals():
     page = as_markdown(with_axes(seeds=(1,)))
     assert re.search(r"\| trie .*\| 0\.\d\d × \|", page)
     assert "to −" not in page.partition("# Factors")[2].partition("\n## ")[0]
-
-
-class Balance(HTMLParser):
-    """Reads a page: what is open, what is wrong, which ids there are, and what is linked."""
-
-    VOID = ("meta", "br", "link", "img", "path", "use", "rect")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.wrong, self.ids, self.links, self.text = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.handle_startendtag(tag, attrs)
-
-    def handle_startendtag(self, tag, attrs):
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
-
-    def handle_endtag(self, tag):
-        if tag in self.VOID:
-            return
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ class BoundaryPictures(Callback):
         self.every = every
         self.drawn: dict[int, dict[str, list[int]]] = {}  # step → text → levels
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         kept = [logger.folder.path / "boundaries.json" for logger in loggers_of(trainer)]
         if trainer.ckpt_path is not None and kept and kept[0].exists():
             drawn = {int(step): levels for step, levels in json.loads(kept[0].read_text(encoding="utf-8")).items()}

@@ -13,7 +13,7 @@ from aunet_lightning.reports.ngram import bpb_by_language
 from aunet_lightning.reports.pictures import as_html, as_line, one_per_script
 from aunet_lightning.reports.table import TOTAL, BpbTable, row_of
 from aunet_lightning.terminal import printable
-from aunet_lightning.tracking.run_folder import TABLE, UNITS
+from aunet_lightning.tracking.run_folder import COLUMNS, TABLE, UNITS
 from aunet_lightning.training.access import data_of, log_text, say
 from aunet_lightning.training.boundaries import BoundaryMetric, described
 from aunet_lightning.training.expectation import Expected, expect
@@ -76,7 +76,7 @@ class RunReport(Callback):
         if trainer.state.fn == "fit":
             table = self._table(trainer, module, "val")
             log_text(trainer, table.as_markdown(), TABLE)
-            log_text(trainer, table.as_csv(), "val_bpb.csv")
+            log_text(trainer, table.as_csv(), COLUMNS)
         else:
             self._show(trainer, module, "val")
 

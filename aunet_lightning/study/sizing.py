@@ -21,6 +21,7 @@ from splitters import Stack
 
 FAR = 0.25  # a trunk this far from the wanted cost is worth a warning
 WIDEST = 128  # heads that a trunk may get
+BESIDE: Settings = {"report": {"page": False}}  # the study has a page, and its cells have its time to train
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Sizer:
             over["trainer"]["devices"] = study.gpus_per_cell
         if steps is not None:
             over["trainer"]["val_check_interval"] = max(round(steps / study.validations), 1)
-        return merge(cell.settings, over)
+        return merge(merge(BESIDE, cell.settings), over)
 
 
 def _plain(config: AUNetConfig, trunk: dict[str, Any]) -> dict[str, Any]:

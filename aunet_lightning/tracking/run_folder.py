@@ -17,6 +17,7 @@ from aunet_lightning.paths import replace_text
 TABLE, UNITS = "val_bpb.md", "units.json"  # BPB by language; units of the example sentences
 FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast
 FAST_UP_TO = 10_000  # characters: text that nests without an end overflows its stack
+COLUMNS, PAGE = "val_bpb.csv", "report.html"  # the table once more; the page of the run
 LONGEST_PART = 255  # bytes of a name in a path, in most file systems
 LONGEST_NAME = 200  # of a run, which gets a digest
 
@@ -88,8 +89,11 @@ class RunFolder:
         self.mlflow = path / "mlflow.json"
         self.predictions = path / "predictions.jsonl"
         self.documents = path / "val_documents.jsonl"  # bits of each, at the last validation
-        self.table = path / TABLE
+        self.table, self.columns = path / TABLE, path / COLUMNS
         self.units = path / UNITS
+        self.page = path / PAGE
+        self.looks = path / "looks.jsonl"  # what the page says of the model at each validation
+        self.close_look = path / "close_look.json"  # what it says of the model at the last one
         self.data = path / "data.json"  # the text that the run began with
         self.set_aside = path / "set_aside"  # what the run had when it went back to an older checkpoint
         self.moving = self.set_aside / "moving.json"  # what is still to move there

@@ -57,6 +57,7 @@ class BoundaryMetric(RunMetric):
     def __init__(self, languages: Sequence[str], depth: int, of_tokens: bool = False) -> None:
         super().__init__(languages)
         self.of_tokens = of_tokens
+        self.all_lengths = np.zeros((0, 0, 0))  # `lengths` of all devices, as last computed
         self.names = ["token"] if of_tokens else [f"stage{s + 2}" for s in range(depth)]
         n, m = len(self.names), len(self.languages) + 1
         for name, shape in {
@@ -132,6 +133,7 @@ class BoundaryMetric(RunMetric):
         everywhere, starts, words, lengths, moments = (
             state.cpu().numpy() for state in (self.everywhere, self.starts, self.words, self.lengths, self.moments)
         )
+        self.all_lengths = lengths
         for s, stage in enumerate(self.names):
             for i, language in enumerate([*map(metric_name, self.languages), None]):
                 of = slice(None) if language is None else slice(i, i + 1)

@@ -98,10 +98,15 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.marks: deque[tuple[float, float]] = deque(maxlen=self.WINDOW)  # (when, bytes seen by then)
+        self._validated = False  # since the last batch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.marks.clear()
-        if not trainer.sanity_checking:
+        self._validated = not trainer.sanity_checking
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._validated:  # not at its end, after which reports take their time
+            self._validated = False
             self._mark(cast(AUNetModule, pl_module))
 
     def _mark(self, module: AUNetModule) -> None:

@@ -27,6 +27,9 @@ class ReportConfig:
     generated_bytes: int = 256
     """bytes generated in each held-out language at the end of a run, of which the valid UTF-8 is counted; 0: none"""
 
+    page: bool = True
+    """write report.html into the run's folder, at each validation and at the end"""
+
     def __post_init__(self) -> None:
         check_fields(self, "report", ngrams=Range(least=1, most=MAX_ORDER), pictures_every=Range(least=0, most=10**15))
         check_fields(self, "report", generated_bytes=Range(least=0, most=10**9))

@@ -79,7 +79,7 @@ GOOD: dict[str, list[Any]] = {
     "run.tags": [{}, {"a": "b"}], "run.checkpoint_every": [1, 1000], "run.checkpoint_minutes": [None, 0.5],
     "run.keep_at": [[], [0.07, 0.7]],
     "run.keep_last": [1, 3], "run.keep_best": [0, 2], "run.rank_timeout": [1.0, 1e4],
-    "report.ngrams": [[], [1, 3]], "report.pictures_every": [0, 1], "report.sample_prompts": [[], [""], ["All ", "คน"]],
+    "report.ngrams": [[], [1, 3]], "report.pictures_every": [0, 1], "report.page": [True, False], "report.sample_prompts": [[], [""], ["All ", "คน"]],
     "report.generated_bytes": [0, 5], "report.sample_bytes": [0, 3], "report.sample_temperature": [0, 0.8, 100.0],
 }  # fmt: skip
 BESIDE = [
@@ -170,7 +170,7 @@ KINDS: dict[str, tuple[str, list[Any]]] = {  # the kind of each key, and what el
     "run.keep_at": ("list", [[0], [1], [-0.1, 0.5], ["a"], None]),
     "run.keep_last": ("whole", [0, -1, None]), "run.keep_best": ("whole", [-1, None]), "run.rank_timeout": ("number", [0, -1, None, 1e308]),
     "report.ngrams": ("list", [[0], [-1], [10**6], ["a"], [1.5], None, [NAN]]), "report.pictures_every": ("whole", [-1, None]),
-    "report.sample_prompts": ("list", [[1], [False], None]), "report.sample_bytes": ("whole", [-1, None]),
+    "report.page": ("flag", [None]), "report.sample_prompts": ("list", [[1], [False], None]), "report.sample_bytes": ("whole", [-1, None]),
     "report.sample_temperature": ("number", [-1, 1e-38, None]), "report.generated_bytes": ("whole", [-1, None, 1.5]),
 }  # fmt: skip
 BAD_SPLITTERS: list[Any] = [

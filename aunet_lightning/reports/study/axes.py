@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from aunet_lightning.reports.study import figures, scaling, sentences
+from aunet_lightning.reports import figures
+from aunet_lightning.reports.page import Block, Heading, Pictures, Table, TableCell, Text
+from aunet_lightning.reports.study import scaling, sentences
 from aunet_lightning.reports.study.contrasts import Curve, Growth, Rule, at_equal_rates, growth, ranged, rate_curves
-from aunet_lightning.reports.study.page import Block, Heading, Pictures, Table, TableCell, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.reports.study.verdicts import Draws
 from aunet_lightning.study.results import StudyResult

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aunet_lightning.reports.study import figures, sentences
+from aunet_lightning.reports import figures
+from aunet_lightning.reports.page import Block, Pictures, Text
+from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.axes import multiple
 from aunet_lightning.reports.study.contrasts import Range, Rule, at_equal_rates, growth, ranged, rate_curves
-from aunet_lightning.reports.study.page import Block, Pictures, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.study.results import StudyResult
 

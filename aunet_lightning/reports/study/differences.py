@@ -1,7 +1,7 @@
 """The section of a study's report on which splitters are told apart."""
 
+from aunet_lightning.reports.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study import sentences
-from aunet_lightning.reports.study.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 
 LARGE, TIMES = 0.02, 10  # share of the text that one document may have without a word; times the mean document

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from aunet_lightning.reports.study.page import Block, Heading, Table, TableCell, Text
+from aunet_lightning.reports.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study.sections import chunks, spread
 from aunet_lightning.reports.study.sentences import number
 from aunet_lightning.reports.study.statistics import ENGLISH, Comparison, parallel

@@ -6,12 +6,13 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from aunet_lightning.reports.study import axes, figures, page, sections, sentences
+from aunet_lightning.reports import figures, page
+from aunet_lightning.reports.page import Block, Items, Pictures, Text
+from aunet_lightning.reports.study import axes, sections, sentences
 from aunet_lightning.reports.study.claims import first_screen
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.meaning import meaning
-from aunet_lightning.reports.study.page import Block, Items, Pictures, Text
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.study_folder import StudyFolder

@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from aunet_lightning.reader.levels import FixedLevels
-from aunet_lightning.reports import pictures
-from aunet_lightning.reports.study import figures, sentences
-from aunet_lightning.reports.study.columns import BOUNDARIES, OFF_BUDGET, columns_of, known
-from aunet_lightning.reports.study.page import (
+from aunet_lightning.reports import figures, pictures
+from aunet_lightning.reports.page import (
     Block,
     Heading,
     Items,
@@ -20,6 +18,8 @@ from aunet_lightning.reports.study.page import (
     Text,
     Verbatim,
 )
+from aunet_lightning.reports.study import sentences
+from aunet_lightning.reports.study.columns import BOUNDARIES, OFF_BUDGET, columns_of, known
 from aunet_lightning.reports.study.sentences import percent
 from aunet_lightning.reports.study.statistics import (
     Arm,

@@ -1,6 +1,6 @@
 """Faults of metrics, the optimizer and reports."""
 
-from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, STATISTICS, Fault
+from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, PAGE, STATISTICS, Fault
 
 MEASURING = [
     Fault(
@@ -159,5 +159,33 @@ MEASURING = [
         "return laws.needed(reference.at(reference.unit)) / reference.unit",
         "return reference.needed(laws.at(laws.unit)) / reference.unit",
         ("tests/test_study_scaling.py::test_an_arm_that_needs_less_compute_has_a_multiplier_below_one",),
+    ),
+    Fault(
+        "attention is drawn without its window",
+        "aunet_lightning/reports/run/attention.py",
+        "sees = (distance >= 0) & (distance < (window or len(at)))",
+        "sees = distance >= 0",
+        (PAGE + "test_weights_drawn_are_those_attended_with",),
+    ),
+    Fault(
+        "surprisal of the byte after",
+        "aunet_lightning/reports/run/looking.py",
+        "output.logits[0, :-1].double()",
+        "output.logits[0, 1:].double()",
+        (PAGE + "test_samples_and_sentences_are_what_the_weights_make_of_them",),
+    ),
+    Fault(
+        "a continued run's page begins anew",
+        "aunet_lightning/reports/run/callback.py",
+        "if not (trainer.is_global_zero and module.continues):",
+        "if not (trainer.is_global_zero and not module.continues):",
+        (PAGE + "test_a_continued_run_has_the_whole",),
+    ),
+    Fault(
+        "a page shows what was abandoned",
+        "aunet_lightning/reports/run/callback.py",
+        "if one.step <= module.steps_trained",
+        "if one.step",
+        (PAGE + "test_an_abandoned_line_is_not_shown",),
     ),
 ]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from aunet_lightning.reports.figures import Picture, ink
 from aunet_lightning.reports.pictures import UNIT_STYLE
-from aunet_lightning.reports.study.figures import Picture, ink
 
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
@@ -127,6 +127,7 @@ class Pictures:
     keys: Sequence[str]
     draw: Callable[[str, str], Picture | None]  # takes a name that is unique in the page, and a key; None: no panel
     captions: Mapping[str, str] = field(default_factory=dict)  # by key, where it is not the key itself
+    missing: str = "No cell has the numbers for this figure."  # in place of them, where there is none
 
     @cached_property
     def panels(self) -> dict[str, Picture]:
@@ -136,7 +137,7 @@ class Pictures:
 
     def html(self) -> str:
         if not self.panels:
-            return Text("No cell has the numbers for this figure.").html()
+            return Text(self.missing).html()
         figures = (self._figure(self.captions.get(key, key), picture) for key, picture in self.panels.items())
         return f'<div class="panels">{"".join(figures)}</div>'
 
@@ -200,15 +201,15 @@ class Heading:
         return "#" * self.level + " " + plain(self.text)
 
 
-def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """Returns a self-contained page: no scripts, no other files, no network."""
+def as_html(title: str, blocks: Sequence[Block], style: str = "") -> str:
+    """Returns a self-contained page: no scripts, no other files, no network. style: further CSS."""
     contents = "".join(
         f'<a href="#{re.sub("[^a-z]+", "-", block.text.lower())}">{html.escape(block.text)}</a> '
         for block in blocks
         if isinstance(block, Heading) and block.level == 2
     )
     sections, head = "".join(block.html() + "\n" for block in blocks), html.escape(title)
-    return _PAGE.format(title=head, style=_STYLE, contents=contents, sections=sections)
+    return _PAGE.format(title=head, style=_STYLE + style, contents=contents, sections=sections)
 
 
 def as_markdown(title: str, blocks: Sequence[Block]) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a study: the heat map as PNG, and small panels as inline SVG."""
+"""Figures of reports: a heat map as PNG, and small panels as inline SVG."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ NO_RESULT = "#e6e6e6"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5a3c", "#666666")
 _LINES = ("-", "--", ":", "-.")
 _POINTS = ("o", "s", "^", "D")
-_OPTIONS: dict[Any, Any] = {
+OPTIONS: dict[Any, Any] = {
     "text.parse_math": False,  # a name may hold dollar signs
     "svg.fonttype": "none",  # the browser has fonts for every script
     "axes.spines.top": False,
@@ -76,7 +76,7 @@ def heatmap(
     left, width = 0.3 + 0.085 * max((len(short(row, 30)) for row in rows), default=1), 0.95
     height = 0.18 + 0.125 * max((len(tile.lines) for row in tiles for tile in row), default=1)
     size = (max(left + width * len(columns) + 0.2, 6.5), 1.35 + height * len(rows))
-    with matplotlib.rc_context(_OPTIONS):
+    with matplotlib.rc_context(OPTIONS):
         figure = Figure(figsize=size, dpi=150)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
@@ -191,7 +191,7 @@ def intervals(name: str, bars: Sequence[Bar], x: str, same: float, logarithmic: 
     longest = max(len(short(bar.label, _LONGEST)) for bar in bars)
     left = 0.15 + _LETTER * (longest + 2 + max(map(len, leads)))
     high = 0.19 * len(bars) + 0.1
-    with matplotlib.rc_context({**_OPTIONS, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**OPTIONS, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.2, high + 0.5))
         axes = figure.add_axes((left / 4.2, 0.45 / (high + 0.5), 1 - (left + 0.15) / 4.2, high / (high + 0.5)))
         if logarithmic:
@@ -222,7 +222,7 @@ def intervals(name: str, bars: Sequence[Bar], x: str, same: float, logarithmic: 
     writer.writerows(
         [b.lead, b.label, b.value, *(b.interval or ("", "")), "" if b.apart is None else b.apart] for b in bars
     )
-    return Picture(_inline(out.getvalue(), name), text.getvalue())
+    return Picture(inline(out.getvalue(), name), text.getvalue())
 
 
 def _panel(
@@ -240,7 +240,7 @@ def _panel(
     labels = [short(one.label, _LONGEST) for one in series]
     wide = 4.2 - 0.62 - _LETTER * max(map(len, labels)) - 0.3  # of the axes, in inches
     high = max(2.0, _LABEL * len(series))
-    with matplotlib.rc_context({**_OPTIONS, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**OPTIONS, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.2, high + 0.6))
         axes = figure.add_axes((0.62 / 4.2, 0.48 / (high + 0.6), wide / 4.2, high / (high + 0.6)))
         if logarithmic:
@@ -263,7 +263,7 @@ def _panel(
             axes.text(1 + 0.19 * inch, to_y, label, transform=axes.transAxes, va="center")
         out = io.StringIO()
         canvas.print_svg(out)
-    return Picture(_inline(out.getvalue(), name), _as_csv(series, x, y))
+    return Picture(inline(out.getvalue(), name), _as_csv(series, x, y))
 
 
 def _as_csv(series: Sequence[Series], x: str, y: str) -> str:
@@ -303,7 +303,7 @@ def short(text: str, most: int) -> str:
     return text[: keep - keep // 2] + "…" + text[len(text) - keep // 2 :]
 
 
-def _inline(svg: str, name: str) -> str:
+def inline(svg: str, name: str) -> str:
     """The <svg> element alone, with ids that are unique in the page."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
