@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constra
 TORCH = $(shell grep -o '^torch==.*' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test mutants lint bench bench-gpu ui clean
+.PHONY: help install quickstart test mutants lint bench bench-gpu ui docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -46,6 +46,10 @@ bench-gpu: install  ## measure the published configurations on a GPU
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db
+
+docs: install  ## build the documentation as a site, build/site, and check its links
+	$(PIP) --editable '.[docs]'
+	$(BIN)/mkdocs build --quiet
 
 clean:  ## delete the virtual environment and built files
 	rm -rf $(VENV) build *.egg-info
