@@ -94,6 +94,10 @@ def test_its_numbers_are_those_that_were_logged(runs, page):
     assert re.search(r"(more|less) than the best yardstick, a 2-gram of the same text \(\d\.\d{3}\)\.", answer)
     rows = dict(re.findall(r'<th scope="row">(\w+)</th><td[^>]*>(?:<b>)?(\d\.\d{3})', page))
     assert rows == {name: f"{logged[5, f'val/bpb_{name}']:.3f}" for name in ("en", "th")}
+    sizes = json.loads((runs / "page" / "data.json").read_text())["train"]["bytes_by_language"]
+    times = logged[5, "bytes_seen"] / sum(sizes.values())
+    for name, size in sizes.items():
+        assert f"<td>{size / 1000:.3g} kB × {times:.2g}</td>" in page, name
     curve = known(runs / "page").curves["val/bpb"]
     assert curve == [(3.0, logged[2, "val/bpb"]), (6.0, bits)]
 

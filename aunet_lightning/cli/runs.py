@@ -183,7 +183,7 @@ def _tell(every: Sequence[Run], chosen: Sequence[Run], gone: int) -> None:
     counts = Counter(run.state for run in chosen)
     states = ", ".join(f"{counts[state]} {state}" for state in State if state in counts)
     of = f" of {len(every)}" if len(chosen) < len(every) else ""
-    _say(f"{len(chosen)}{of} runs{': ' * bool(states)}{states}")
+    _say(f"{len(chosen)}{of} run{'s' * (len(every) != 1)}{': ' * bool(states)}{states}")
     for run in chosen:
         if run.problem:
             _say(run.problem)

@@ -172,11 +172,13 @@ def keep_text(folder: RunFolder, data: ByteDataModule) -> None:
     described = {}
     for part, digest in data.digests.items():
         corpus, documents = data.corpora[part], data.documents[part]
+        sizes = np.bincount(corpus.languages[documents], corpus.lengths[documents], len(corpus.language_names))
         described[part] = {
             "digest": digest,
             "documents": len(documents),
             "bytes": int(corpus.lengths[documents].sum()),
             "languages": [corpus.language_names[i] for i in np.unique(corpus.languages[documents])],
+            "bytes_by_language": {corpus.language_names[i]: int(sizes[i]) for i in np.flatnonzero(sizes)},
             "files": [str(path) for path in corpus.paths],
         }
     folder.data.write_text(json.dumps(described, indent=1), encoding="utf-8")

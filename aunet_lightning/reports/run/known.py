@@ -77,6 +77,16 @@ class Known:
         """The languages of the held-out text."""
         return list(self.text.get("val", {}).get("languages", []))
 
+    @property
+    def read_by_language(self) -> dict[str, str]:
+        """How much text of each language the run has, and how often it was read; of all as of each."""
+        train = self.text.get("train", {})
+        sizes, seen = train.get("bytes_by_language", {}), self.last("bytes_seen")
+        if not sizes or math.isnan(seen):
+            return {}
+        times = f"× {seen / max(train['bytes'], 1):.2g}"
+        return {name: f"{amount(size, 'B')} {times}" for name, size in {TOTAL: train["bytes"], **sizes}.items()}
+
     def of_languages(self, name: str) -> dict[str, Line]:
         """Returns the curves of a metric by language, `name` being that of all text."""
         found = {language: self.curves.get(f"{name}_{metric_name(language)}", []) for language in self.languages}

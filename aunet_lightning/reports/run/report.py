@@ -55,9 +55,14 @@ def _languages(known: Known) -> list[Block]:
     header, rows = known.table
     if not rows:
         return []
-    table = Table(["bits per byte", *header], [[name, *_lowest(values)] for name, values in rows.items()])
+    read = known.read_by_language
+    body: list[list[str | TableCell]] = []
+    for name, values in rows.items():
+        body.append([name, *_lowest(values), *([read.get(name, "–")] if read else [])])
+    table = Table(["bits per byte", *header, *(["text read"] if read else [])], body)
     baselines = ", the lowest of each row bold; n-grams are of the same training text" if len(header) > 1 else ""
-    note = f"Held-out text by language{baselines}."
+    times = " Text read: how much training text there is, and how often it was read." if read else ""
+    note = f"Held-out text by language{baselines}.{times}"
     return [Heading("Languages"), table, Text(note, "note")]
 
 
