@@ -538,6 +538,8 @@ def test_ready_studies_are_understood(path, tmp_path):
         "controls": ("script_aware", "flat bytes", "bpe 1024"),
         "recipe": ("none", "conv + muon", "all"),
         "mark": ("script_aware 8 bytes", "bpe 16384"),
+        "mark-thai": ("cjk_character", "trie 6 B"),
+        "mark-reach": ("14 bytes reach 36", "bpe 4096"),
         "reading": ("whitespace refreshed", "script_aware of 2 closes full align first"),
     }
     named = rows.get(path.stem) or rows.get(path.stem.partition("-")[0]) or ("whitespace", "bpe")
