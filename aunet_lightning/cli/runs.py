@@ -187,6 +187,9 @@ def _tell(every: Sequence[Run], chosen: Sequence[Run], gone: int) -> None:
     for run in chosen:
         if run.problem:
             _say(run.problem)
+    if died := [run for run in chosen if run.state is State.DIED]:
+        config = shlex.quote(str(died[0].files.config))
+        _say(f"a run that died was ended from outside, as by kill -9; it continues with aunet fit -c {config}")
     if gone:
         _say(f"{gone} more that MLflow knows have no folder any more")
 

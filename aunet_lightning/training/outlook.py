@@ -24,6 +24,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 @rank_zero_only
 def _say(line: str) -> None:
     tqdm.write(line)  # above a bar
@@ -59,7 +63,7 @@ class Outlook(Callback):
         share = steps / trainer.global_step
         text, known = module.spent.bytes * share, data.corpora["train"].lengths[data.documents["train"]].sum()
         return (
-            f"{steps:,.0f} steps in all, {text / 1e6:,.1f} MB of text (each document {text / known:.2g} times), "
+            f"{steps:,.0f} steps in all, {text / 1e6:,.1f} MB of text (each document {_times(text / known)} times), "
             f"{module.spent.flops * share:.2g} FLOPs"
         )
 

@@ -54,6 +54,10 @@ class Known:
         of = self.curves.get(name)
         return of[-1][1] if of else math.nan
 
+    def at(self, name: str, step: float) -> float:
+        """Returns the latest value of a metric up to a step; nan without one."""
+        return next((value for at, value in reversed(self.curves.get(name, [])) if at <= step), math.nan)
+
     @property
     def steps(self) -> int:
         of = self.curves.get("train/bpb", [])

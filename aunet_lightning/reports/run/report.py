@@ -37,9 +37,10 @@ def _result(known: Known) -> list[Block]:
     header, rows = known.table
     sentences, total = [_state(known)], rows.get(TOTAL, [math.nan])
     if math.isfinite(total[0]):
-        spent = f"{amount(known.last('bytes_seen'), 'B')} of text and {amount(known.last('flops'), 'FLOPs')}"
+        step = known.measured_at[-1] if known.measured_at else known.steps
+        text, flops = (known.at(name, step) for name in ("bytes_seen", "flops"))
         sentences.append(
-            f"After {known.measured_at[-1] if known.measured_at else known.steps:,.0f} steps ({spent}) the model needs "
+            f"After {step:,.0f} steps ({amount(text, 'B')} of text and {amount(flops, 'FLOPs')}) the model needs "
             f"{total[0]:.3f} bits per byte of held-out text."
         )
         sentences += _against(header, total)
@@ -72,7 +73,8 @@ def _state(known: Known) -> str:
     state, _, why = known.state.partition(": ")
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     because = f" ({why})" if why else ""
-    return f"{state.capitalize()}{because} at step {known.steps:,}{of} ({written})."
+    then = ", when this was written" if state == "running" else ""  # it may have died since
+    return f"{state.capitalize()}{because} at step {known.steps:,}{of}{then} ({written})."
 
 
 def _against(header: Sequence[str], total: Sequence[float]) -> list[str]:
