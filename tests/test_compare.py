@@ -464,7 +464,14 @@ def check_study_in_mlflow(tmp_path):
     one = next(run for run in cell_runs if run.data.tags["splitter"] == "bpe")
     assert {"language": "en", "stages": "1", "match": "flops 4e+08", "seed": "1"}.items() <= one.data.tags.items()
     assert {"val/bpb", "best/val_bpb", "bytes_seen", "flops"} <= one.data.metrics.keys()
-    assert len(one.data.params) <= 20
+    given = {
+        "splitter": "bpe-vocab_size300",
+        "widths": "16",
+        "model.optimizer.warmup_steps": "3",
+        "data.row_bytes": None,
+    }
+    assert {key: one.data.params.get(key) for key in given} == given  # what differs from the defaults, and no more
+    assert one.data.params["row_bytes"] == "128"
     summary = next(run for run in runs if run.data.tags.get("kind") == "summary")
     assert {"report.html", "table.csv", "grid.yaml"} <= {
         file.path for file in client.list_artifacts(summary.info.run_id)

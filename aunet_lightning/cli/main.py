@@ -14,7 +14,6 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from aunet_lightning import __version__
-from aunet_lightning.cli.named import with_paths
 from aunet_lightning.terminal import guarded
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
@@ -93,6 +92,8 @@ def _main(arguments: list[str]) -> int:
         if command == "--print_completion":
             return _print_completion(*rest[:1])
         if command in (*TRAINING, "compare"):
+            from aunet_lightning.cli.named import with_paths
+
             rest = with_paths(rest)
         if command in TRAINING:
             return _train([command, *rest])
