@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 from aunet_lightning.tracking import views
+from aunet_lightning.tracking.mlflow_page import COLOUR, NOTE
 from aunet_lightning.tracking.run_folder import RunFolder
-from aunet_lightning.tracking.run_page import COLOUR, NOTE
 from tests.mlflow_runs import logger
 
 LANGUAGES = ("en", "th", "zh-Hans", "a_th")

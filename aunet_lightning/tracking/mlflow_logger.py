@@ -23,8 +23,8 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.paths import replace_text
 from aunet_lightning.tracking import points
 from aunet_lightning.tracking.lock import holder
+from aunet_lightning.tracking.mlflow_page import MLflowPage, commit, source_tags
 from aunet_lightning.tracking.run_folder import RunFolder
-from aunet_lightning.tracking.run_page import RunPage, commit, source_tags
 from aunet_lightning.tracking.sender import Sender, is_refused_artifact, send_metrics
 from aunet_lightning.tracking.settling import abandon, settle_dead_runs, whereabouts
 from aunet_lightning.tracking.store import (
@@ -75,7 +75,7 @@ class MLflowRunLogger(Logger):
     ) -> None:
         super().__init__()
         self._about = about
-        self._page: RunPage | None = None
+        self._page: MLflowPage | None = None
         self.folder, self.experiment, self.run_name, self.uri = folder, experiment, run_name, uri
         self.params, self.tags = params, tags
         self.run_id: str | None = None
@@ -125,7 +125,7 @@ class MLflowRunLogger(Logger):
             names = "run.experiment, run.name or run.tags" if is_refusal(error) else None
             raise explained(error, self.uri, names) from None
         self._keep_state()
-        self._page = RunPage(
+        self._page = MLflowPage(
             self._client, self.experiment_id, str(self.run_id), self._about, self.tags.get("splitter", "")
         )
         if not known:
@@ -280,7 +280,7 @@ class MLflowRunLogger(Logger):
             return False
         return all(self._send_text(artifact, text) for artifact, text in [*self._texts.items()])
 
-    def _show(self, page: RunPage) -> bool:
+    def _show(self, page: MLflowPage) -> bool:
         """Sends what changes on the run's pages while it runs."""
         load = page.load(max(self._last.values(), default=0))
         return self._try(partial(page.grow, self._last.keys())) and (

@@ -40,7 +40,7 @@ def source_tags() -> dict[str, str]:
     return tags
 
 
-class RunPage:
+class MLflowPage:
     """The pages of a run and of its experiment. Methods raise what MLflow's client raises."""
 
     def __init__(self, client: Any, experiment_id: str, run_id: str, about: str, splitter: str) -> None:
