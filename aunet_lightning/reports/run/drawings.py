@@ -45,6 +45,8 @@ def ridges(name: str, lengths: Mapping[str, Sequence[int]], unit: str) -> Pictur
         axes.hlines(bases, 0, most + 1, color="#c8c8c8", lw=0.5, zorder=0)
         medians = [int(np.searchsorted(np.cumsum(of), of.sum() / 2)) for of in counts.values()]
         axes.vlines(medians, bases, bases + 0.85, color="#000000", lw=1.2)
+        for base, median in zip(bases, medians, strict=True):
+            axes.text(0.995, base + 0.08, str(median), ha="right", transform=axes.get_yaxis_transform())
         axes.spines["left"].set_visible(False)
         figure.canvas = canvas = FigureCanvasSVG(figure)
         out = io.StringIO()

@@ -133,9 +133,10 @@ def lengths(known: Known) -> list[Block]:
         "lengths", [*shown], lambda name, stage: ridges(name, shown[stage], names[stage]),
         {stage: f"{name[0].upper()}{name[1:]}" for stage, name in names.items()},
     )  # fmt: skip
-    note = f"Units that the held-out text has by their bytes, at step {known.close.step:,}. Each row is as high as its "
-    note += (
-        "highest bar; the black line is the median. The longest in a hundred of the most varied language are not shown."
+    note = (
+        f"Units that the held-out text has by their bytes, at step {known.close.step:,}. Each row is as high as its "
+        "highest bar; the black line, and the number on the right, is the median. The longest in a hundred of the most "
+        "varied language are not shown."
     )
     left_out = max(len(by) - LANGUAGES for by in of.values())
     more = f" {left_out} languages with less text are left out." if left_out > 0 else ""
