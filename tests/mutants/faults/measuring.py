@@ -4,6 +4,34 @@ from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, PAGE, STATIS
 
 MEASURING = [
     Fault(
+        "units of BOS count in the rate of a study",
+        "aunet_lightning/training/metrics.py",
+        "text_units=boundary & counted & ~decision.forced,",
+        "text_units=boundary & counted,",
+        (METRICS + "test_units_equal_plain_counting",),
+    ),
+    Fault(
+        "a part of a study without what it branches from",
+        "aunet_lightning/cli/compare.py",
+        "| {cell.branch.cell for cell in found if cell.branch is not None}",
+        "",
+        (COMPARE + "test_a_study_runs_in_pieces",),
+    ),
+    Fault(
+        "each language has a chart of its own beside the one of all",
+        "aunet_lightning/tracking/views.py",
+        "hidden += of[1:]",
+        "hidden += []",
+        ("tests/test_views.py::test_each_metric_is_in_one_chart_and_languages_share_theirs",),
+    ),
+    Fault(
+        "the compute that a row needs is told where it is not known",
+        "aunet_lightning/reports/study/claims.py",
+        "if needed is not None:",
+        "if needed is None:",
+        ("tests/test_study_report.py::test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim",),
+    ),
+    Fault(
         "units at the ends of rows count as cut units",
         "aunet_lightning/training/boundaries.py",
         "return lengths[whole], starts[whole]",
