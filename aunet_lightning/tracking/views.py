@@ -103,19 +103,25 @@ def unpacked(text: str) -> dict[str, Any]:
 
 def set_views(client: Any, experiment: str, given: Mapping[str, Mapping[str, Any]]) -> None:
     """Sets what the named views of an experiment's page show, and leaves the rest of them as it is."""
-    tags = client.get_experiment(experiment).tags
-    for name, view in given.items():
-        known: dict[str, Any] = unpacked(tags[TAG + name]) if TAG + name in tags else {}
-        text = packed({**known, **view})
-        if {**known, **view} != known and len(text) <= LONGEST:
-            client.set_experiment_tag(experiment, TAG + name, text)
+    known = _known(client, experiment)
+    _set(client, experiment, known, {name: {**known.get(name, {}), **view} for name, view in given.items()})
 
 
 def arrange(client: Any, experiment: str, keys: Iterable[str]) -> None:
     """Arranges the charts of an experiment's views with the metrics of one more run."""
-    tags = client.get_experiment(experiment).tags
-    known: dict[str, dict[str, Any]] = {RUNS: {}}
-    known |= {name: unpacked(tags[TAG + name]) for name in (RUNS, MEANS) if TAG + name in tags}
+    known = _known(client, experiment)
     usual = {"selectedColumns": [*COLUMNS], "columnOrder": [*COLUMNS], "runsHiddenMode": "SHOW_ALL"}
-    arranged = {name: {**usual, **view, **charts(metrics_of(view) | set(keys))} for name, view in known.items()}
-    set_views(client, experiment, arranged)
+    views: dict[str, dict[str, Any]] = {RUNS: {}, **known}
+    arranged = {name: {**usual, **view, **charts(metrics_of(view) | set(keys))} for name, view in views.items()}
+    _set(client, experiment, known, arranged)
+
+
+def _known(client: Any, experiment: str) -> dict[str, dict[str, Any]]:
+    tags = client.get_experiment(experiment).tags
+    return {name: unpacked(tags[TAG + name]) for name in (RUNS, MEANS) if TAG + name in tags}
+
+
+def _set(client: Any, experiment: str, known: Mapping[str, Any], views: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, view in views.items():
+        if view != known.get(name) and len(text := packed(view)) <= LONGEST:
+            client.set_experiment_tag(experiment, TAG + name, text)

@@ -1,7 +1,7 @@
 """The sections of a study's report on its axes: the rate of units, the budget, and factors that cross all rows."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from aunet_lightning.reports import figures
 from aunet_lightning.reports.page import Block, Heading, Pictures, Table, TableCell, Text
 from aunet_lightning.reports.study import scaling, sentences
-from aunet_lightning.reports.study.contrasts import Curve, Growth, Rule, at_equal_rates, growth, ranged, rate_curves
+from aunet_lightning.reports.study.contrasts import Curve, Growth, Rule, at_equal_rates, ranged, rate_curves
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.reports.study.verdicts import Draws
 from aunet_lightning.study.results import StudyResult
@@ -97,7 +97,7 @@ def _at_equal_rates(comparison: Comparison, language: str, curves: dict[Rule, Cu
     rows: list[list[str | TableCell]] = [[language]] if found else []
     for one in found:
         shown = _shown(one.difference, sentences.bits, len(found))
-        apart = ranged(one.difference, len(found)).apart
+        apart = ranged(one.difference, len(found)).leaves_out(0.0)
         verdict = [] if apart is None else ["told apart" if apart else "not told apart"]
         rows.append([one.rule.label, f"{one.rate:.3g}", TableCell([*shown, *verdict])])
     return rows
@@ -106,10 +106,9 @@ def _at_equal_rates(comparison: Comparison, language: str, curves: dict[Rule, Cu
 # Budgets
 
 
-def budgets(study: StudyResult, comparison: Comparison) -> list[Block]:
+def budgets(study: StudyResult, comparison: Comparison, found: Mapping[str, Growth]) -> list[Block]:
     """Returns how BPB falls with the budget, and how much compute each row needs for the reference's BPB; nothing for
-    one budget. comparison: that of the largest."""
-    found = {language: growth(study, comparison, language) for language in comparison.languages}
+    one budget. comparison: that of the largest; found: by language."""
     rows: list[list[str | TableCell]] = []
     for language, grown in found.items():
         rows += [[language]] if grown.laws else []

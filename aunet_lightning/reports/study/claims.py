@@ -3,7 +3,8 @@
 Of each language the claims name the row with the lowest BPB among those in question; all others are in the tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,12 @@ from aunet_lightning.reports import figures
 from aunet_lightning.reports.page import Block, Pictures, Text
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.axes import multiple
-from aunet_lightning.reports.study.contrasts import Range, Rule, at_equal_rates, growth, ranged, rate_curves
+from aunet_lightning.reports.study.contrasts import Growth, Range, Rule, at_equal_rates, ranged, rate_curves
 from aunet_lightning.reports.study.statistics import Comparison, Group
-from aunet_lightning.study.results import StudyResult
 
 ROWS = 24  # of a picture
 LANGUAGES = 6  # named in a sentence
+BITS = partial(sentences.bits, digits=3)
 
 
 class Claim(NamedTuple):
@@ -32,9 +33,9 @@ class Claim(NamedTuple):
     logarithmic: bool = False
 
 
-def first_screen(study: StudyResult, comparison: Comparison) -> list[Block]:
-    """Returns the answer, and a picture per claim. comparison: that of the largest budget."""
-    claims = [*_against(comparison), *_at_equal_rates(comparison), *_growth(study, comparison)]
+def first_screen(comparison: Comparison, grown: Mapping[str, Growth]) -> list[Block]:
+    """Returns the answer, and a picture per claim. comparison: that of the largest budget; grown: by language."""
+    claims = [*_against(comparison), *_at_equal_rates(comparison), *_growth(comparison, grown)]
     clauses = "; ".join(claim.clause for claim in claims if claim.clause)
     second = f" Against {comparison.study.reference}: {clauses}." if clauses else ""
     answer = f"{sentences.headline(comparison)}{second} {sentences.caveats(comparison)}"
@@ -96,11 +97,7 @@ def _difference(comparison: Comparison, group: Group, reference: Group) -> str:
     difference = comparison.difference(group, reference)
     if difference.same_units:
         return "one with the same units"
-    return _told(Range(difference.value, difference.interval), _bits)
-
-
-def _bits(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return _told(Range(difference.value, difference.interval), BITS)
 
 
 def _told(found: Range, form: Callable[[float], str], unit: str = "", same: float = 0.0) -> str:
@@ -108,8 +105,8 @@ def _told(found: Range, form: Callable[[float], str], unit: str = "", same: floa
     text = f"{form(found.value)} {unit}".rstrip()
     if found.interval is None:
         return text
-    low, high = found.interval
-    return f"{text} ({form(low)} to {form(high)}{', not told apart' if low <= same <= high else ''})"
+    low, high = map(form, found.interval)
+    return f"{text} ({low} to {high}{'' if found.leaves_out(same) else ', not told apart'})"
 
 
 def _by_language(found: Sequence[tuple[str, str]]) -> str:
@@ -131,30 +128,31 @@ def _at_equal_rates(comparison: Comparison) -> list[Claim]:
             rates.add(f"{one.rate:.2g}")
         ranges = {label: ranged(np.mean(of, 0), len(rules)) for label, of in rules.items()}
         ordered = sorted(ranges.items(), key=lambda item: item[1].value)
-        bars += [figures.Bar(language, label, mean.value, mean.interval, mean.apart) for label, mean in ordered]
+        bars += [
+            figures.Bar(language, label, mean.value, mean.interval, mean.leaves_out(0.0)) for label, mean in ordered
+        ]
         if ordered:
             label, lowest = ordered[0]
-            found.append((language, f"{label} {_told(lowest, _bits)}"))
+            found.append((language, f"{label} {_told(lowest, BITS)}"))
     caption = f"BPB minus that of {comparison.study.reference}, in the mean of equal rates"
     clause = f"at equal rates ({', '.join(sorted(rates, key=float))} B), in the mean: {_by_language(found)}"
     return [Claim("rates", caption, "BPB, left is better", bars, clause)] if bars else []
 
 
-def _growth(study: StudyResult, comparison: Comparison) -> list[Claim]:
+def _growth(comparison: Comparison, grown: Mapping[str, Growth]) -> list[Claim]:
     """The compute that a language's lowest row, other than the reference, needs for the reference's lowest BPB."""
     bars, found = list[figures.Bar](), list[tuple[str, str]]()
     for language in comparison.languages:
-        grown, rows = growth(study, comparison, language), _best_rows(comparison, language)
+        rows = _best_rows(comparison, language)
         for group in rows:
-            needed = grown.needed(group, comparison.lowest_reference(language))
+            needed = grown[language].needed(group, comparison.lowest_reference(language))
             if needed is not None:
                 one, label = ranged(needed, len(rows) - 1), comparison.label(group.arm)
-                apart = None if one.interval is None else not one.interval[0] <= 1 <= one.interval[1]
-                bars.append(figures.Bar(language, label, one.value, one.interval, apart))
+                bars.append(figures.Bar(language, label, one.value, one.interval, one.leaves_out(1.0)))
                 found.append((language, f"{label} {_told(one, multiple, '×', same=1.0)}"))
                 break
     if not bars:
         return []
-    caption = f"Compute needed for the BPB of {study.reference}"
+    caption = f"Compute needed for the BPB of {comparison.study.reference}"
     clause = f"compute for its BPB: {_by_language(found)}"
     return [Claim("compute", caption, "times its compute, left is better", bars, clause, 1.0, logarithmic=True)]

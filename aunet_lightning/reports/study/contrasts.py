@@ -25,10 +25,9 @@ class Range(NamedTuple):
     value: float
     interval: tuple[float, float] | None
 
-    @property
-    def apart(self) -> bool | None:
-        """Whether zero lies outside of the interval."""
-        return None if self.interval is None else self.interval[0] > 0 or self.interval[1] < 0
+    def leaves_out(self, same: float) -> bool | None:
+        """Returns whether a number lies outside of the interval."""
+        return None if self.interval is None else not self.interval[0] <= same <= self.interval[1]
 
 
 def ranged(values: np.ndarray, comparisons: int = 1) -> Range:

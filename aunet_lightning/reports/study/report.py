@@ -11,6 +11,7 @@ from aunet_lightning.reports.page import Block, Items, Pictures, Text
 from aunet_lightning.reports.study import axes, sections, sentences
 from aunet_lightning.reports.study.claims import first_screen
 from aunet_lightning.reports.study.columns import columns_of
+from aunet_lightning.reports.study.contrasts import growth
 from aunet_lightning.reports.study.differences import differences
 from aunet_lightning.reports.study.meaning import meaning
 from aunet_lightning.reports.study.statistics import Comparison, Group
@@ -111,15 +112,16 @@ def heatmap_png(study: StudyResult) -> bytes:
 def _blocks(whole: StudyResult) -> list[Block]:
     comparison = Comparison(whole.at(whole.budget))
     study = comparison.study
+    grown = {language: growth(whole, comparison, language) for language in comparison.languages}
     return [
         *([Text(study.question)] if study.question else []),
-        *first_screen(whole, comparison),
+        *first_screen(comparison, grown),
         *([Text(study.description)] if study.description else []),
         Items([(f"{language}:", sentences.in_language(comparison, language)) for language in comparison.languages]),
         *sections.heat(comparison),
         *differences(comparison),
         *axes.rates(comparison),
-        *axes.budgets(whole, comparison),
+        *axes.budgets(whole, comparison, grown),
         *axes.factors(comparison),
         *meaning(comparison),
         *sections.scatter(comparison),

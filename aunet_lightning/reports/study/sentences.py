@@ -31,9 +31,9 @@ def bpb(value: float) -> str:
     return f"{value:.3f}"
 
 
-def bits(value: float) -> str:
-    """Returns a signed difference of BPB, with four decimals; a dash for nan."""
-    return f"{value:+.4f}".replace("-", "−") if math.isfinite(value) else "–"
+def bits(value: float, digits: int = 4) -> str:
+    """Returns a signed difference of BPB; a dash for nan."""
+    return f"{value:+.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def interval(difference: Difference) -> str:
