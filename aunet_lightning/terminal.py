@@ -1,5 +1,7 @@
 """Makes text safe for a terminal: in its encoding, and without control characters from data."""
 
+import json
+import os
 import re
 import sys
 import warnings
@@ -11,6 +13,7 @@ from typing import Any
 CONTROLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
 CONTROLS |= {0x7F: "\u2421"} | {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
 _OF_PROGRAMS = {code: shown for code, shown in CONTROLS.items() if code not in (0x0D, 0x1B)}
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0xD800, 0xE000))}
 _NO_STYLE = re.compile(r"\x1b(?!\[[0-9;?]*[A-Za-z])")  # an escape that neither colours nor moves the cursor
 
 
@@ -22,6 +25,18 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Returns a name from data on one line: printable, with its newlines made visible."""
     return printable(text).replace("\n", "⏎")
+
+
+def json_line(value: Any) -> str:
+    """Returns a value as JSON on one line, which a `SafeStream` passes as it is. Bytes that are not UTF-8, in a text as
+    surrogates, are escapes."""
+    return json.dumps(value, ensure_ascii=False).translate(_IN_JSON)
+
+
+def coloured(choice: str) -> bool:
+    """Returns whether output is coloured: `always`, `never`, or `auto`, in terminals that do."""
+    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return choice == "always" or (choice == "auto" and terminal)
 
 
 class SafeStream:

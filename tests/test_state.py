@@ -77,7 +77,7 @@ def test_rows_step_at_their_own_times_through_many_tapes(rules, conv, masked, wi
 @pytest.mark.parametrize("conv", [None, 3])
 @torch.no_grad()
 def test_rows_of_different_lengths_are_read_at_once(rules, conv, monkeypatch):
-    monkeypatch.setattr("aunet_lightning.generation.PART", 64)
+    monkeypatch.setattr("aunet_lightning.generation.reading.PART", 64)
     model, stack = model_of(rules, conv)
     ids, lengths = texts(5, 160), [1, 150, 20, 64, 65]
     together, state = read(

@@ -44,7 +44,7 @@ The tab key completes these words after: eval "$(aunet --print_completion bash)"
 TRAINING = ("fit", "validate", "test", "predict")
 LIGHT = {  # the other commands: a module of this package, loaded for it alone, and its function
     "generate": ("generate", "generate"),
-    "export": ("generate", "export"),
+    "export": ("export", "export"),
     "split": ("split", "split"),
     "splitters": ("split", "splitters"),
     "vocabulary": ("split", "vocabulary"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import os
 import sys
 from collections import Counter
 from functools import partial
@@ -19,7 +18,7 @@ from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts,
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.bpe import MERGES
-from aunet_lightning.terminal import one_line
+from aunet_lightning.terminal import coloured, one_line
 from splitters import DEFAULT, Stack
 from splitters import check as check_splitter
 from splitters.laws.check import check_foreign
@@ -274,8 +273,7 @@ def _page(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namesp
 def _show(texts: list[Text], stacks: dict[str, Levels], options: argparse.Namespace) -> None:
     from aunet_lightning.reports.pictures import as_colours, as_line, bytes_per_unit, inside_clusters
 
-    terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    colours = options.color == "always" or (options.color == "auto" and terminal)
+    colours = coloured(options.color)
     shown = _shortened(texts, options.characters)
     for text in shown:
         for label, stack in stacks.items():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aunet_lightning.model.attention import Step
+from aunet_lightning.model.embedding import NOTHING
 from aunet_lightning.model.kernels import Folded
 from aunet_lightning.model.layers import KVCache, Rotation
 from aunet_lightning.model.steppers import Track, read
@@ -68,6 +69,12 @@ class StageCache:
     @property
     def begun(self) -> bool:
         return self.tape is not None
+
+    def anew(self, rows: Sequence[int], at: Tensor) -> StageCache:
+        """Returns the cache in which `rows` have no position yet; at: the same as [R] on the device."""
+        chosen = {*rows}
+        count, begin = ([0 if row in chosen else n for row, n in enumerate(of)] for of in (self.count, self.begin))
+        return replace(self, count=count, begin=begin, recent=tuple(x.index_fill(0, at, 0) for x in self.recent))
 
     @property
     def writable(self) -> bool:
@@ -227,6 +234,10 @@ class OpenUnit:
         pairs = zip(self._tensors(), new._tensors(), strict=True)
         return OpenUnit(*(put(old, index, one, len(self.offset)) for old, one in pairs))  # type: ignore[arg-type]
 
+    def anew(self, index: Tensor) -> OpenUnit:
+        """Returns this with nothing in the rows `index` [R]."""
+        return OpenUnit(*(x if x is None else x.index_fill(0, index, 0) for x in self._tensors()))  # type: ignore[arg-type]
+
     def where(self, some: Tensor, other: OpenUnit) -> OpenUnit:
         """Returns this in some rows, bool [B], and `other` in the others."""
         pairs = zip(self._tensors(), other._tensors(), strict=True)
@@ -246,6 +257,10 @@ def put(old: Tensor | None, index: Tensor | None, new: Tensor | None, batch: int
         return new
     old = new.new_zeros(batch, *new.shape[1:]) if old is None else old
     return old.index_copy(0, index, new)
+
+
+def _replaced(old: tuple[Track, ...], rows: Sequence[int], new: tuple[Track, ...]) -> tuple[Track, ...]:
+    return tuple(new[row] if row in rows else track for row, track in enumerate(old))
 
 
 @dataclass(frozen=True)
@@ -292,6 +307,22 @@ class State:
     def fresh(self) -> list[bool]:
         """[B] whether no id of a row has been read."""
         return self.stages[0].cache.fresh
+
+    def anew(self, rows: Sequence[int]) -> State:
+        """Returns the state in which `rows` have read nothing, as they are in the initial one; the others continue."""
+        at = self.stages[0].unit.offset.new_tensor(rows)
+        initial = State.initial(len(self.fresh), at.device, self.stack, [stage.cache.folded for stage in self.stages])
+
+        def stage(old: StageState, new: StageState) -> StageState:
+            return StageState(old.cache.anew(rows, at), old.unit.anew(at), _replaced(old.steppers, rows, new.steppers))
+
+        return replace(
+            self,
+            stages=tuple(stage(*pair) for pair in zip(self.stages, initial.stages, strict=True)),
+            steppers=_replaced(self.steppers, rows, initial.steppers),
+            recent=None if self.recent is None else self.recent.index_fill(0, at, NOTHING),
+            refreshers=_replaced(self.refreshers, rows, initial.refreshers),
+        )
 
     def step_levels(self, ids: list[list[int]], rows: Sequence[int]) -> tuple[list[list[int]], tuple[Track, ...]]:
         """Pushes ids [R, N] through the steppers of `rows`; returns levels [R, N] and all steppers after.

@@ -68,6 +68,17 @@ class Cluster(NamedTuple):
     bytes: int
 
 
+class Given:
+    """The levels of one text, where they are known."""
+
+    def __init__(self, levels: Sequence[int], depth: int) -> None:
+        self.depth, self._levels = depth, np.array(levels, np.uint8)
+
+    def levels(self, data: bytes) -> np.ndarray:
+        """Returns uint8 [len(data)], of that text."""
+        return self._levels
+
+
 def clusters(data: bytes, stack: Levels) -> list[Cluster]:
     """Returns the text as grapheme clusters with their levels."""
     levels, at = stack.levels(data), 0
@@ -97,10 +108,12 @@ _BACKGROUNDS = ((153, 189), (222, 230))
 _BLACK, _UNDERLINE, _RESET = "38;5;16", "4", "\x1b[0m"
 
 
-def as_colours(data: bytes, stack: Levels) -> str:
+def as_colours(data: bytes, stack: Levels, begun: list[int] | None = None) -> str:
     """Returns the text for a terminal: units of stage 2 differ in shade, of stage 3 in hue, and every second one
-    of stage 4 is underlined. No colour changes inside a cluster or extends past the end of a line."""
-    counts = [0] * 5  # units begun, by level
+    of stage 4 is underlined. No colour changes inside a cluster or extends past the end of a line.
+
+    begun [5]: units begun before, by level, to which those of this text are added."""
+    counts = [0] * 5 if begun is None else begun
     out = []
     for text, level, *_ in clusters(data, stack):
         for passed in range(1, min(level, 4) + 1):

@@ -1,6 +1,6 @@
 """Faults of training, checkpoints, generation and tracking."""
 
-from tests.mutants.faults.fault import DATA, TRACKING, Fault
+from tests.mutants.faults.fault import DATA, GENERATION, TRACKING, Fault
 
 TRAINING = [
     Fault(
@@ -89,17 +89,45 @@ TRAINING = [
     ),
     Fault(
         "generation ignores its temperature",
-        "aunet_lightning/generation.py",
-        "(logits / temperature).softmax(-1)",
-        "logits.softmax(-1)",
+        "aunet_lightning/generation/sampling.py",
+        "softmax(logits / sampling.temperature)",
+        "softmax(logits)",
         ("tests/test_reports.py::test_samples_have_the_frequencies_of_their_temperature",),
     ),
     Fault(
         "a short prompt goes on after the padding",
-        "aunet_lightning/generation.py",
+        "aunet_lightning/generation/reading.py",
         "(ends - 1).clamp(min=0)]",
         "ends * 0 - 1]",
         ("tests/test_reports.py::test_a_sample_continues_prompts_of_any_length",),
+    ),
+    Fault(
+        "a row that begins anew keeps the n-grams of the text before it",
+        "aunet_lightning/model/state.py",
+        "self.recent.index_fill(0, at, NOTHING)",
+        "self.recent",
+        (GENERATION + "test_a_row_begins_anew_as_if_nothing_had_been",),
+    ),
+    Fault(
+        "a row that begins anew keeps the inputs of convolutions",
+        "aunet_lightning/model/state.py",
+        "x.index_fill(0, at, 0) for x in self.recent",
+        "x for x in self.recent",
+        (GENERATION + "test_a_row_begins_anew_as_if_nothing_had_been",),
+    ),
+    Fault(
+        "a stop string is said before it is whole",
+        "aunet_lightning/generation/text.py",
+        "end = min(end, len(self.made) - held)",
+        "pass",
+        (GENERATION + "test_it_ends_before_a_stop_string_and_says_nothing_that_it_takes_back",),
+    ),
+    Fault(
+        "surrogates are taken for characters",
+        "aunet_lightning/generation/utf8.py",
+        "((range(0x80, 0xA0), 1),),",
+        "((_FOLLOWING, 1),),",
+        (GENERATION + "test_utf8_is_what_python_reads", GENERATION + "test_tokens_are_read_as_their_bytes"),
     ),
     Fault(
         "MLflow has every step one late",

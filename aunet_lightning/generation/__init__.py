@@ -1,0 +1,46 @@
+"""Generation of text, by stepping the one forward with a state."""
+
+from collections.abc import Sequence
+
+from aunet_lightning.generation.batch import Batch, Piece, stream
+from aunet_lightning.generation.reading import read
+from aunet_lightning.generation.sampling import Sampling, check_sampling
+from aunet_lightning.generation.text import Request, Text
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.reader.reader import Reader
+
+__all__ = ["Batch", "Piece", "Request", "Sampling", "Text", "check_sampling", "generate", "read", "stream", "texts"]
+
+
+def texts(
+    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, levels: bool = False,
+    compiled: bool = False,
+) -> list[Text]:  # fmt: skip
+    """Returns the requests continued, `rows` of them at once. For the rest see `Batch`."""
+    pieces = stream(net, reader, requests, sampling, rows, levels, compiled)
+    found = {piece.number: piece.done for piece in pieces if piece.done is not None}
+    return [found[number] for number in range(len(requests))]
+
+
+def generate(
+    net: AUNet,
+    reader: Reader,
+    prompts: Sequence[bytes],
+    n_bytes: int,
+    temperature: float = 0.8,
+    seed: int = 0,
+    compiled: bool = False,
+    valid_utf8: bool = False,
+) -> list[bytes]:
+    """Continues each prompt by up to `n_bytes` bytes (fewer where the model ends the document).
+
+    Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
+    The same seed gives the same text. reader: that of the model. compiled: steps are compiled, which takes a minute and
+    pays for tens of thousands of bytes. valid_utf8: only bytes that continue a well-formed text are taken, and the last
+    character is whole. Returns the prompts with their continuations; `texts` has more ways to sample.
+    Raises ValueError for a negative n_bytes, for a temperature that is neither 0 nor among TEMPERATURES, and for
+    steps that can't be compiled.
+    """
+    sampling = Sampling(n_bytes, temperature=temperature, valid_utf8=valid_utf8)
+    requests = [Request(prompt, seed, sample) for sample, prompt in enumerate(prompts)]
+    return [text.whole for text in texts(net, reader, requests, sampling, max(len(requests), 1), compiled=compiled)]

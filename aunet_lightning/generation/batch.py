@@ -1,0 +1,192 @@
+"""Texts that a model continues in one batch, which they join and leave one by one.
+
+Shapes: B rows, V ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from aunet_lightning.generation import utf8
+from aunet_lightning.generation.reading import read
+from aunet_lightning.generation.sampling import Sampling, choose
+from aunet_lightning.generation.text import Growing, Request, Text
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.captured import Captured
+from aunet_lightning.reader.reader import Reader
+from aunet_lightning.vocabulary import BOS, EOS
+
+SHARED = 8  # rows of a step from which threads pay
+
+
+class Piece(NamedTuple):
+    """What has become certain of a text in a step: whole characters, in which no stop string can begin."""
+
+    number: int  # of the request
+    text: bytes
+    levels: list[int]  # of its bytes; [] where they are not asked for
+    done: Text | None = None  # the text, where it is finished
+
+
+class Batch:
+    """B texts that are continued together, each as if it were alone.
+
+    levels: whether pieces have them. compiled: see `generate`. Raises ValueError for `max_units` where the model has no
+    units, and for steps that can't be compiled.
+    """
+
+    def __init__(
+        self, net: AUNet, reader: Reader, sampling: Sampling, rows: int, levels: bool = False, compiled: bool = False
+    ) -> None:
+        self._levels, self._compiled = levels or sampling.max_units is not None, compiled
+        self._captured: Captured | None = None
+        if sampling.max_units is not None and reader.depth == 0:
+            raise ValueError("units: the model reads bytes alone, in no units: leave it out, or limit the bytes")
+        if self._levels and compiled:
+            raise ValueError("a compiled step does not tell where units begin: leave out compile, or units")
+        self._net, self._reader, self._sampling = net, reader, sampling
+        self._texts, self._size = reader.bytes_of, len(reader.bytes_of)
+        self._after = utf8.table_of(self._texts)
+        self._rows: list[Growing | None] = [None] * rows
+        self._joining: list[int] = []
+        self._logits = np.zeros((rows, self._size))
+        self._seen = np.zeros((rows, self._size), bool) if sampling.repetition_penalty != 1 else None
+        self._state = net.initial_state(rows, reader.stack, constant=True)
+
+    @property
+    def free(self) -> int:
+        """How many texts may join."""
+        return self._rows.count(None)
+
+    @property
+    def empty(self) -> bool:
+        return self.free == len(self._rows)
+
+    def join(self, number: int, request: Request) -> None:
+        """Adds a text. Raises ValueError where `free` is 0."""
+        row = self._rows.index(None)
+        self._rows[row] = Growing(number, request, self._sampling)
+        self._joining.append(row)
+
+    def step(self) -> list[Piece]:
+        """Continues each text by one id, and returns what is new and certain; finished texts have left."""
+        with _inference(self._net), _threads(len(self._rows), self._net):
+            if self._joining:
+                self._read_prompts()
+            going = {row: text for row, text in enumerate(self._rows) if text is not None and not text.finish}
+            ids = self._choose(going)
+            reads = [row for row, text in going.items() if self._levels or not text.finish]
+            self._read(reads, ids)
+        pieces = []
+        for row, text in enumerate(self._rows):
+            if text is None:
+                continue
+            new, levels = text.certain()
+            if new or text.finish:
+                pieces.append(Piece(text.number, new, levels, text.done() if text.finish else None))
+            if text.finish:
+                self._rows[row] = None
+        return pieces
+
+    def _read_prompts(self) -> None:
+        joining, self._joining = self._joining, []
+        prompts = self._reader.encode([text.request.prompt for row in joining if (text := self._rows[row])])
+        rows: list[list[int]] = [[] for _ in self._rows]
+        for row, prompt in zip(joining, prompts, strict=True):
+            rows[row] = [BOS, *map(int, prompt)]
+            if self._seen is not None:
+                self._seen[row] = False
+                self._seen[row, rows[row]] = True
+        used = [row for row in joining if not self._state.fresh[row]]
+        state = self._state.anew(used) if used else self._state
+        with torch.compiler.set_stance("force_eager"):  # a compiled network would be compiled for each shape
+            logits, self._state = read(self._net, rows, state)
+        self._logits[joining] = self._host(logits)[joining]
+        self._captured = Captured(self._net, self._state) if self._compiled and self._sampling.max_bytes else None
+
+    def _choose(self, going: dict[int, Growing]) -> list[int]:
+        """Gives each text its next id; returns the ids of all rows."""
+        ids, rows = [EOS] * len(self._rows), [*going]
+        if not rows:
+            return ids
+        states, draws = [text.state for text in going.values()], [text.draw() for text in going.values()]
+        after = self._after[states]
+        after[:, EOS] = np.where(np.equal(states, utf8.COMPLETE), utf8.COMPLETE, utf8.NEVER)
+        allowed = after != utf8.NEVER if self._sampling.valid_utf8 else None
+        seen = self._seen[rows] if self._seen is not None else None
+        chosen, removed = choose(self._logits[rows], self._sampling, draws, allowed, seen)
+        for (row, text), id_, to, share in zip(going.items(), chosen, after.tolist(), removed, strict=True):
+            ids[row] = id_
+            text.add(id_, self._texts[id_], max(to[id_], utf8.COMPLETE), share)
+            if self._seen is not None:
+                self._seen[row, id_] = True
+        return ids
+
+    def _read(self, rows: Sequence[int], ids: Sequence[int]) -> None:
+        """Reads the ids of `rows`, and tells each text the levels of its new bytes where they are asked for."""
+        if not rows:
+            return
+        if self._captured is not None:
+            self._logits[:] = self._host(self._captured(ids[0]))
+            return
+        lengths = None if len(rows) == len(self._rows) else [int(row in rows) for row in range(len(self._rows))]
+        with torch.compiler.set_stance("force_eager"):
+            output = self._net(
+                torch.tensor(ids, device=self._net.head.weight.device)[:, None], state=self._state, lengths=lengths
+            )
+        self._state = output.state
+        self._logits[rows] = self._host(output.logits[:, -1])[rows]
+        if self._levels:
+            levels = output.levels[:, 0].tolist()
+            for row in rows:
+                if (text := self._rows[row]) is not None:
+                    size = len(self._texts[ids[row]])
+                    of_id = 1 if self._reader.tokenizer is not None else levels[row]
+                    text.level([of_id, *[0] * (size - 1)] if size else [])
+
+    def _host(self, logits: torch.Tensor) -> np.ndarray:
+        """Returns logits [B, V] of the ids that have a text."""
+        return logits[:, : self._size].float().cpu().numpy()
+
+
+def stream(
+    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, levels: bool = False,
+    compiled: bool = False,
+) -> Iterator[Piece]:  # fmt: skip
+    """Yields the texts of requests piece by piece, `rows` of them at once. For the rest see `Batch`."""
+    if not requests:
+        return
+    batch = Batch(net, reader, sampling, min(rows, len(requests)), levels, compiled)
+    waiting = enumerate(requests)
+    while True:
+        for _ in range(batch.free):
+            if (one := next(waiting, None)) is not None:
+                batch.join(*one)
+        if batch.empty:
+            return
+        yield from batch.step()
+
+
+@contextmanager
+def _inference(net: AUNet) -> Iterator[None]:
+    with torch.inference_mode(not net.sharded), torch.no_grad():  # what FSDP gathers must serve training afterwards
+        yield
+
+
+@contextmanager
+def _threads(rows: int, net: AUNet) -> Iterator[None]:
+    """One thread on a CPU where a step is of few rows: its products are too small to share."""
+    before = torch.get_num_threads()
+    few = rows < SHARED and before > 1 and net.head.weight.device.type == "cpu"
+    if few:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if few:
+            torch.set_num_threads(before)
