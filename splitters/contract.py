@@ -72,6 +72,7 @@ class Splitter(Rated, ABC):
     kind: str = "rule"  # or "model": made from a trained model, so its name alone does not build it
     groups_units = False  # whether it groups the units of the stage below, which a combinator does not have
     looks_ahead: ClassVar[bool] = False
+    files: ClassVar[Sequence[str]] = ()  # options that name a file (.json, or a checkpoint): an export brings it along
     # Options that every class of a base takes beside those of its own `__init__`: what makes, from the name and the
     # splitter, the one with the option. An option of the same name in `__init__` is the class's own.
     shared_options: ClassVar[Mapping[str, Callable[..., "Splitter"]]] = {}

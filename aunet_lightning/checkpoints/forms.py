@@ -25,6 +25,8 @@ from aunet_lightning.errors import UserError, is_disk_full, reason
 from aunet_lightning.paths import PART, remove, user_path
 
 META = "meta.pt"  # a folder's file of all that is not a tensor
+WEIGHTS = "model.safetensors"  # in a folder that `aunet export` wrote
+FILES = "splitter_files"  # the header's places of names, of files beside it, among the splitters' options
 
 
 def is_folder(path: Path) -> bool:
@@ -32,12 +34,17 @@ def is_folder(path: Path) -> bool:
     return (path / ".metadata").is_file() and (path / META).is_file()
 
 
+def weights_of(path: Path) -> Path:
+    """Returns the weights in a folder that `aunet export` wrote; any other path as it is."""
+    return path / WEIGHTS if (path / WEIGHTS).is_file() else path
+
+
 def check_complete(path: Path) -> None:
     """Raises UserError unless path is a checkpoint in one of the forms, with all of its parts. (`check_intact` reads
     them.)"""
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}: runs keep theirs in checkpoints/last.ckpt and best.ckpt")
-    if path.suffix == ".safetensors":
+    if weights_of(path).suffix == ".safetensors":
         return
     # torch.save writes a zip file, whose directory is at the end.
     if not (is_folder(path) if path.is_dir() else zipfile.is_zipfile(path)):
@@ -50,8 +57,8 @@ def check_intact(path: Path) -> None:
     torch.save writes a checksum (CRC-32) with each record, which torch.load ignores; a folder consists of such
     records. An export has a digest of its own.
     """
-    if path.suffix == ".safetensors":
-        _read_export(path)
+    if (weights := weights_of(path)).suffix == ".safetensors":
+        _read_export(weights)
         return
     try:
         if not path.is_dir():
@@ -123,8 +130,8 @@ def read(path: str | Path, weights_only: bool = True, optimizer: bool = True) ->
     """
     path = user_path(path, "the checkpoint")
     check_complete(path)
-    if path.suffix == ".safetensors":
-        return _read_export(path)
+    if (weights := weights_of(path)).suffix == ".safetensors":
+        return _read_export(weights)
     check_intact(path)
     if not path.is_dir():
         return _load(path, path, weights_only)
@@ -139,8 +146,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Returns a checkpoint of any form without reading its tensors (a file's are mapped, a folder's left out). Checks
     no bytes."""
     check_complete(path)
-    if path.suffix == ".safetensors":
-        return _read_export(path)
+    if (weights := weights_of(path)).suffix == ".safetensors":
+        return _read_export(weights)
     return _load(path / META if path.is_dir() else path, path, weights_only=True)
 
 
@@ -195,9 +202,13 @@ def export(path: Path, out: Path) -> int:
     """Writes a checkpoint's weights to one safetensors file, with the network and splitter settings needed to load
     them in its header; returns the number of parameters."""
     if out.suffix != ".safetensors":
-        raise UserError(f"--out is {out}: its name must end in .safetensors, by which exports are recognized")
-    checkpoint = read(path, optimizer=False)
-    header = {key: checkpoint[key] for key in EXPORTED if key in checkpoint}
+        raise UserError(f"--out is {out}: its name must end in .safetensors, or name a folder (with / at its end)")
+    return write_export(read(path, optimizer=False), out)
+
+
+def write_export(checkpoint: Mapping[str, Any], out: Path) -> int:
+    """Writes what was read of a checkpoint likewise."""
+    header = {key: checkpoint[key] for key in (*EXPORTED, FILES) if key in checkpoint}
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
     header["sha256"] = _digest(weights)
     part = out.with_name(out.name + PART)
@@ -225,6 +236,13 @@ def _read_export(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} was not written by aunet export: its header does not describe the network")
     if header.pop("sha256", None) not in (None, _digest(weights)):
         raise UserError(f"{path} is damaged: its weights are not those that were written. Export them again")
+    for *above, last in header.pop(FILES, []):
+        options: Any = header["splitters"]
+        for key in above:
+            options = options[key]
+        if Path(options[last]).name != options[last]:
+            raise UserError(f"{path} names a file that does not lie beside it, {options[last]!r}: export it again")
+        options[last] = str(path.parent / options[last])
     begins: dict[str, Any] = {"callbacks": {}, "loops": None, "epoch": 0, "optimizer_states": [], "lr_schedulers": []}
     return header | begins | {"state_dict": weights}
 

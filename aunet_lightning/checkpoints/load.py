@@ -9,7 +9,8 @@ from aunet_lightning.reader.reader import Reader
 
 
 def load(path: str | Path) -> tuple[AUNet, Reader]:
-    """Returns the network (evaluation mode, on the CPU) and the reader it was trained with.
+    """Returns the network (evaluation mode, on the CPU) and the reader it was trained with, from a checkpoint or from
+    what `aunet export` wrote.
 
     Raises UserError where the checkpoint is damaged, or the splitters no longer place its boundaries.
     """
@@ -19,4 +20,5 @@ def load(path: str | Path) -> tuple[AUNet, Reader]:
     net = AUNet(contents.net, reader.stack)
     net.load_state_dict({name.removeprefix("net."): weight for name, weight in checkpoint["state_dict"].items()})
     contents.check_boundaries(reader.stack)
+    net.reader = reader
     return net.eval(), reader

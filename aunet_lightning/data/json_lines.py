@@ -41,9 +41,10 @@ class JsonLines(Format):
 
 
 def licences(path: Path) -> set[str]:
-    """Returns what lines of a file say under `license` or `licence`."""
+    """Returns what lines of a file say under `license` or `licence`; nothing of a file that has moved, or has no such
+    lines."""
     found: set[str] = set()
-    with path.open("rb") as file:
+    with contextlib.suppress(OSError, ValueError, EOFError), path.open("rb") as file:
         for line in _lines(file, path):
             if b'"licen' in line:
                 with contextlib.suppress(ValueError):

@@ -47,6 +47,7 @@ class Entropy(Splitter):
     source = "Byte Latent Transformer (arXiv 2412.09871), entropy patching"
     kind = "model"
     knob = Knob("threshold", 0, 8.01, whole=False)
+    files = ("checkpoint",)
 
     def __init__(
         self,

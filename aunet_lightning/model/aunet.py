@@ -14,10 +14,12 @@ Shapes: B rows, L bytes, N positions of a stage, U units, D width.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +70,7 @@ class AUNet(nn.Module):
     """
 
     stages: list[Stage]  # views of the modules below, from bytes up
+    reader: Any = None  # how its text is read (`Reader`), where it was loaded from a checkpoint
 
     def __init__(self, config: AUNetConfig, splitters: Sequence[Spec] | Stack = ()) -> None:
         super().__init__()
@@ -91,6 +94,13 @@ class AUNet(nn.Module):
         self.stages = [self._stage(s, stack) for s in range(len(stages))]
         self._exact, self._learned = Exact(), max(map(int, self.predictors), default=-1) + 1
         self.init_weights()
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> AUNet:
+        """Returns the network of a checkpoint, or of what `aunet export` wrote, in evaluation mode on the CPU, with the
+        `reader` of its text. Raises UserError where it is damaged, or its splitters now place other boundaries."""
+        checkpoints = importlib.import_module("aunet_lightning.checkpoints.load")  # which knows networks
+        return cast(AUNet, checkpoints.load(path)[0])
 
     def _stage(self, s: int, stack: Stack) -> Stage:
         if s == self.config.depth:

@@ -19,13 +19,5 @@ def texts_of(sized: Sequence[Sized]) -> Iterator[StudyText]:
         for part, of in json.loads(one.files.data.read_text(encoding="utf-8")).items():
             if part in ("train", "val"):
                 files = list(map(str, of["files"]))
-                named = sorted({licence for file in files for licence in _licences(Path(file))})
+                named = sorted({licence for file in files for licence in licences(Path(file))})
                 yield StudyText(one.cell.language, part, files, of["documents"], of["bytes"], named)
-
-
-def _licences(path: Path) -> set[str]:
-    """Returns the licences that a file's lines name; none of one that has moved or is not JSON lines."""
-    try:
-        return licences(path)
-    except (OSError, ValueError, EOFError):
-        return set()

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from aunet_lightning.checkpoints.contents import Contents
-from aunet_lightning.checkpoints.forms import check_complete, check_intact, read_metadata
+from aunet_lightning.checkpoints.forms import check_complete, check_intact, read_metadata, weights_of
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
 from aunet_lightning.paths import user_path
@@ -37,7 +37,7 @@ def checkpoint_of(folder: RunFolder, named: str | None) -> Path | None:
         if not folder.best.exists():
             raise UserError(f"ckpt_path is best, but {folder.path} has no best.ckpt: name last, or a checkpoint")
         return folder.best.resolve()
-    path = user_path(named, "ckpt_path")
+    path = weights_of(user_path(named, "ckpt_path"))
     check_complete(path)
     return path
 
@@ -48,7 +48,8 @@ def checkpoint_to_read(folder: RunFolder | None, named: str | None) -> Path:
 
     Raises UserError where there is no such checkpoint, or it is not complete.
     """
-    path = _own_checkpoint(folder, named) if named in (None, "best", "last") else user_path(str(named), "ckpt_path")
+    own = named in (None, "best", "last")
+    path = _own_checkpoint(folder, named) if own else weights_of(user_path(str(named), "ckpt_path"))
     check_complete(path)
     return path
 

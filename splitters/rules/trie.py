@@ -35,6 +35,7 @@ class Trie(Splitter):
 
     source = "byte-trie BPE"
     knob = Knob("vocabulary", 257, 1 << 17, entries=True)
+    files = ("vocabulary",)
 
     def __init__(self, vocabulary: str | None = None, align: Literal["byte", "last", "first"] = "last") -> None:
         if not isinstance(vocabulary, str | None):

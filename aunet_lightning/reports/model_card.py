@@ -1,0 +1,69 @@
+"""The model card of an export: what the model is, what it was trained on, how good it is, and how to use it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aunet_lightning.checkpoints.contents import Contents
+from aunet_lightning.checkpoints.forms import read_metadata
+from aunet_lightning.data.json_lines import licences
+from aunet_lightning.tracking.run_folder import TABLE, RunFolder
+
+USE = """## Use
+```python
+from aunet_lightning import AUNet
+from aunet_lightning.generation import generate
+
+net = AUNet.from_pretrained("{name}")  # this folder
+print(generate(net, net.reader, [b"All human "], 100)[0].decode())
+```
+On the command line: `aunet generate {name} --prompt "All human "`, `aunet score {name} FILE`."""
+
+
+def model_card(checkpoint: Path, name: str) -> str:
+    """Returns the card of a checkpoint, from what its run folder has, as Markdown with metadata. name: of the export."""
+    contents, run = Contents.from_dict(read_metadata(checkpoint)), RunFolder.around(checkpoint)
+    data = _json(run.data).get("train", {})
+    files = [Path(file) for file in data.get("files", [])]
+    of_files = {file: sorted(licences(file)) for file in files}
+    named = sorted({licence for of in of_files.values() for licence in of})
+    metadata = {
+        "library_name": "aunet-lightning",
+        "pipeline_tag": "text-generation",
+        "tags": ["byte-level", "autoregressive-unet"],
+        "language": data.get("languages", []),
+    } | ({"license": named[0].lower() if len(named) == 1 else "other"} if named else {})
+    parts = [f"---\n{yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False)}---", f"# {name}", _what(contents)]
+    parts.append(USE.format(name=name))
+    if data:
+        rows = [f"| {language} | {n:,} |" for language, n in data.get("bytes_by_language", {}).items()]
+        parts.append("\n".join(["## Training text", "| language | bytes |", "|---|---:|", *rows]))
+        said = [f"- `{file}`: {', '.join(of_files[file]) or 'none named'}" for file in files]
+        parts.append("\n".join(["Licences that lines of the files name under `license`:", *said]))
+    table = run.path / TABLE
+    if table.is_file():
+        parts.append(f"## Bits per byte of validation text\n{table.read_text(encoding='utf-8').strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(contents: Contents) -> str:
+    net, stages = contents.net, contents.net.stages
+    widths = ", ".join(str(stage.dim) for stage in stages)
+    read = f"tokens of a BPE with {net.vocabulary:,} entries" if contents.tokenizer is not None else "bytes"
+    lines = [
+        f"An autoregressive U-Net (AU-Net, arXiv 2506.14761) with {len(stages)} stages of width {widths}"
+        if len(stages) > 1
+        else f"A transformer of width {widths}",
+        f" that reads {read}",
+        f", trained for {contents.global_step:,} steps",
+        f" ({contents.spent['flops']:.3g} FLOPs)" if contents.spent.get("flops") else "",
+        ".",
+    ]
+    rules = "".join(f"\n- stage {s} → {s + 1}: `{json.dumps(rule, ensure_ascii=False)}`" for s, rule in enumerate(contents.splitters, 1))
+    return "".join(lines) + (f"\n\nSplitters, which place its units:{rules}" if rules else "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
