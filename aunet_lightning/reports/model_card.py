@@ -23,7 +23,7 @@ On the command line: `aunet generate {name} --prompt "All human "`, `aunet score
 
 
 def model_card(checkpoint: Path, name: str) -> str:
-    """Returns the card of a checkpoint, from what its run folder has, as Markdown with metadata. name: of the export."""
+    """Returns a checkpoint's card as Markdown with metadata, from what its run folder has; name: of the export."""
     contents, run = Contents.from_dict(read_metadata(checkpoint)), RunFolder.around(checkpoint)
     data = _json(run.data).get("train", {})
     files = [Path(file) for file in data.get("files", [])]
@@ -61,7 +61,8 @@ def _what(contents: Contents) -> str:
         f" ({contents.spent['flops']:.3g} FLOPs)" if contents.spent.get("flops") else "",
         ".",
     ]
-    rules = "".join(f"\n- stage {s} → {s + 1}: `{json.dumps(rule, ensure_ascii=False)}`" for s, rule in enumerate(contents.splitters, 1))
+    shown = enumerate((json.dumps(rule, ensure_ascii=False) for rule in contents.splitters), 1)
+    rules = "".join(f"\n- stage {s} → {s + 1}: `{rule}`" for s, rule in shown)
     return "".join(lines) + (f"\n\nSplitters, which place its units:{rules}" if rules else "")
 
 
