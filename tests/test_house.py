@@ -31,7 +31,7 @@ FLOORS = (  # each may import from its own and from those before it
     ("lightning_private",),
     ("reader", "data"),
     ("costs", "checkpoints", "distributed", "generation", "entropy"),
-    ("tracking", "training", "planning"),
+    ("tracking", "training", "planning", "hf"),
     ("study", "reports"),
     ("assembly",),
     ("cli",),

@@ -19,7 +19,11 @@ from aunet_lightning.paths import PART, remove, user_path
 from aunet_lightning.vocabulary import BOS, EOS
 from splitters.registry import SPLITTERS
 
-CONFIG, CARD, TOKENIZER = "config.json", "README.md", "tokenizer.json"
+CONFIG, CARD, VOCABULARY = "config.json", "README.md", "vocabulary.json"
+CODE = "modeling_aunet"  # what `transformers` imports with trust_remote_code
+AUTO = {  # classes of `transformers` → ours
+    "AutoConfig": "AUNetHFConfig", "AutoModelForCausalLM": "AUNetForCausalLM", "AutoTokenizer": "AUNetTokenizer"
+}  # fmt: skip
 
 
 def export_folder(checkpoint: Path, out: Path, card: str) -> int:
@@ -40,17 +44,27 @@ def export_folder(checkpoint: Path, out: Path, card: str) -> int:
         contents = Contents.from_dict(made)
         (part / CONFIG).write_text(json.dumps(_config(contents), indent=1) + "\n", encoding="utf-8")
         (part / CARD).write_text(card, encoding="utf-8")
+        (part / f"{CODE}.py").write_text(f"from aunet_lightning.hf import {', '.join(AUTO.values())}\n")
+        tokenizer: dict[str, Any] = {"tokenizer_class": AUTO["AutoTokenizer"]}
+        tokenizer |= {"auto_map": {"AutoTokenizer": [_code("AutoTokenizer"), None]}}
+        (part / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=1) + "\n", encoding="utf-8")
         if contents.tokenizer is not None:
-            (part / TOKENIZER).write_text(contents.tokenizer, encoding="utf-8")
+            (part / VOCABULARY).write_text(contents.tokenizer, encoding="utf-8")
         rename_into_place(part, out)
     finally:
         remove(part)
     return n_parameters
 
 
+def _code(auto: str) -> str:
+    return f"{CODE}.{AUTO[auto]}"
+
+
 def _config(contents: Contents) -> dict[str, Any]:
     return {
         "model_type": "aunet",
+        "architectures": [AUTO["AutoModelForCausalLM"]],
+        "auto_map": {auto: _code(auto) for auto in AUTO if auto != "AutoTokenizer"},
         "vocab_size": contents.net.vocabulary,
         "bos_token_id": BOS,
         "eos_token_id": EOS,
