@@ -69,7 +69,8 @@ def score(
     net: in evaluation mode; its device is used. reader: that of the model.
     row_ids: ids (bytes; of a BPE model tokens) that a row reads. With those of the training, and no context_ids, scores
     are those of `aunet predict` (but of a model without document masking, whose documents see their neighbours there).
-    context_ids: ids that a further row of a document reads again before those that it scores; 0: the last one alone.
+    context_ids: how many ids earlier a further row of a document begins; with 0 it begins at the last id of the row
+    before, which every row reads again.
     batch_ids: ids of a batch, padding included (None: as many as memory is likely to hold).
 
     A context and its text are encoded as one, and the text's bits are those of the tokens that are in it; where a token
@@ -166,7 +167,7 @@ def _opened(reader: Reader, documents: Sequence[Continuation]) -> list[_Open]:
     for (context, text), ids in zip(documents, wholes, strict=True):
         ends = np.cumsum(reader.sizes[ids], dtype=np.int64)
         before = int(np.searchsorted(ends, len(context), side="right")) if context else 0
-        if before and ends[before - 1] != len(context):  # a token has bytes of both
+        if context and len(context) not in ends[:before]:  # a token has bytes of both
             parts = reader.encode([context, text])
             before, ids = len(parts[0]), np.concatenate(parts)
         rule, n = reader.stack.refreshes, len(ids) - before

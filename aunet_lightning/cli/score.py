@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     parser.add_argument(
         "--context_ids", type=int, default=0,
-        help="ids that each further row of a long document reads again before new ones (default 0: as predict does)",
+        help="begin each further row of a long document so many ids earlier; they are not scored again (default 0, as "
+        "predict does)",
     )  # fmt: skip
     parser.add_argument("--batch_ids", type=int, help="ids that are read at once (default: by the memory they take)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")

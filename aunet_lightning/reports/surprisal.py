@@ -45,12 +45,13 @@ def page(title: str, total: Sequence[Sequence[str]], scored: Sequence[Scored], o
             f"one to read the bits of each of its bytes.{spread} {units}",
             "note",
         ),
-        Key([(_colour(i), f"{FULL * i / SHADES:g}") for i in range(0, SHADES + 1, 2)]),
+        Key([(_colour(i), f"{FULL * i / SHADES:g}{_WORDS.get(i, '')}") for i in range(0, SHADES + 1, 2)]),
     ]
     blocks += [Sentence(one.language, [_line(one, tokens)]) for one in shown]
     return as_html(title, blocks, STYLE)
 
 
+_WORDS = {0: " bits per byte", SHADES: " or more"}
 _UNITS = (
     "Lines under the text join it to its units: of stage 2 next to it, of higher stages below, two colours in turn. A "
     "unit begins at the character whose last byte carries its boundary."
