@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import io
 import json
 import os
 import sys
@@ -150,7 +151,7 @@ def _items(files: Sequence[str]) -> Iterator[Item]:
         if argument == STDIN:
             name, language, data = "standard input", "text", standard_input()
             if _is_lines(data):
-                documents = JsonLines(context_key="context").of_lines(data.splitlines(keepends=True), report)
+                documents = JsonLines(context_key="context").of_lines(io.BytesIO(data), report)
         elif is_file(path):
             name, language = os.fsencode(path).decode("utf-8", "backslashreplace"), stem(path)
             if has_lines(path):
@@ -172,7 +173,7 @@ def _is_lines(data: bytes) -> bool:
     first = data.lstrip().partition(b"\n")[0]
     try:
         return isinstance(json.loads(first), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
