@@ -96,9 +96,9 @@ def _parse(
             report.skip(f"{key!r} is not a string", place)
             return None
     name = place.rpartition(":")[2] if id_ is None else str(id_)
-    held = {"text": text, repr(language_key): of_line or "", "'id'": name, repr(context_key): context or ""}
-    for where, value in held.items():
-        if not _is_unicode(value):
+    held = (("text", text), (repr(language_key), of_line), ("'id'", name), (repr(context_key), context))
+    for where, value in held:
+        if not _is_unicode(value or ""):
             report.skip(f"lone surrogate in {where}", place)
             return None
     return Document(text.encode(), of_line or "", name, (context or "").encode())
