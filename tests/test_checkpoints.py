@@ -39,13 +39,14 @@ CONTENTS = Contents(
     tokenizer=train_bpe([b"one two one two"], 260),
     documents={"train": "a", "val": "b"},
     packing=PACKING,
+    row_ids=32,
     spent={"flops": 1.0, "bytes": 2.0, "seconds": 3.0},
     skipped=4,
     optimizer=OPTIMIZER,
     global_step=5,
     continues=True,
 )
-BESIDE = {"splitters", "boundaries", "tokenizer", "data", "packing", "spent", "skipped"}
+BESIDE = {"splitters", "boundaries", "tokenizer", "data", "packing", "row_ids", "spent", "skipped"}
 
 
 def checkpoint_of(contents):

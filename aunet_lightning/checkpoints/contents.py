@@ -12,7 +12,9 @@ from splitters import Stack
 from splitters.registry import Spec
 
 # Keys that an export keeps. Weights mean nothing without the first four.
-EXPORTED = ("hyper_parameters", "splitters", "boundaries", "tokenizer", "global_step", "pytorch-lightning_version")
+EXPORTED = (
+    "hyper_parameters", "splitters", "boundaries", "tokenizer", "row_ids", "global_step", "pytorch-lightning_version",
+)  # fmt: skip
 # Settings of the optimizer that its saved state brings along, so that others would be overruled in silence.
 IN_OPTIMIZER_STATE = (
     "name", "lr", "matrix_lr", "matrix_every", "weight_decay", "betas", "eps", "stage_lr", "splitter_lr",
@@ -36,6 +38,8 @@ class Contents:
     """digests of the documents of each part; empty in older checkpoints and in exports"""
     packing: Mapping[str, Any] = field(default_factory=dict)
     """settings that say which bytes are in which batch; empty in older checkpoints and in exports"""
+    row_ids: int | None = None
+    """ids that a row of its training reads; None in older checkpoints of a BPE baseline, and in older exports"""
     spent: Mapping[str, float] = field(default_factory=dict)
     """FLOPs, bytes and seconds so far"""
     skipped: int = 0
@@ -64,6 +68,7 @@ class Contents:
             tokenizer=checkpoint.get("tokenizer"),
             documents=checkpoint.get("data") or {},
             packing=checkpoint.get("packing") or {},
+            row_ids=checkpoint.get("row_ids") or _older_row(checkpoint),
             spent=checkpoint.get("spent") or {},
             skipped=checkpoint.get("skipped", 0),
             optimizer=settings.get("optimizer") or {},
@@ -80,6 +85,7 @@ class Contents:
             "tokenizer": self.tokenizer,
             "data": dict(self.documents),
             "packing": dict(self.packing),
+            "row_ids": self.row_ids,
             "spent": dict(self.spent),
             "skipped": self.skipped,
         }
@@ -165,6 +171,12 @@ def missing_keys(checkpoint: Mapping[str, Any]) -> list[str]:
     found = [key for key in ("hyper_parameters", "splitters") if key not in checkpoint]
     settings = checkpoint.get("hyper_parameters")
     return found or ([] if isinstance(settings, Mapping) and "net" in settings else ["hyper_parameters.net"])
+
+
+def _older_row(checkpoint: Mapping[str, Any]) -> int | None:
+    """Returns the ids of a row where they are the bytes that the settings name, as they are but for tokens."""
+    packing = checkpoint.get("packing") or {}
+    return None if checkpoint.get("tokenizer") else packing.get("data.row_bytes")
 
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> str:

@@ -14,6 +14,12 @@ def load(path: str | Path) -> tuple[AUNet, Reader]:
 
     Raises UserError where the checkpoint is damaged, or the splitters no longer place its boundaries.
     """
+    net, reader, _ = load_with_contents(path)
+    return net, reader
+
+
+def load_with_contents(path: str | Path) -> tuple[AUNet, Reader, Contents]:
+    """Returns the same, and what the checkpoint records about its run."""
     checkpoint = read(path, optimizer=False)
     contents = Contents.from_dict(checkpoint)
     reader = contents.reader(str(path))
@@ -21,4 +27,4 @@ def load(path: str | Path) -> tuple[AUNet, Reader]:
     net.load_state_dict({name.removeprefix("net."): weight for name, weight in checkpoint["state_dict"].items()})
     contents.check_boundaries(reader.stack)
     net.reader = reader
-    return net.eval(), reader
+    return net.eval(), reader, contents

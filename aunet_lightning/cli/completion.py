@@ -11,7 +11,7 @@ from aunet_lightning.lightning_private import link_sources, parser_actions, subc
 
 SHELLS = ("bash", "zsh")
 FILES = (  # options and arguments that name a file
-    "config", "ckpt_path", "text", "files", "data", "parallel", "out", "html", "csv", "plot",
+    "config", "ckpt_path", "text", "files", "data", "parallel", "out", "html", "page", "csv", "plot",
     "train_files", "val_files", "test_files",
 )  # fmt: skip
 FOLDERS = ("folders", "folder", "cache_dir", "default_root_dir")

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
-from aunet_lightning.cli.options import add_option
+from aunet_lightning.cli.options import add_device, add_option, device_of
 from aunet_lightning.cli.texts import STDIN, standard_input
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
@@ -48,7 +48,8 @@ def generate(arguments: list[str]) -> int:
         options.bytes, options.units, options.temperature, options.top_k, options.top_p, options.min_p,
         options.repetition_penalty, tuple(stop.encode() for stop in options.stop or []), options.valid_utf8,
     )  # fmt: skip
-    printer = _Printer(*load(options.ckpt_path), sampling, options)
+    net, reader = load(options.ckpt_path)
+    printer = _Printer(net.to(device_of(options.device)), reader, sampling, options)
     if options.interactive:
         return printer.converse()
     if options.prompts:
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--show_units", action="store_true", help="show the units as they form")
     add("--color", choices=("auto", "always", "never"), default="auto", help="without colour, units are marked │ ║")
     add("--rows", type=int, default=32, help="texts that are continued at once (default 32)")
+    add_device(parser)
     add(
         "--compile", action="store_true",
         help="compile the steps: a minute, after which one prompt is continued several times as fast",

@@ -1,12 +1,17 @@
 """Options that several commands share, under one name in each."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from aunet_lightning.numbers import show
+
+if TYPE_CHECKING:
+    import torch
 
 UPPER = {"name": "every", "n": 2}  # above the first splitter, where no others are given
 
@@ -31,3 +36,22 @@ def rule_of(option: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"{option} is {show(text)}, it must be a name, or YAML like {{name: fixed, n: 4}}") from None
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+
+
+def device_of(name: str) -> torch.device:
+    """Returns the device that an option names. Raises ValueError for one that cannot be used."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = (str(error).splitlines() or [""])[0][:100]
+        raise ValueError(f"--device is {name!r}, which cannot be used ({why}): give auto or cpu") from None
+    return found

@@ -49,7 +49,7 @@ def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[T
             yield Text("text", STDIN, "standard input", standard_input())
             continue
         path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
-        if _is_file(path):
+        if is_file(path):
             yield from _of_file(path)
         elif must_exist or _names_a_file(argument):
             raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
@@ -72,7 +72,8 @@ def _names_a_file(argument: str) -> bool:
     return named or argument.startswith(("/", "./", "../", "~"))
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Returns whether a path is that of a file."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a text too long for a file name, or with a NUL
@@ -80,11 +81,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _of_file(path: Path) -> Iterator[Text]:
-    from aunet_lightning.data.documents import COMPRESSED, Report, stem
+    from aunet_lightning.data.documents import Report, stem
     from aunet_lightning.data.sources import Source
 
-    if not {".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes}:
-        yield Text(stem(path), str(path), str(path), _plain(path))
+    if not has_lines(path):
+        yield Text(stem(path), str(path), str(path), plain(path))
         return
     report = Report()
     for document in Source(path, stem(path)).documents(report):
@@ -93,7 +94,14 @@ def _of_file(path: Path) -> Iterator[Text]:
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
 
 
-def _plain(path: Path) -> bytes:
+def has_lines(path: Path) -> bool:
+    """Returns whether a file's name says that it holds JSON lines; others are plain text."""
+    from aunet_lightning.data.documents import COMPRESSED
+
+    return bool({".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes})
+
+
+def plain(path: Path) -> bytes:
     """Returns the bytes of a plain-text file. Raises ValueError if it has NULs or hardly any valid UTF-8."""
     data = path.read_bytes()
     head = data[:SAMPLE]

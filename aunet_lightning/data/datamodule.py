@@ -233,6 +233,11 @@ class ByteDataModule(LightningDataModule):
         return float(corpus.lengths[documents].sum() / max(ids_of(corpus, self.reader).lengths[documents].sum(), 1))
 
     @cached_property
+    def row_ids(self) -> int:
+        """Ids that a row reads."""
+        return max(round(self.row_bytes / self.bytes_per_id), 1)
+
+    @cached_property
     def _reference(self) -> Splitter:
         """The rule that a run's units are compared with."""
         rule = resolve(DEFAULT)
@@ -273,9 +278,8 @@ class ByteDataModule(LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return PackedBatches(
             self.corpora[part], self.documents[part], reader or self.reader,
-            max(round(self.row_bytes / self.bytes_per_id), 1), self.batch_rows,
-            self.seed if part == "train" else None, rank, world, marks, self.keeps_whole and part != "train",
-            self._words_of(part) if compared else None,
+            self.row_ids, self.batch_rows, self.seed if part == "train" else None, rank, world, marks,
+            self.keeps_whole and part != "train", self._words_of(part) if compared else None,
         )  # fmt: skip
 
     def _words_of(self, part: str) -> WordMarks | None:

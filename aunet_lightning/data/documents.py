@@ -16,6 +16,7 @@ class Document(NamedTuple):
     text: bytes  # UTF-8
     language: str  # "": that of its file
     name: str  # an id, or its number in the file
+    context: bytes = b""  # what comes before the text, where it was asked for
 
 
 @dataclass

@@ -7,7 +7,7 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,20 +24,31 @@ WINDOW = 1 << 31  # bytes that a zstd frame may look back: what --long=31 writes
 
 
 class JsonLines(Format):
-    """An object a line, with the text and perhaps the language under the settings' keys, and a name under `id`."""
+    """An object a line, with the text and perhaps the language under the settings' keys, and a name under `id`.
+
+    context_key: the key of a text that comes before, which is not read without it.
+    """
+
+    def __init__(self, text_key: str = "text", language_key: str = "lang", context_key: str | None = None) -> None:
+        super().__init__(text_key, language_key)
+        self.context_key = context_key
 
     def documents(self, path: Path, report: Report) -> Iterator[Document]:
         """Raises ValueError also for a file in UTF-16 or UTF-32."""
         try:
             with path.open("rb") as file:
-                for number, line in enumerate(_lines(file, path), 1):
-                    document = _parse(line, self.text_key, self.language_key, report, f":{number}")
-                    if document is not None:
-                        yield document
+                yield from self.of_lines(_lines(file, path), report)
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             raise ValueError(
                 f"{path} cannot be read to its end ({error}): is it complete, and of the format its name says?"
             ) from error
+
+    def of_lines(self, lines: Iterable[bytes], report: Report) -> Iterator[Document]:
+        """Yields the documents of some lines."""
+        for number, line in enumerate(lines, 1):
+            document = _parse(line, self.text_key, self.language_key, self.context_key, report, f":{number}")
+            if document is not None:
+                yield document
 
 
 def licences(path: Path) -> set[str]:
@@ -53,7 +64,9 @@ def licences(path: Path) -> set[str]:
     return found
 
 
-def _parse(line: bytes, text_key: str, language_key: str, report: Report, place: str) -> Document | None:
+def _parse(
+    line: bytes, text_key: str, language_key: str, context_key: str | None, report: Report, place: str
+) -> Document | None:
     line = line.removeprefix(codecs.BOM_UTF8)
     if not line.strip():
         report.skip("empty line", place)
@@ -78,15 +91,18 @@ def _parse(line: bytes, text_key: str, language_key: str, report: Report, place:
         report.skip("empty text", place)
         return None
     of_line, id_ = fields.get(language_key), fields.get("id")  # null is as good as missing
-    if of_line is not None and not isinstance(of_line, str):
-        report.skip(f"{language_key!r} is not a string", place)
-        return None
+    context = fields.get(context_key) if context_key is not None else None
+    for key, value in ((language_key, of_line), (context_key, context)):
+        if value is not None and not isinstance(value, str):
+            report.skip(f"{key!r} is not a string", place)
+            return None
     name = place.rpartition(":")[2] if id_ is None else str(id_)
-    for where, value in (("text", text), (repr(language_key), of_line or ""), ("'id'", name)):
-        if not _is_unicode(value):
+    held = (("text", text), (repr(language_key), of_line), ("'id'", name), (repr(context_key), context))
+    for where, value in held:
+        if not _is_unicode(value or ""):
             report.skip(f"lone surrogate in {where}", place)
             return None
-    return Document(text.encode(), of_line or "", name)
+    return Document(text.encode(), of_line or "", name, (context or "").encode())
 
 
 def _is_unicode(text: str) -> bool:

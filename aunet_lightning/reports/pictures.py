@@ -6,7 +6,7 @@ there has read that character and those before it. Grapheme clusters are never s
 
 import html
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, groupby
 from typing import NamedTuple
 
@@ -153,16 +153,26 @@ def _numbers(data: bytes, stack: Levels) -> str:
     return " · ".join(f"{number:.1f}" for number in bytes_per_unit(data, stack))
 
 
-def as_spans(data: bytes, stack: Levels) -> str:
-    """Returns HTML: a span for each unit, nested by stage, which UNIT_STYLE tints and underlines."""
+def as_spans(data: bytes, stack: Levels, drawn: Callable[[list[Cluster]], str] | None = None) -> str:
+    """Returns HTML: a span for each unit, nested by stage, which UNIT_STYLE tints and underlines.
+
+    drawn: gives the HTML of the clusters inside a unit, from the beginning of the text to its end.
+    """
     turns = {level: cycle(("a", "b")) for level in range(1, stack.depth + 1)}
-    return _nested(clusters(data, stack), stack.depth, turns)
+    return _nested(clusters(data, stack), stack.depth, turns, drawn or escaped)
 
 
-def _nested(run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]]) -> str:
+def escaped(run: Iterable[Cluster]) -> str:
+    """Returns clusters as HTML, with a mark where a line ends."""
+    return html.escape("".join(cluster.text for cluster in run)).replace("\n", "⏎\n")
+
+
+def _nested(
+    run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]], drawn: Callable[[list[Cluster]], str]
+) -> str:
     """Spans of the units at `level`, each containing those of the level below; `turns` yields the next of two tints."""
     if level == 0:
-        return html.escape("".join(cluster.text for cluster in run)).replace("\n", "⏎\n")
+        return drawn(run)
     units: list[list[Cluster]] = [[]]
     for cluster in run:
         if cluster.level >= level:
@@ -170,7 +180,7 @@ def _nested(run: list[Cluster], level: int, turns: Mapping[int, Iterator[str]]) 
         units[-1].append(cluster)
     return "".join(
         f'<span class="u{level} {next(turns[level])}"{_title(unit) if level == 1 else ""}>'
-        f"{_nested(unit, level - 1, turns)}</span>"
+        f"{_nested(unit, level - 1, turns, drawn)}</span>"
         for unit in units
         if unit
     )

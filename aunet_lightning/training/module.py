@@ -325,15 +325,13 @@ class AUNetModule(LightningModule):
             tokenizer=self.reader.tokenizer_json,
             documents=data.digests,
             packing=data.packing,
+            row_ids=data.row_ids,
             spent=asdict(self.spent),
             skipped=self.skipped,
         ).as_dict()
         if device_mesh(self) is None:  # FSDP2 saves by name anyway
-            states, optimizers = checkpoint.get("optimizer_states", []), self.trainer.optimizers
-            checkpoint["optimizer_states"] = [
-                by_name(state, parameter_names(self.net, optimizer))
-                for state, optimizer in zip(states, optimizers, strict=False)
-            ]
+            pairs = zip(checkpoint.get("optimizer_states", []), self.trainer.optimizers, strict=False)
+            checkpoint["optimizer_states"] = [by_name(state, parameter_names(self.net, of)) for state, of in pairs]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over a checkpoint's counts. Raises UserError where it does not fit."""

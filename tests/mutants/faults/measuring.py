@@ -1,6 +1,6 @@
 """Faults of metrics, the optimizer and reports."""
 
-from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, PAGE, STATISTICS, Fault
+from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, PAGE, SCORING, STATISTICS, Fault
 
 MEASURING = [
     Fault(
@@ -215,5 +215,47 @@ MEASURING = [
         "if one.step <= module.steps_trained",
         "if one.step",
         (PAGE + "test_an_abandoned_line_is_not_shown",),
+    ),
+    Fault(
+        "scored rows begin without their context",
+        "aunet_lightning/scoring.py",
+        "since, begin = until, until - context",
+        "since, begin = until, until",
+        (SCORING + "test_each_id_is_scored_once_given_what_its_row_has_before_it",),
+    ),
+    Fault(
+        "scores have the levels of the byte before",
+        "aunet_lightning/scoring.py",
+        "slice(row.since - row.begin + 1, row.length)",
+        "slice(row.since - row.begin, row.length - 1)",
+        (SCORING + "test_levels_are_those_of_the_text_wherever_rows_begin",),
+    ),
+    Fault(
+        "a score counts a token that begins in the context",
+        "aunet_lightning/scoring.py",
+        "if context and len(context) not in ends[:before]:",
+        "if before and len(context) not in ends[:before]:",
+        (SCORING + "test_a_token_with_bytes_of_context_and_text_is_cut",),
+    ),
+    Fault(
+        "a score calls BOS the most likely id",
+        "aunet_lightning/scoring.py",
+        "logits[..., BOS] = -torch.inf",
+        "logits[..., BOS] += 0",
+        (SCORING + "test_each_id_is_scored_once_given_what_its_row_has_before_it",),
+    ),
+    Fault(
+        "a score reads other rows than training",
+        "aunet_lightning/training/module.py",
+        "row_ids=data.row_ids",
+        "row_ids=data.row_bytes",
+        (SCORING + "test_predict_and_score_agree[tokens]",),
+    ),
+    Fault(
+        "a score that failed leaves a file",
+        "aunet_lightning/cli/score.py",
+        "part.unlink(missing_ok=True)",
+        "pass",
+        (SCORING + "test_an_output_is_written_completely_or_not_at_all",),
     ),
 ]
