@@ -36,6 +36,13 @@ def test_the_example_in_python():
     torch.testing.assert_close(scope["output"].logits[:, -1], scope["logits"][:, -1], atol=1e-4, rtol=1e-4)
 
 
+def test_a_trained_model_writes_text(capsys):
+    (block,) = (block for block in BLOCKS if "from_pretrained" in block)
+    kept = ROOT / "tests" / "kept_run" / "checkpoints" / "last.ckpt"
+    exec(block.replace("runs/quickstart/…/checkpoints/best.ckpt", str(kept)), {})
+    assert capsys.readouterr().out.startswith("All human ")
+
+
 def test_the_picture_is_what_the_splitter_gives():
     lines = README.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith(" E v e r"))
