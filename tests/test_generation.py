@@ -12,7 +12,8 @@ from hypothesis import given
 
 from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.load import load
-from aunet_lightning.generation import Request, Sampling, read, stream, texts, utf8
+from aunet_lightning.generation import DraftingBatch, Request, Sampling, read, stream, texts, utf8
+from aunet_lightning.generation.drafting import AGAIN, LENGTHS, Pace
 from aunet_lightning.generation.sampling import choose, softmax
 from aunet_lightning.reader.model_units import units_of
 from aunet_lightning.reader.reader import ByteReader
@@ -353,3 +354,84 @@ def test_a_prompt_of_a_megabyte_is_read():
     (text,) = texts(net, reader, [Request(prompt)], Sampling(3, temperature=0))
     (short,) = texts(net, reader, [Request(prompt[-11_000:])], Sampling(3, temperature=0))
     assert text.text == short.text  # of a window of 9
+
+
+# Drafts
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "one stage"])
+@pytest.mark.parametrize(
+    ("draft", "options"),
+    [(16, {"temperature": 0}), (5, {"temperature": 1.0, "repetition_penalty": 1.3, "top_k": 30, "stop": (b"q",)}), (2, {"max_units": 2})],
+    ids=str,
+)  # fmt: skip
+def test_drafts_change_no_text(kind, draft, options):
+    net, reader = model_of(kind)
+    sampling = Sampling(**{"max_bytes": 30, "temperature": 0.9} | options)
+    requests = [Request(prompt, seed=7, sample=n % 4) for n, prompt in enumerate(PROMPTS)]
+    plain = texts(net, reader, requests, sampling, 3, levels=True)
+    for rows in (1, 3):
+        batch = DraftingBatch(net, reader, sampling, rows, levels=True, draft=draft)
+        pieces = [*batch.run(requests)]
+        drafted = {piece.number: piece.done for piece in pieces if piece.done is not None}
+        assert [replace(drafted[n], removed=0.0) for n in range(len(requests))] == [
+            replace(text, removed=0.0) for text in plain
+        ]
+        assert 0 < batch.drafts.accepted < batch.drafts.made
+        for number, text in drafted.items():
+            assert b"".join(piece.text for piece in pieces if piece.number == number) == text.text
+
+
+def test_drafts_are_chosen_with_the_draws_of_their_bytes():
+    net, reader = model_of()
+    with torch.no_grad():
+        net.upsamplings[0].up.weight.zero_()  # nothing comes from above, so stage 1 is right by itself
+        net.upsamplings[0].by_offset.zero_()
+    batch = DraftingBatch(net, reader, Sampling(60, temperature=1.0), 1, draft=8)
+    assert [*batch.run([Request(b"some words ")])][-1].done is not None
+    assert batch.drafts.accepted == batch.drafts.made > 20
+
+
+def test_drafts_cost_upper_stages_less_and_say_so():
+    net, reader = model_of()
+    request, sampling = [Request(b"some words ")], Sampling(120, temperature=0)
+    plain, drafting = (DraftingBatch(net, reader, sampling, 1, draft=draft) for draft in (1, 8))
+    assert [*plain.run(request)][-1].done.text == [*drafting.run(request)][-1].done.text
+    assert plain.drafts.made == 0
+    assert plain.drafts.ids == drafting.drafts.ids
+    units = sum(level > 0 for level in texts(net, reader, request, sampling, levels=True)[0].levels)
+    assert abs(plain.drafts.passes[1] - units) <= 1 + len(b"some words ")  # one a unit, and those of the prompt
+    assert str(drafting.drafts).startswith(f"{drafting.drafts.accepted / drafting.drafts.made:.0%} of")
+    with pytest.raises(ValueError, match="a model of one stage has no cheaper stage"):
+        texts(*model_of("one stage"), request, sampling, draft=None)
+
+
+def test_the_pace_is_that_of_the_fastest_and_is_tried_again():
+    pace, costs = Pace(), {1: 3.0, 4: 2.0, 8: 1.0, 16: 4.0}
+    chosen = []
+    for _ in range(600):
+        length = pace.length()
+        chosen.append(length)
+        pace.tell(length, costs[length] * length, length)
+        costs = costs if len(chosen) < 300 else costs | {1: 0.5}
+    assert {*chosen[:120]} == set(LENGTHS)
+    assert {*chosen[200:300]} == {8}
+    pace = Pace(fixed=4)
+    assert [pace.length() for _ in range(3)] == [4] * 3
+    again = Pace(seconds={length: (costs[length] * 50, 50) for length in LENGTHS}, since=AGAIN)
+    again.tell(1, 1.0, 1)
+    assert again.seconds == {}
+
+
+@torch.no_grad()
+def test_a_stream_goes_on_from_where_it_is_wound_back_to():
+    net, reader = model_of("convolution and n-grams")
+    _, state = read(net, [[BOS, *b"some words"]], net.initial_state(1, reader.stack))
+    tapes = [stage.cache.tape for stage in state.stages]
+    other, _ = read(net, [[*b" of another text"]], state)
+    state.rewind()
+    expected, after = read(net, [[*b" and more"]], state)
+    assert after.stages[0].cache.tape is tapes[0]  # nothing was copied
+    plain, _ = read(net, [[BOS, *b"some words and more"]], net.initial_state(1, reader.stack))
+    torch.testing.assert_close(expected, plain, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(other, plain)

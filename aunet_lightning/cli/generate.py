@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--show_units", action="store_true", help="show the units as they form")
     add("--color", choices=("auto", "always", "never"), default="auto", help="without colour, units are marked │ ║")
     add("--rows", type=int, default=32, help="texts that are continued at once (default 32)")
+    add(
+        "--draft", type=_draft, default=1, metavar="N",
+        help="let stage 1 draft N bytes, which one call of all stages verifies: the same text; auto: as many as are "
+        "fastest, or none (default 1: none)",
+    )  # fmt: skip
     add_device(parser)
     add(
         "--compile", action="store_true",
@@ -102,7 +107,7 @@ class _Printer:
 
     def __init__(self, net: AUNet, reader: Reader, sampling: Sampling, options: argparse.Namespace) -> None:
         self.net, self.reader, self.sampling, self.options = net, reader, sampling, options
-        self.colours = coloured(options.color)
+        self.colours, self.drafts = coloured(options.color), ""
 
     def show(self, requests: Sequence[Request]) -> int:
         """Prints texts: one as it forms, several one after the other."""
@@ -117,6 +122,8 @@ class _Printer:
         if self.sampling.valid_utf8:
             share = fmean(text.removed for text in texts)
             print(f"aunet: {share:.2%} of the probability was left out, as not well-formed UTF-8", file=sys.stderr)
+        if self.drafts:
+            print(self.drafts, file=sys.stderr)
         return 0
 
     def write(self, request: Request) -> Text:
@@ -165,10 +172,14 @@ class _Printer:
                 text, drawn = done.whole, drawn + len(done.text)
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
-        from aunet_lightning.generation import stream
+        from aunet_lightning.generation import DraftingBatch, batch_of
 
-        given = self.options.rows, self.options.show_units, self.options.compile
-        return stream(self.net, self.reader, requests, self.sampling, *given)
+        options, rows = self.options, min(self.options.rows, len(requests))
+        given = options.show_units, options.compile, options.draft
+        batch = batch_of(self.net, self.reader, self.sampling, rows, *given)
+        yield from batch.run(requests)
+        if isinstance(batch, DraftingBatch):
+            self.drafts = f"aunet: {batch.drafts}"
 
     def _in_order(self, requests: Sequence[Request]) -> Iterator[Text]:
         """Yields the texts in the order of their requests, each once it and those before it are finished."""
@@ -212,6 +223,17 @@ class _Shown:
 
         given = Given(levels, self.units.depth)
         return as_colours(text, given, self._begun) if self.colours else as_line(text, given)
+
+
+def _draft(given: str) -> int | None:
+    """Returns how many bytes are drafted at once; None: as many as are fastest."""
+    if given == "auto":
+        return None
+    try:
+        check("--draft", found := int(given), Range(least=1, most=1024))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number from 1 to 1024, nor auto") from None
+    return found
 
 
 def _prompt(given: str) -> bytes:

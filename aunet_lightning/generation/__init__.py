@@ -1,23 +1,46 @@
 """Generation of text, by stepping the one forward with a state."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from aunet_lightning.generation.batch import Batch, Piece, stream
+from aunet_lightning.generation.batch import Batch, Piece
+from aunet_lightning.generation.drafting import DraftingBatch
 from aunet_lightning.generation.reading import read
 from aunet_lightning.generation.sampling import Sampling, check_sampling
 from aunet_lightning.generation.text import Request, Text
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
 
-__all__ = ["Batch", "Piece", "Request", "Sampling", "Text", "check_sampling", "generate", "read", "stream", "texts"]
+__all__ = [
+    "Batch", "DraftingBatch", "Piece", "Request", "Sampling", "Text", "batch_of", "check_sampling", "generate", "read",
+    "stream", "texts",
+]  # fmt: skip
+
+
+def batch_of(
+    net: AUNet, reader: Reader, sampling: Sampling, rows: int = 32, levels: bool = False, compiled: bool = False,
+    draft: int | None = 1,
+) -> Batch:  # fmt: skip
+    """Returns a batch for `rows` texts. draft: ids that stage 1 drafts at once (see `DraftingBatch`; None: as many as
+    are fastest); 1: none. For the rest see `Batch`."""
+    if draft == 1:
+        return Batch(net, reader, sampling, rows, levels, compiled)
+    return DraftingBatch(net, reader, sampling, rows, levels, compiled, draft=draft)
+
+
+def stream(
+    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, **options: Any
+) -> Iterator[Piece]:
+    """Yields the texts of requests piece by piece, `rows` of them at once; options: of `batch_of`."""
+    if requests:
+        yield from batch_of(net, reader, sampling, min(rows, len(requests)), **options).run(requests)
 
 
 def texts(
-    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, levels: bool = False,
-    compiled: bool = False,
-) -> list[Text]:  # fmt: skip
-    """Returns the requests continued, `rows` of them at once. For the rest see `Batch`."""
-    pieces = stream(net, reader, requests, sampling, rows, levels, compiled)
+    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, **options: Any
+) -> list[Text]:
+    """Returns the requests continued, `rows` of them at once; options: of `batch_of`."""
+    pieces = stream(net, reader, requests, sampling, rows, **options)
     found = {piece.number: piece.done for piece in pieces if piece.done is not None}
     return [found[number] for number in range(len(requests))]
 

@@ -5,19 +5,21 @@ Shapes: B rows, V ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aunet_lightning.generation import utf8
 from aunet_lightning.generation.reading import read
 from aunet_lightning.generation.sampling import Sampling, choose
 from aunet_lightning.generation.text import Growing, Request, Text
-from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.captured import Captured
+from aunet_lightning.model.state import State
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS, EOS
 
@@ -31,6 +33,14 @@ class Piece(NamedTuple):
     text: bytes
     levels: list[int]  # of its bytes; [] where they are not asked for
     done: Text | None = None  # the text, where it is finished
+
+
+class Choice(NamedTuple):
+    """An id that was chosen for a text."""
+
+    id: int
+    state: int  # of UTF-8 after it
+    removed: float  # probability of ids that were not allowed
 
 
 class Batch:
@@ -73,15 +83,25 @@ class Batch:
         self._rows[row] = Growing(number, request, self._sampling)
         self._joining.append(row)
 
+    def run(self, requests: Sequence[Request]) -> Iterator[Piece]:
+        """Yields the texts of requests piece by piece; each joins as soon as there is room."""
+        waiting = enumerate(requests)
+        while True:
+            for _ in range(self.free):
+                if (one := next(waiting, None)) is not None:
+                    self.join(*one)
+            if self.empty:
+                return
+            yield from self.step()
+
     def step(self) -> list[Piece]:
         """Continues each text by one id, and returns what is new and certain; finished texts have left."""
         with _inference(self._net), _threads(len(self._rows), self._net):
             if self._joining:
                 self._read_prompts()
             going = {row: text for row, text in enumerate(self._rows) if text is not None and not text.finish}
-            ids = self._choose(going)
-            reads = [row for row, text in going.items() if self._levels or not text.finish]
-            self._read(reads, ids)
+            if going:
+                self._advance(going)
         pieces = []
         for row, text in enumerate(self._rows):
             if text is None:
@@ -109,67 +129,57 @@ class Batch:
         self._logits[joining] = self._host(logits)[joining]
         self._captured = Captured(self._net, self._state) if self._compiled and self._sampling.max_bytes else None
 
-    def _choose(self, going: dict[int, Growing]) -> list[int]:
-        """Gives each text its next id; returns the ids of all rows."""
-        ids, rows = [EOS] * len(self._rows), [*going]
-        if not rows:
-            return ids
+    def _advance(self, going: dict[int, Growing]) -> None:
+        """Gives each text its next id, and reads it."""
+        rows, ids = [*going], [EOS] * len(self._rows)
         states, draws = [text.state for text in going.values()], [text.draw() for text in going.values()]
-        after = self._after[states]
+        picked = self._pick(self._logits[rows], states, draws, None if self._seen is None else self._seen[rows])
+        for (row, text), choice in zip(going.items(), picked, strict=True):
+            ids[row] = choice.id
+            self._add(row, text, choice)
+        reads = [row for row, text in going.items() if self._levels or not text.finish]
+        if self._captured is not None:
+            self._logits[:] = self._host(self._captured(ids[0])) if reads else 0
+        elif reads:
+            lengths = None if len(reads) == len(self._rows) else [int(row in reads) for row in range(len(self._rows))]
+            output = self._call([[id_] for id_ in ids], lengths)
+            self._state = cast(State, output.state)
+            self._logits[reads] = self._host(output.logits[:, -1])[reads]
+            self._tell_levels({row: ids[row] for row in reads}, output.levels[:, 0])
+
+    def _pick(
+        self, logits: np.ndarray, states: Sequence[int], draws: Sequence[float], seen: np.ndarray | None
+    ) -> list[Choice]:
+        """Returns what follows in R rows with logits [R, V], of texts in these states of UTF-8."""
+        after = self._after[list(states)]
         after[:, EOS] = np.where(np.equal(states, utf8.COMPLETE), utf8.COMPLETE, utf8.NEVER)
         allowed = after != utf8.NEVER if self._sampling.valid_utf8 else None
-        seen = self._seen[rows] if self._seen is not None else None
-        chosen, removed = choose(self._logits[rows], self._sampling, draws, allowed, seen)
-        for (row, text), id_, to, share in zip(going.items(), chosen, after.tolist(), removed, strict=True):
-            ids[row] = id_
-            text.add(id_, self._texts[id_], max(to[id_], utf8.COMPLETE), share)
-            if self._seen is not None:
-                self._seen[row, id_] = True
-        return ids
+        ids, removed = choose(logits, self._sampling, draws, allowed, seen)
+        pairs = zip(ids, after[np.arange(len(ids)), ids].tolist(), removed, strict=True)
+        return [Choice(id_, max(state, utf8.COMPLETE), share) for id_, state, share in pairs]
 
-    def _read(self, rows: Sequence[int], ids: Sequence[int]) -> None:
-        """Reads the ids of `rows`, and tells each text the levels of its new bytes where they are asked for."""
-        if not rows:
-            return
-        if self._captured is not None:
-            self._logits[:] = self._host(self._captured(ids[0]))
-            return
-        lengths = None if len(rows) == len(self._rows) else [int(row in rows) for row in range(len(self._rows))]
+    def _add(self, row: int, text: Growing, choice: Choice) -> None:
+        text.add(choice.id, self._texts[choice.id], choice.state, choice.removed)
+        if self._seen is not None:
+            self._seen[row, choice.id] = True
+
+    def _call(self, ids: Sequence[Sequence[int]], lengths: Sequence[int] | None, **options: Any) -> Output:
+        """Reads ids [B][N] from the state (or another one)."""
+        given = {"state": self._state, "lengths": lengths} | options
         with torch.compiler.set_stance("force_eager"):
-            output = self._net(
-                torch.tensor(ids, device=self._net.head.weight.device)[:, None], state=self._state, lengths=lengths
-            )
-        self._state = output.state
-        self._logits[rows] = self._host(output.logits[:, -1])[rows]
-        if self._levels:
-            levels = output.levels[:, 0].tolist()
-            for row in rows:
-                if (text := self._rows[row]) is not None:
-                    size = len(self._texts[ids[row]])
-                    of_id = 1 if self._reader.tokenizer is not None else levels[row]
-                    text.level([of_id, *[0] * (size - 1)] if size else [])
+            return cast(Output, self._net(torch.tensor(ids, device=self._net.head.weight.device), **given))
+
+    def _tell_levels(self, ids: Mapping[int, int], levels: Tensor) -> None:
+        """Tells texts the levels of the bytes of an id that they have read, where they are asked for; levels [B]."""
+        if not self._levels:
+            return
+        for row, id_ in ids.items():
+            level = 1 if self._reader.tokenizer is not None else int(levels[row])
+            cast(Growing, self._rows[row]).level([level, *[0] * len(self._texts[id_])][: len(self._texts[id_])])
 
     def _host(self, logits: torch.Tensor) -> np.ndarray:
-        """Returns logits [B, V] of the ids that have a text."""
-        return logits[:, : self._size].float().cpu().numpy()
-
-
-def stream(
-    net: AUNet, reader: Reader, requests: Sequence[Request], sampling: Sampling, rows: int = 32, levels: bool = False,
-    compiled: bool = False,
-) -> Iterator[Piece]:  # fmt: skip
-    """Yields the texts of requests piece by piece, `rows` of them at once. For the rest see `Batch`."""
-    if not requests:
-        return
-    batch = Batch(net, reader, sampling, min(rows, len(requests)), levels, compiled)
-    waiting = enumerate(requests)
-    while True:
-        for _ in range(batch.free):
-            if (one := next(waiting, None)) is not None:
-                batch.join(*one)
-        if batch.empty:
-            return
-        yield from batch.step()
+        """Returns logits [..., V] of the ids that have a text."""
+        return logits[..., : self._size].float().cpu().numpy()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,16 +65,21 @@ class Growing:
 
     def __post_init__(self) -> None:
         self._draws, self.state = self.request.draws(), utf8.resumed(self.request.prompt)
+        self._drawn: deque[float] = deque()  # for the next ids
         self._at = max((len(stop) for stop in self.sampling.stop), default=1) - 1  # bytes that a stop may begin in
         if not self.sampling.max_bytes:
             self.finish = "bytes"
 
-    def draw(self) -> float:
-        """Returns the next draw, in [0, 1)."""
-        return float(self._draws.random())
+    def draw(self, ahead: int = 0) -> float:
+        """Returns the draw of the next id, or of one `ahead` of it, in [0, 1)."""
+        while len(self._drawn) <= ahead:
+            self._drawn.append(float(self._draws.random()))
+        return self._drawn[ahead]
 
     def add(self, id_: int, text: bytes, state: int, removed: float) -> None:
         """Adds an id, its text, the state of UTF-8 after it, and the probability that was not allowed in its place."""
+        self.draw()
+        self._drawn.popleft()
         before = len(self.made)
         self.made += text
         self.state, self.removed, self.ids = state, self.removed + removed, self.ids + 1

@@ -324,6 +324,13 @@ class State:
             refreshers=_replaced(self.refreshers, rows, initial.refreshers),
         )
 
+    def rewind(self) -> None:
+        """Lets the stream go on from here in place of where it has gone: states after this one are no longer valid, and
+        what they have written makes room."""
+        for stage in self.stages:
+            if stage.cache.tape is not None:
+                stage.cache.tape.written[:] = stage.cache.count
+
     def step_levels(self, ids: list[list[int]], rows: Sequence[int]) -> tuple[list[list[int]], tuple[Track, ...]]:
         """Pushes ids [R, N] through the steppers of `rows`; returns levels [R, N] and all steppers after.
 

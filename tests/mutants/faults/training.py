@@ -123,6 +123,27 @@ TRAINING = [
         (GENERATION + "test_it_ends_before_a_stop_string_and_says_nothing_that_it_takes_back",),
     ),
     Fault(
+        "a draft that was wrong stays read",
+        "aunet_lightning/generation/drafting.py",
+        "if kept != ids:",
+        "if False:",
+        (GENERATION + "test_drafts_change_no_text",),
+    ),
+    Fault(
+        "what a draft has written is not taken back",
+        "aunet_lightning/model/state.py",
+        "stage.cache.tape.written[:] = stage.cache.count",
+        "pass",
+        (GENERATION + "test_a_stream_goes_on_from_where_it_is_wound_back_to",),
+    ),
+    Fault(
+        "drafts are chosen with the draw of another byte",
+        "aunet_lightning/generation/drafting.py",
+        "going[row].draw(ahead)",
+        "going[row].draw(0)",
+        (GENERATION + "test_drafts_are_chosen_with_the_draws_of_their_bytes",),
+    ),
+    Fault(
         "surrogates are taken for characters",
         "aunet_lightning/generation/utf8.py",
         "((range(0x80, 0xA0), 1),),",
