@@ -1,13 +1,16 @@
 """The command line: what goes into files, help, completion, and text that is piped."""
 
 import io
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from aunet_lightning.cli.main import LIGHT, TRAINING
+from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS
 from aunet_lightning.study import progress as study_progress
+from aunet_lightning.training.optimizer import OPTIMIZERS
 from aunet_lightning.training.progress import BpbProgressBar
 from tests.helpers import ROOT, aunet, fit
 
@@ -75,6 +78,16 @@ def test_help_of_a_part_has_it_in_full(arguments, there, missing, capsys):
     shown = capsys.readouterr().out
     assert [word for word in there if word not in shown] == []
     assert [word for word in missing if word in shown] == []
+
+
+@pytest.mark.parametrize("part", [[], ["model"]], ids=["short", "in full"])
+def test_help_names_every_choice_of_a_class(part, capsys):
+    assert aunet("fit", "--help", *part) == 0
+    shown = re.split(r"\n  --", capsys.readouterr().out)
+    for registry in (UPSAMPLINGS, EMBEDDINGS, OPTIMIZERS):
+        (entry,) = (one for one in shown if one.split()[0] == f"model.{registry.setting}")
+        missing = {*registry.built_in, "module:Class"} - {*re.findall(r"[\w:]+", entry)}
+        assert not missing, entry
 
 
 def test_help_of_no_part_names_the_parts(capsys):
