@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from aunet_lightning import __version__
-from aunet_lightning.terminal import guarded
+from aunet_lightning.terminal import guarded, plain_warnings
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
 
@@ -137,6 +137,7 @@ def _light(command: str, rest: list[str]) -> int:
         return 2
     module, name = LIGHT[command]
     function = getattr(import_module(f"aunet_lightning.cli.{module}"), name)
+    plain_warnings()
     return int(function(rest, main) if command == "compare" else function(rest))
 
 
@@ -147,6 +148,7 @@ def _train(arguments: list[str]) -> int:
     with without_collection():
         load_torchmetrics()
         from aunet_lightning.cli.training import run
+    plain_warnings()
     return run(arguments)
 
 
