@@ -68,7 +68,7 @@ def plain_warnings() -> None:
     """Shows warnings of this package as one line without the place in its source, and others as they are. Lightning
     sets a form of its own when it is imported, after which this is called again."""
     if not isinstance(warnings.formatwarning, _PlainWarning):
-        warnings.formatwarning = _PlainWarning(warnings.formatwarning)  # type: ignore[assignment]
+        warnings.formatwarning = _PlainWarning(warnings.formatwarning)
 
 
 class _PlainWarning:
