@@ -220,7 +220,7 @@ def test_units_are_tinted_as_in_other_pictures(runs, page):
 
 
 def test_what_goes_wrong_is_a_warning(runs, tmp_path, monkeypatch):
-    trainer = SimpleNamespace(is_global_zero=True, loggers=[])
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], global_step=1)
     of = RunPage(RunFolder(tmp_path), ReportConfig())
     of._draw(trainer, "running")
     check_form((tmp_path / "report.html").read_text())

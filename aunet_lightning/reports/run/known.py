@@ -27,6 +27,7 @@ class Known:
     folder: RunFolder
     state: str  # running, finished, stopped, or failed: why
     seconds: Mapping[str, float]
+    reached: int = 0  # the step, where it is known: logs may end before it
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -61,7 +62,8 @@ class Known:
     @property
     def steps(self) -> int:
         of = self.curves.get("train/bpb", [])
-        return int(max([of[-1][0] if of else 0, *self.measured_at, *(look.step for look in self.looks)]))
+        logged = [of[-1][0] if of else 0, *self.measured_at, *(look.step for look in self.looks)]
+        return self.reached or int(max(logged))
 
     @cached_property
     def measured_at(self) -> list[float]:

@@ -21,10 +21,10 @@ from aunet_lightning.training.definition import settings_by_key
 POINTS = 300  # of a curve
 
 
-def page_of(folder: RunFolder, state: str, seconds: Mapping[str, float]) -> str:
+def page_of(folder: RunFolder, state: str, seconds: Mapping[str, float], step: int = 0) -> str:
     """Returns the page: state says what the run is doing (running, finished, stopped, failed: why), seconds what its
-    time went to."""
-    known = Known(folder, state, seconds)
+    time went to, step how far it has come (0: as far as it has logged)."""
+    known = Known(folder, state, seconds, step)
     blocks = [
         *_result(known), *_run(known), *_languages(known), *_curves(known), *sections.samples(known),
         *sections.boundaries(known), *sections.surprisal(known), *sections.lengths(known), *sections.attention(known),
