@@ -23,11 +23,13 @@ from aunet_lightning.reports.run.attention import attended, plain_weights, unit_
 from aunet_lightning.reports.run.callback import RunPage
 from aunet_lightning.reports.run.kept import CloseLook, Look, Reading, read_looks, write_close_look, write_looks
 from aunet_lightning.reports.run.known import Known, spaced, thinned
+from aunet_lightning.reports.study.report import as_markdown
+from aunet_lightning.study.results import Point
 from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.vocabulary import BOS
 from splitters import Stack
-from tests.helpers import TINY, UDHR, Balance, assert_same, aunet, place_store, points, tiny, tiny_model
+from tests.helpers import TINY, UDHR, Balance, assert_same, aunet, cell, place_store, points, study, tiny, tiny_model
 
 PROMPT = "All "
 SETTINGS = TINY | {
@@ -97,7 +99,7 @@ def test_its_numbers_are_those_that_were_logged(runs, page):
     sizes = json.loads((runs / "page" / "data.json").read_text())["train"]["bytes_by_language"]
     times = logged[5, "bytes_seen"] / sum(sizes.values())
     for name, size in sizes.items():
-        assert f"<td>{size / 1000:.3g} kB × {times:.2g}</td>" in page, name
+        assert f"<td>{size / 1000:.3g} kB × {times:.3g}</td>" in page, name
     curve = known(runs / "page").curves["val/bpb"]
     assert curve == [(3.0, logged[2, "val/bpb"]), (6.0, bits)]
 
@@ -284,6 +286,46 @@ def test_names_are_escaped_and_odd_numbers_do_no_harm(tmp_path):
     assert check_form(html)
     folder.close_look.write_text('{"step": 3')
     check_form(report.page_of(folder, "stopped", {}))
+
+
+OVER = [(3, 2.0, 1.9), (6, 1.5, 1.6), (9, 1.6, 1.2)]  # step, BPB of held-out text, and of training text by then
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (OVER, "this is 6.7% above its lowest, 1.500 after 6 steps, while the bits per byte of training text fell"),
+        ([*OVER[:2], (9, math.nan, 1.4), (12, *OVER[2][1:])], "this is 6.7% above its lowest"),
+        (OVER[:2], None),
+        ([*OVER[:2], (9, 1.51, 1.2)], None),  # by less than 1 %
+        ([*OVER[:2], (9, 1.6, 1.7)], None),  # training text is predicted worse, too
+        ([*OVER[:2], (9, 1.6, math.nan)], None),
+        ([], None),
+    ],
+)
+def test_a_model_that_overfits_is_told(measured, told, tmp_path):
+    folder = RunFolder(tmp_path)
+    points = [(step - 1, {"val/bpb": held_out}) for step, held_out, _ in measured]
+    points += [(step - 2 + i, {"train/bpb": value + (0.5, -0.5)[i]}) for step, _, value in measured for i in (0, 1)]
+    lines = [json.dumps({"step": step, "time": 1, "metrics": of}) + "\n" for step, of in points]
+    folder.metrics.write_text("".join(lines))
+    html = report.page_of(folder, "finished", {})
+    assert ("The model overfits" in html) == (told is not None)
+    assert (told or "") in html
+    curve = [Point(step, step, step, *values) for step, *values in measured]
+    shown = as_markdown(study([cell(curve=curve), cell("b", curve=curve[:2])]))
+    assert re.findall(r"Overfits, .*: (.*)\.", shown) == (["a in en (+6.7 %)"] if told else [])
+
+
+@pytest.mark.parametrize("rate", [None, 2000.0])
+def test_an_unknown_rate_is_explained(rate, tmp_path):
+    folder = RunFolder(tmp_path)
+    metrics = {"train/bpb": 2.0, "perf/training_seconds": 8.0} | ({"perf/bytes_per_second": rate} if rate else {})
+    folder.metrics.write_text(json.dumps({"step": 3, "time": 1, "metrics": metrics}) + "\n")
+    html = report.page_of(folder, "stopped", {"steps": 9.0}, 5)
+    assert ("too few steps were logged" in html) == (rate is None)
+    assert ("2 kB of text per second" in html) == (rate is not None)
+    assert "2 seconds per step in the mean" in html  # of the steps that were logged
 
 
 def test_thinned_and_spaced():

@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         "aunet runs",
         description="List the runs of this machine: the folders under runs/, those of studies too, and those elsewhere "
         "that runs/mlflow.db knows. A run that died was killed: the same command continues it.",
-        epilog="BPB is of held-out text: of the last validation, and the lowest; age is the time since the run last wrote. "
-        "aunet runs clean lists what may be deleted.",
+        epilog="BPB is of held-out text: of the last validation, and the lowest; age is the time since the run last "
+        "wrote. aunet runs clean lists what may be deleted.",
     )
     _add_choice(parser)
     parser.add_argument(
