@@ -17,6 +17,7 @@ from aunet_lightning.generation import generate
 from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reader.reader import ByteReader
+from aunet_lightning.reports.page import Table, as_html
 from aunet_lightning.reports.pictures import as_spans
 from aunet_lightning.reports.run import callback, report
 from aunet_lightning.reports.run.attention import attended, plain_weights, unit_names
@@ -31,6 +32,7 @@ from aunet_lightning.vocabulary import BOS
 from splitters import Stack
 from tests.helpers import TINY, UDHR, Balance, assert_same, aunet, cell, place_store, points, study, tiny, tiny_model
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROMPT = "All "
 SETTINGS = TINY | {
     "splitter": {"name": "router", "bytes_per_unit": 4},
@@ -286,6 +288,34 @@ def test_names_are_escaped_and_odd_numbers_do_no_harm(tmp_path):
     assert check_form(html)
     folder.close_look.write_text('{"step": 3')
     check_form(report.page_of(folder, "stopped", {}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+def test_nothing_is_cut_without_a_sign(runs, tmp_path):
+    """Neither page is wider than its screen; what scrolls fades at its end, and nothing else does."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    wide, narrow = (Table(["row", *"a" * n], [["x", *["a number"] * n]]) for n in (12, 1))
+    (tmp_path / "tables.html").write_text(as_html("tables", [wide, narrow]))
+    fading = "all => all.map(one => [one.scrollWidth > one.clientWidth, getComputedStyle(one).maskImage != %r])"
+    fading %= "linear-gradient(to left, rgba(0, 0, 0, 0), rgb(0, 0, 0) 0px)"
+    letters = "all => Math.min(...all.map(one => one.getCTM().a * parseFloat(getComputedStyle(one).fontSize) || 99))"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (390, 1400):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((runs / "page" / "report.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator(".matrix text[x]").evaluate_all(letters) >= 11
+            page.goto((tmp_path / "tables.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            scrolls = width == 390
+            assert page.locator(".scroll").evaluate_all(fading) == [[scrolls, scrolls], [False, False]]
+            page.locator(".scroll").first.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+            page.wait_for_timeout(200)
+            assert page.locator(".scroll").evaluate_all(fading) == [[scrolls, False], [False, False]]
+            page.close()
+        browser.close()
 
 
 OVER = [(3, 2.0, 1.9), (6, 1.5, 1.6), (9, 1.6, 1.2)]  # step, BPB of held-out text, and of training text by then

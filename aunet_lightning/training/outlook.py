@@ -63,8 +63,9 @@ class Outlook(Callback):
         data, steps = data_of(trainer), module.total_steps(trainer.global_step)
         share = steps / trainer.global_step
         text, known = module.spent.bytes * share, data.corpora["train"].lengths[data.documents["train"]].sum()
+        amount, times = three_digits(text / 1e6), three_digits(text / known)
         return (
-            f"{steps:,.0f} steps in all, {three_digits(text / 1e6)} MB of text (each document {three_digits(text / known)} times), "
+            f"{steps:,.0f} steps in all, {amount} MB of text (each document {times} times), "
             f"{module.spent.flops * share:.2g} FLOPs"
         )
 
