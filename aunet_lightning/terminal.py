@@ -1,6 +1,5 @@
 """Makes text safe for a terminal: in its encoding, and without control characters from data."""
 
-import os
 import re
 import sys
 import warnings
@@ -56,28 +55,9 @@ def guarded() -> Iterator[None]:
     """Makes output and warnings safe for the terminal, whatever the data and the locale."""
     streams, usual = (sys.stdout, sys.stderr), warnings.formatwarning
     sys.stdout, sys.stderr = map(SafeStream, streams)
-    plain_warnings()
+    warnings.formatwarning = lambda *args, **options: printable(usual(*args, **options))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = streams
         warnings.formatwarning = usual
-
-
-def plain_warnings() -> None:
-    """Shows warnings of this package as one line without the place in its source, and others as they are. Lightning
-    sets a form of its own when it is imported, after which this is called again."""
-    if not isinstance(warnings.formatwarning, _PlainWarning):
-        warnings.formatwarning = _PlainWarning(warnings.formatwarning)
-
-
-class _PlainWarning:
-    def __init__(self, usual: Any) -> None:
-        self._usual = usual
-
-    def __call__(self, message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
-        from aunet_lightning.errors import OURS  # which imports this module
-
-        if os.path.realpath(filename).startswith(OURS):
-            return f"aunet: {printable(' '.join(str(message).split()))}\n"
-        return printable(self._usual(message, category, filename, lineno, line))

@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from aunet_lightning import __version__
-from aunet_lightning.terminal import guarded, plain_warnings
+from aunet_lightning.terminal import guarded
 
 USAGE = """usage: aunet COMMAND [options]      (aunet COMMAND --help lists a command's options)
 
@@ -137,7 +137,7 @@ def _light(command: str, rest: list[str]) -> int:
         return 2
     module, name = LIGHT[command]
     function = getattr(import_module(f"aunet_lightning.cli.{module}"), name)
-    plain_warnings()
+    _plain_warnings()
     return int(function(rest, main) if command == "compare" else function(rest))
 
 
@@ -148,8 +148,14 @@ def _train(arguments: list[str]) -> int:
     with without_collection():
         load_torchmetrics()
         from aunet_lightning.cli.training import run
-    plain_warnings()
+    _plain_warnings()
     return run(arguments)
+
+
+def _plain_warnings() -> None:
+    from aunet_lightning.errors import plain_warnings
+
+    plain_warnings()
 
 
 def _print_completion(shell: str = "") -> int:

@@ -196,7 +196,7 @@ def _settings(known: Known) -> list[Block]:
         *([["The run's numbers depend on these"], *numbers] if numbers else []),
         *([["and not on these: where it is kept, what it shows, how its data is read"], *others] if others else []),
     ]
-    note = "All are in config.yaml, in the run's folder."
+    note = "All are in config.yaml, in the run's folder. – stands for no default."
     return [
         Heading("Settings that differ from the defaults"),
         Table(["setting", "here", "default"], rows, "wordy named"),
