@@ -324,8 +324,8 @@ OVER = [(3, 2.0, 1.9), (6, 1.5, 1.6), (9, 1.6, 1.2)]  # step, BPB of held-out te
 @pytest.mark.parametrize(
     ("measured", "told"),
     [
-        (OVER, "this is 6.7% above its lowest, 1.500 after 6 steps, while the bits per byte of training text fell"),
-        ([*OVER[:2], (9, math.nan, 1.4), (12, *OVER[2][1:])], "this is 6.7% above its lowest"),
+        (OVER, "held-out text takes 6.7% more than at its lowest (1.500, after 6 steps), while training text"),
+        ([*OVER[:2], (9, math.nan, 1.4), (12, *OVER[2][1:])], "takes 6.7% more than at its lowest (1.500, after 6"),
         (OVER[:2], None),
         ([*OVER[:2], (9, 1.51, 1.2)], None),  # by less than 1 %
         ([*OVER[:2], (9, 1.6, 1.7)], None),  # training text is predicted worse, too
