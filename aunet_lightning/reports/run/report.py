@@ -47,8 +47,8 @@ def _result(known: Known) -> list[Block]:
         best = known.last("best/val_bpb")
         if found := known.overfit:
             sentences.append(
-                f"The model overfits: held-out text takes {found.rise:.1%} more than at its lowest ({found.lowest:.3f}, "
-                f"after {found.step:,.0f} steps), while training text takes less."
+                f"The model overfits: held-out text takes {found.rise:.1%} more than at its lowest "
+                f"({found.lowest:.3f}, after {found.step:,.0f} steps), while training text takes less."
             )
         elif best < total[0] - 5e-4:
             sentences.append(f"Its lowest so far was {best:.3f}.")
