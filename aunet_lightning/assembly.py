@@ -102,7 +102,8 @@ def _callbacks(
     request: Request, report: RunReport, folder: RunFolder | None, checkpointing: Checkpointing | None
 ) -> list[Callback]:
     pictures = BoundaryPictures(request.report.pictures_every)
-    callbacks = [Throughput(), Outlook(), SpeedWarnings(), report, pictures, EndsAsStopped()]
+    ends = EndsAsStopped(folder if request.command == "fit" else None)
+    callbacks = [Throughput(), Outlook(), SpeedWarnings(), report, pictures, ends]
     if request.trainer["enable_progress_bar"] is not False:
         callbacks.append(BpbProgressBar())
     if folder is not None:
@@ -251,6 +252,7 @@ def begin_fit(
     if parts.logger is not None:
         parts.logger.start()
         parts.logger.log_text(config, folder.config.name)
+    rank_zero_only(folder.failed.unlink)(missing_ok=True)
     return None if path is None else str(path)
 
 
@@ -300,6 +302,8 @@ def end_fit(request: Request, parts: Assembly, trainer: Trainer) -> list[str]:
 
 
 def _fail(parts: Assembly, problem: str) -> None:
+    if parts.folder is not None:
+        parts.folder.record_failure(problem)
     if parts.logger is not None:
         parts.logger.finalize("failed")
     raise UserError(problem)

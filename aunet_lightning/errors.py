@@ -1,4 +1,4 @@
-"""Reports errors: a user's mistake as one sentence, a fault of a program with its traceback."""
+"""Reports errors and warnings: a user's mistake as one sentence, a fault of a program with its traceback."""
 
 import errno
 import hashlib
@@ -9,7 +9,9 @@ import sysconfig
 import tempfile
 import time
 import traceback
+import warnings
 from pathlib import Path
+from typing import Any
 
 import splitters
 from aunet_lightning import __version__
@@ -44,6 +46,25 @@ def reason(error: BaseException) -> str:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
     return "no space left on the disk" if any(map(is_disk_full, causes)) else describe(error)
+
+
+def plain_warnings() -> None:
+    """Shows warnings of this package as one line without their place in its source, and others as they are.
+
+    Lightning sets a form of its own when it is imported, so that this is called after it.
+    """
+    if not isinstance(warnings.formatwarning, _PlainWarning):
+        warnings.formatwarning = _PlainWarning(warnings.formatwarning)
+
+
+class _PlainWarning:
+    def __init__(self, usual: Any) -> None:
+        self._usual = usual
+
+    def __call__(self, message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+        if _whose(filename) == "ours":
+            return f"aunet: {printable(' '.join(str(message).split()))}\n"
+        return printable(self._usual(message, category, filename, lineno, line))
 
 
 def report(error: Exception, command: str = "aunet") -> int:

@@ -230,7 +230,7 @@ def cut(data: bytes, boundary: np.ndarray) -> list[str]:
 class Balance(HTMLParser):
     """Reads a page: what is open, what is wrong, which ids there are, and what is linked."""
 
-    VOID = ("meta", "br", "link", "img", "path", "use", "rect")
+    VOID = ("meta", "br", "wbr", "link", "img", "path", "use", "rect")
 
     def __init__(self, text):
         super().__init__()

@@ -1,13 +1,22 @@
 """The command line: what goes into files, help, completion, and text that is piped."""
 
 import io
+import re
 import shutil
 import subprocess
+import warnings
+from functools import partial
 
 import pytest
+from lightning.fabric.utilities.warnings import _custom_format_warning
 
+from aunet_lightning import loading
+from aunet_lightning.cli import training
 from aunet_lightning.cli.main import LIGHT, TRAINING
+from aunet_lightning.model.config import EMBEDDINGS, UPSAMPLINGS
 from aunet_lightning.study import progress as study_progress
+from aunet_lightning.training import speed_warnings
+from aunet_lightning.training.optimizer import OPTIMIZERS
 from aunet_lightning.training.progress import BpbProgressBar
 from tests.helpers import ROOT, aunet, fit
 
@@ -27,6 +36,37 @@ def test_no_bar_goes_into_a_file(every, here, capfd, monkeypatch):
         assert lines[0].startswith("step 1 of 4: train/bpb ")
         assert lines[-1].startswith("step 4 of 4: train/bpb ")
         assert "spent 0%" in lines[-1]
+
+
+def test_a_run_that_continues_says_so_once(here, caplog, capsys):
+    for steps in (2, 3):
+        caplog.clear()
+        capsys.readouterr()
+        assert fit("--run.folder", "x", "--trainer.max_steps", steps) == 0
+    lines = [*caplog.messages, *capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if "step-00000002.ckpt" in line] == [
+        "Continuing from x/checkpoints/step-00000002.ckpt"
+    ]
+
+
+@pytest.mark.parametrize("of_lightning", [False, True], ids=["loaded before", "loaded by the command"])
+def test_a_warning_of_ours_is_one_line_and_others_are_as_before(of_lightning, monkeypatch):
+    """Lightning, which a command loads, sets a form of its own for every path that has "lightning" in it."""
+    theirs = _custom_format_warning if of_lightning else warnings.formatwarning
+    load = partial(setattr, warnings, "formatwarning", theirs)
+    monkeypatch.setattr(loading, "load_torchmetrics", load)
+    shown, place = [], (UserWarning, "module.py", 7)
+
+    def run(arguments):
+        shown.append(warnings.formatwarning("too\n slow\x1b", UserWarning, speed_warnings.__file__, 7))
+        shown.append(warnings.formatwarning("theirs", *place))
+        return 0
+
+    monkeypatch.setattr(training, "run", run)
+    usual = warnings.formatwarning
+    assert aunet("fit") == 0
+    assert shown == ["aunet: too slow␛\n", theirs("theirs", *place)]
+    assert warnings.formatwarning is usual
 
 
 def test_a_study_in_a_file_is_a_line_a_minute(capsys, monkeypatch):
@@ -75,6 +115,16 @@ def test_help_of_a_part_has_it_in_full(arguments, there, missing, capsys):
     shown = capsys.readouterr().out
     assert [word for word in there if word not in shown] == []
     assert [word for word in missing if word in shown] == []
+
+
+@pytest.mark.parametrize("part", [[], ["model"]], ids=["short", "in full"])
+def test_help_names_every_choice_of_a_class(part, capsys):
+    assert aunet("fit", "--help", *part) == 0
+    shown = re.split(r"\n  --", capsys.readouterr().out)
+    for registry in (UPSAMPLINGS, EMBEDDINGS, OPTIMIZERS):
+        (entry,) = (one for one in shown if one.split()[0] == f"model.{registry.setting}")
+        missing = {*registry.built_in, "module:Class"} - {*re.findall(r"[\w:]+", entry)}
+        assert not missing, entry
 
 
 def test_help_of_no_part_names_the_parts(capsys):

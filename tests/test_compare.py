@@ -1,6 +1,8 @@
 """A study: its grid, what its cells cost, and that it is run, stopped, continued and told as it should be."""
 
+import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,6 +28,7 @@ from aunet_lightning.study.fitting import Fitter
 from aunet_lightning.study.fork_server import kinds
 from aunet_lightning.study.grid import cells, load
 from aunet_lightning.study.protocol import told
+from aunet_lightning.study.results import Point
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.study.study_folder import StudyFolder
@@ -442,6 +446,10 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     # A study reads the same from the folder: the bits of the documents of that validation, which add up to its BPB.
     sized.files.done.write_text("{}", encoding="utf-8")
     (cell,) = collect(study, [sized], "", "").cells
+    steps = {point["step"]: point["metrics"]["train/bpb"] for point in points if "train/bpb" in point["metrics"]}
+    for before, now in itertools.pairwise([Point(-1, 0, 0, 0), *cell.curve]):
+        since = [bpb for step, bpb in steps.items() if before.step < step <= now.step]
+        assert now.training_bpb == pytest.approx(np.mean(since) if since else math.nan, nan_ok=True)
     lines = list(map(json.loads, sized.files.documents.read_text(encoding="utf-8").splitlines()))
     data = ByteDataModule(**sized.settings["data"], splitter="whitespace", upper_splitters=[])
     data.setup()

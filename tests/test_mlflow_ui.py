@@ -111,6 +111,11 @@ def page(browser):
         one.close()
 
 
+def of_training(page):
+    """The sidebar is that of model training, and not that of GenAI, which MLflow shows unasked."""
+    page.get_by_role("link", name="Model registry").first.wait_for()
+
+
 def matching(page, n):
     page.get_by_text(re.compile(rf"^{n} matching runs?$")).wait_for()
 
@@ -163,6 +168,7 @@ def test_all_runs_are_in_charts_without_a_click(link, page, metric):
 def test_charts_and_columns_are_where_one_looks(link, page):
     page.goto(link)
     matching(page, len(CELLS))
+    of_training(page)
     sections = page.get_by_text(re.compile(r"^\w+ ?\(\d+\)$"))
     sections.first.wait_for()
     found = [re.match(r"\w+", text)[0] for text in sections.all_inner_texts()]
@@ -255,6 +261,7 @@ def test_the_report_is_a_link_away(link, page):
         page.get_by_role("link", name="report", exact=True).click()
     opened.value.set_default_timeout(PATIENCE)
     opened.value.frame_locator("iframe").get_by_role("heading", name="The report of a study").wait_for()
+    of_training(opened.value)
 
 
 def test_the_report_is_in_the_summary(link, page):

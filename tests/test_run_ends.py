@@ -14,6 +14,7 @@ import torch
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.training.module import AUNetModule
+from aunet_lightning.training.stopping import Stopped
 from tests.helpers import ROOT, error_of, fit, points, sentences, write
 from tests.ranks import Ranks, logged, until
 
@@ -91,6 +92,54 @@ def test_a_signal_while_samples_are_made_ends_the_run(here, monkeypatch, capsys)
     assert status_of(here / "x") == "KILLED"
 
 
+def state_of(folder, capsys):
+    """As `aunet runs` shows it where it can ask no store."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.setattr("aunet_lightning.cli.runs.known_runs", lambda store: {})
+        assert main(["runs", str(folder)]) == 0
+    return capsys.readouterr().out.splitlines()[1].split()[0]
+
+
+def test_an_error_is_in_the_folder_until_the_run_continues(here, monkeypatch, capsys):
+    usual = AUNetModule.training_step
+
+    def ends(error):
+        def step(self, batch, index):
+            if self.global_step == 3:
+                raise error
+            return usual(self, batch, index)
+
+        return step
+
+    for error, code, state in ((Stopped(signal.SIGTERM), 143, "stopped"), (RuntimeError("flat\ntyre"), 1, "failed")):
+        monkeypatch.setattr(AUNetModule, "training_step", ends(error))
+        assert fit("--run.folder", "x") == code
+        assert state_of(here / "x", capsys) == state
+    assert (here / "x" / "failed").read_text() == "RuntimeError: flat\n"
+    assert fit("--run.folder", "x", command="validate") == 0
+    assert state_of(here / "x", capsys) == "failed"
+    monkeypatch.setattr(AUNetModule, "training_step", usual)
+    assert fit("--run.folder", "x") == 0
+    assert state_of(here / "x", capsys) == "finished"
+
+
+def test_the_page_of_a_stopped_run_says_how_far_it_came(here, monkeypatch):
+    usual = AUNetModule.training_step
+
+    def told(self, batch, index):
+        if self.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(self, batch, index)
+
+    monkeypatch.setattr(AUNetModule, "training_step", told)
+    assert fit("--run.folder", "x", "--report.page", "true", "--trainer.log_every_n_steps", 3) == 130
+    assert (here / "x" / "checkpoints" / "last.ckpt").resolve().name == "step-00000005.ckpt"
+    assert max(step for step, _ in points(here / "x")) < 4
+    assert "Stopped at step 5 of 6 (" in (here / "x" / "report.html").read_text()
+
+
 def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
     """And says of a full disk that it is full, and names what is there."""
     usual = torch.save
@@ -109,6 +158,7 @@ def test_a_last_save_that_fails_ends_with_an_error(here, monkeypatch, capsys):
     assert "x/checkpoints/step-00000006.ckpt could not be written (no space left on the disk)" in error
     assert "the newest checkpoint is x/checkpoints/step-00000004.ckpt" in error
     assert status_of(here / "x") == "FAILED"
+    assert state_of(here / "x", capsys) == "failed"
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_begins(here, monkeypatch, capsys):

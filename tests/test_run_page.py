@@ -17,18 +17,22 @@ from aunet_lightning.generation import generate
 from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reader.reader import ByteReader
+from aunet_lightning.reports.page import Table, as_html
 from aunet_lightning.reports.pictures import as_spans
 from aunet_lightning.reports.run import callback, report
 from aunet_lightning.reports.run.attention import attended, plain_weights, unit_names
 from aunet_lightning.reports.run.callback import RunPage
 from aunet_lightning.reports.run.kept import CloseLook, Look, Reading, read_looks, write_close_look, write_looks
 from aunet_lightning.reports.run.known import Known, spaced, thinned
+from aunet_lightning.reports.study.report import as_markdown
+from aunet_lightning.study.results import Point
 from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.vocabulary import BOS
 from splitters import Stack
-from tests.helpers import TINY, UDHR, Balance, assert_same, aunet, place_store, points, tiny, tiny_model
+from tests.helpers import TINY, UDHR, Balance, assert_same, aunet, cell, place_store, points, study, tiny, tiny_model
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROMPT = "All "
 SETTINGS = TINY | {
     "splitter": {"name": "router", "bytes_per_unit": 4},
@@ -97,7 +101,7 @@ def test_its_numbers_are_those_that_were_logged(runs, page):
     sizes = json.loads((runs / "page" / "data.json").read_text())["train"]["bytes_by_language"]
     times = logged[5, "bytes_seen"] / sum(sizes.values())
     for name, size in sizes.items():
-        assert f"<td>{size / 1000:.3g} kB × {times:.2g}</td>" in page, name
+        assert f"<td>{size / 1000:.3g} kB × {times:.3g}</td>" in page, name
     curve = known(runs / "page").curves["val/bpb"]
     assert curve == [(3.0, logged[2, "val/bpb"]), (6.0, bits)]
 
@@ -220,7 +224,7 @@ def test_units_are_tinted_as_in_other_pictures(runs, page):
 
 
 def test_what_goes_wrong_is_a_warning(runs, tmp_path, monkeypatch):
-    trainer = SimpleNamespace(is_global_zero=True, loggers=[])
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[], global_step=1)
     of = RunPage(RunFolder(tmp_path), ReportConfig())
     of._draw(trainer, "running")
     check_form((tmp_path / "report.html").read_text())
@@ -284,6 +288,74 @@ def test_names_are_escaped_and_odd_numbers_do_no_harm(tmp_path):
     assert check_form(html)
     folder.close_look.write_text('{"step": 3')
     check_form(report.page_of(folder, "stopped", {}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+def test_nothing_is_cut_without_a_sign(runs, tmp_path):
+    """Neither page is wider than its screen; what scrolls fades at its end, and nothing else does."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    wide, narrow = (Table(["row", *"a" * n], [["x", *["a number"] * n]]) for n in (12, 1))
+    (tmp_path / "tables.html").write_text(as_html("tables", [wide, narrow]))
+    fading = "all => all.map(one => [one.scrollWidth > one.clientWidth, getComputedStyle(one).maskImage != %r])"
+    fading %= "linear-gradient(to left, rgba(0, 0, 0, 0), rgb(0, 0, 0) 0px)"
+    letters = "all => Math.min(...all.map(one => one.getCTM().a * parseFloat(getComputedStyle(one).fontSize) || 99))"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (390, 1400):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((runs / "page" / "report.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.locator(".matrix text[x]").evaluate_all(letters) >= 11
+            page.goto((tmp_path / "tables.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            scrolls = width == 390
+            assert page.locator(".scroll").evaluate_all(fading) == [[scrolls, scrolls], [False, False]]
+            page.locator(".scroll").first.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+            page.wait_for_timeout(200)
+            assert page.locator(".scroll").evaluate_all(fading) == [[scrolls, False], [False, False]]
+            page.close()
+        browser.close()
+
+
+OVER = [(3, 2.0, 1.9), (6, 1.5, 1.6), (9, 1.6, 1.2)]  # step, BPB of held-out text, and of training text by then
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (OVER, "held-out text takes 6.7% more than at its lowest (1.500, after 6 steps), while training text"),
+        ([*OVER[:2], (9, math.nan, 1.4), (12, *OVER[2][1:])], "takes 6.7% more than at its lowest (1.500, after 6"),
+        (OVER[:2], None),
+        ([*OVER[:2], (9, 1.51, 1.2)], None),  # by less than 1 %
+        ([*OVER[:2], (9, 1.6, 1.7)], None),  # training text is predicted worse, too
+        ([*OVER[:2], (9, 1.6, math.nan)], None),
+        ([], None),
+    ],
+)
+def test_a_model_that_overfits_is_told(measured, told, tmp_path):
+    folder = RunFolder(tmp_path)
+    points = [(step - 1, {"val/bpb": held_out}) for step, held_out, _ in measured]
+    points += [(step - 2 + i, {"train/bpb": value + (0.5, -0.5)[i]}) for step, _, value in measured for i in (0, 1)]
+    lines = [json.dumps({"step": step, "time": 1, "metrics": of}) + "\n" for step, of in points]
+    folder.metrics.write_text("".join(lines))
+    html = report.page_of(folder, "finished", {})
+    assert ("The model overfits" in html) == (told is not None)
+    assert (told or "") in html
+    curve = [Point(step, step, step, *values) for step, *values in measured]
+    shown = as_markdown(study([cell(curve=curve), cell("b", curve=curve[:2])]))
+    assert re.findall(r"Overfits, .*: (.*)\.", shown) == (["a in en (+6.7 %)"] if told else [])
+
+
+@pytest.mark.parametrize("rate", [None, 2000.0])
+def test_an_unknown_rate_is_explained(rate, tmp_path):
+    folder = RunFolder(tmp_path)
+    metrics = {"train/bpb": 2.0, "perf/training_seconds": 8.0} | ({"perf/bytes_per_second": rate} if rate else {})
+    folder.metrics.write_text(json.dumps({"step": 3, "time": 1, "metrics": metrics}) + "\n")
+    html = report.page_of(folder, "stopped", {"steps": 9.0}, 5)
+    assert ("too few steps were logged" in html) == (rate is None)
+    assert ("2 kB of text per second" in html) == (rate is not None)
+    assert "2 seconds per step in the mean" in html  # of the steps that were logged
 
 
 def test_thinned_and_spaced():

@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.tracking import MlflowClient
 
 from aunet_lightning.errors import UserError
-from aunet_lightning.tracking.mlflow_logger import commit
+from aunet_lightning.tracking.mlflow_logger import commit, ui_path
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.tracking.points import read_points
 from tests.mlflow_runs import history, logger
@@ -172,6 +172,13 @@ def test_points_unsent_when_a_run_dies_are_sent_by_the_next(tmp_path, uri):
         0,
         1,
     ]
+
+
+def test_the_note_of_an_experiment_links_to_its_charts(tmp_path, uri):
+    made = logger(tmp_path, uri)
+    note = MlflowClient(uri).get_experiment(made.experiment_id).tags["mlflow.note.content"]
+    assert f"[Charts of all runs]({ui_path(made.experiment_id).removeprefix('/')})" in note
+    made.finalize("success")
 
 
 def test_an_experiment_keeps_its_artifacts_beside_the_store(tmp_path, uri):

@@ -139,6 +139,7 @@ def _light(command: str, rest: list[str]) -> int:
         return 2
     module, name = LIGHT[command]
     function = getattr(import_module(f"aunet_lightning.cli.{module}"), name)
+    _plain_warnings()
     return int(function(rest, main) if command == "compare" else function(rest))
 
 
@@ -149,7 +150,14 @@ def _train(arguments: list[str]) -> int:
     with without_collection():
         load_torchmetrics()
         from aunet_lightning.cli.training import run
+    _plain_warnings()
     return run(arguments)
+
+
+def _plain_warnings() -> None:
+    from aunet_lightning.errors import plain_warnings
+
+    plain_warnings()
 
 
 def _print_completion(shell: str = "") -> int:

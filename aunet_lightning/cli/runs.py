@@ -25,7 +25,7 @@ from aunet_lightning.tracking.lock import host
 from aunet_lightning.tracking.store import DEFAULT_STORE, VARIABLE, sqlite_path, tracking_uri
 
 HOME = "runs"
-HEADER = ("state", "step", "BPB", "best", "age", "splitter", "folder")
+HEADER = ("state", "step", "last BPB", "best BPB", "age", "splitter", "folder")
 LEFT = ("state", "splitter", "folder")
 SHORTEST = 12  # columns of a splitter's name that is cut
 MOST_NAMED = 5  # folders in a sentence
@@ -62,12 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         "aunet runs",
         description="List the runs of this machine: the folders under runs/, those of studies too, and those elsewhere "
         "that runs/mlflow.db knows. A run that died was killed: the same command continues it.",
-        epilog="BPB is that of the last validation, best the lowest; age is the time since the run last wrote. "
-        "aunet runs clean lists what may be deleted.",
+        epilog="BPB is of held-out text: of the last validation, and the lowest; age is the time since the run last "
+        "wrote. aunet runs clean lists what may be deleted.",
     )
     _add_choice(parser)
     parser.add_argument(
-        "--sort", choices=[*ORDERS], default="age", help="lowest BPB, newest (default), furthest, or name first"
+        "--sort", choices=[*ORDERS], default="age", help="lowest last BPB, newest (default), furthest, or name first"
     )
     return parser
 

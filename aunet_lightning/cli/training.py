@@ -44,7 +44,7 @@ GREETERS = (
     "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector",
     "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.seed",
 )  # fmt: skip
-GREETINGS = "Tip:|weights_only|[GT]PU available: |CUDA_VISIBLE_DEVICES: |Seed set to"
+GREETINGS = "Tip:|weights_only|Restor(ing|ed all) states|[GT]PU available: |CUDA_VISIBLE_DEVICES: |Seed set to"
 
 
 def run(arguments: list[str]) -> int:

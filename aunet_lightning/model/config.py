@@ -60,7 +60,7 @@ class AUNetConfig:
     """from bytes to the deepest stage (the trunk)"""
     upsampling: str = "multi_linear"
     """how a unit's vector reaches its bytes: multi_linear W_up·u + W_p·u, repeat W_up·(u + e_p), copy W_up·u (H-Net's),
-    insert W_up·u at the first; or module:Class"""
+    insert W_up·u at the first, or module:Class"""
     max_offset: int = 16
     """how many offsets p inside a unit have a matrix (or embedding) of their own"""
     offsets: Offsets = "clamp"
@@ -86,8 +86,8 @@ class AUNetConfig:
     vocabulary: int = VOCABULARY
     """number of ids read and predicted: bytes, BOS and EOS, and the tokens of a BPE baseline"""
     embedding: str = "byte"
-    """how an id becomes a vector of stage 1: byte, a vector for each id; ngrams, that and one for each n-gram that ends
-    with it, by its hash; or module:Class"""
+    """how an id becomes a vector of stage 1: byte (a vector for each id), ngrams (that and one for each n-gram that
+    ends with it, by its hash) or module:Class"""
     ngrams: list[int] = field(default_factory=lambda: [2, 3, 4, 6])
     """with embedding ngrams: the lengths n, in bytes (of a BPE model: in tokens), each with a table of its own"""
     ngram_rows: int = 16_384

@@ -25,7 +25,7 @@ ENDED = (State.FINISHED, State.STOPPED, State.FAILED, State.DIED)  # others are 
 WRITTEN = (  # by a run without a checkpoint, in its folder
     "config.yaml", "metrics.jsonl*", "mlflow.json", "data.json", "run.lock", "checkpoints", "*.part", "val_bpb.*",
     "val_documents.jsonl", "boundaries", "boundaries.*", "units.json", "samples.txt",
-    "report.html", "looks.jsonl", "close_look.json",
+    "report.html", "looks.jsonl", "close_look.json", "failed",
 )  # fmt: skip
 IN_CHECKPOINTS = ("kept.json", f"*{PART}")
 

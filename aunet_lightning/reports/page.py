@@ -76,7 +76,7 @@ class Table:
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | TableCell]]
-    kind: str = ""  # heat: centred cells with colours; wordy: sentences
+    kind: str = ""  # heat: centred cells with colours; wordy: sentences; named: rows are names with dots
 
     def html(self) -> str:
         head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in self.header)
@@ -90,7 +90,9 @@ class Table:
             cells = "".join(
                 cell.html() if isinstance(cell, TableCell) else f"<td>{html.escape(cell)}</td>" for cell in row[1:]
             )
-            groups[-1].append(f'<tr><th scope="row">{html.escape(str(row[0]))}</th>{cells}</tr>')
+            name = html.escape(str(row[0]))
+            name = name.replace(".", ".<wbr>") if "named" in self.kind else name
+            groups[-1].append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
         body = "".join(f"<tbody>{''.join(group)}</tbody>" for group in groups if group)
         table = f"<table{_class(self.kind)}><thead><tr>{head}</tr></thead>{body}</table>"
         return f'<div class="scroll" tabindex="0">{table}</div>'
@@ -156,6 +158,7 @@ class Sentence:
 
     language: str
     lines: Sequence[tuple[str, str, str, str]]  # label, bytes per unit, HTML of the text, text with marks
+    kind: str = ""  # plain: without marks below its lines
 
     def html(self) -> str:
         rows = "".join(
@@ -163,7 +166,7 @@ class Sentence:
             f'<td><div class="text" dir="auto"{_lang(self.language)}>{text}</div></td></tr>'
             for label, number, text, _ in self.lines
         )
-        return f'<table class="units"><tbody>{rows}</tbody></table>'
+        return f"<table{_class(f'units {self.kind}'.rstrip())}><tbody>{rows}</tbody></table>"
 
     def markdown(self) -> str:
         lines = ["| splitter | bytes per unit | text |", "|---|---:|---|"]
@@ -254,7 +257,15 @@ _STYLE = (
  .answer { font-size: 1.1rem; background: #eef4fa; border-left: 4px solid #0072b2; padding: .6rem .9rem; }
  .note { font-size: .88rem; color: #444; }
  .warning { background: #fff4d6; border-left: 4px solid #b36b00; padding: .4rem .8rem; }
- .scroll { overflow-x: auto; margin: .6rem 0; }
+ .scroll { overflow-x: auto; margin: .6rem 0;
+           background: linear-gradient(to left, #fff, #fff0) right / 3rem 100% no-repeat local,
+                       linear-gradient(to left, #0005, #0000) right / 1.2rem 100% no-repeat; }
+ @supports (animation-timeline: scroll()) {
+  .scroll { background: none; mask: linear-gradient(to left, #0000, #000 var(--cut));
+            animation: linear both cut; animation-timeline: scroll(self inline); }
+ }
+ @property --cut { syntax: "<length>"; inherits: false; initial-value: 0px; }
+ @keyframes cut { 0%, 90% { --cut: 2.5rem; } to { --cut: 0px; } }
  table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
  td, th { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; overflow-wrap: normal; }
  td { white-space: nowrap; }
@@ -274,6 +285,7 @@ _STYLE = (
  .units td { white-space: normal; text-align: start; } .units td, .units th { vertical-align: top; }
  .units th { width: 10rem; }
  .text { font-size: 1rem; line-height: 2.3; overflow-wrap: anywhere; white-space: pre-wrap; }
+ .plain .text { line-height: 1.45; }
  .text span { box-decoration-break: clone; -webkit-box-decoration-break: clone; }
 """
     + UNIT_STYLE
@@ -289,7 +301,7 @@ _STYLE = (
  @media print {
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 10pt; padding: 0; max-width: none; } p, ul { max-width: none; } nav { display: none; }
-  .scroll { overflow: visible; } tbody th[scope=row] { position: static; }
+  .scroll { overflow: visible; background: none; mask: none; } tbody th[scope=row] { position: static; }
   table { font-size: 7.5pt; width: 100%; } td, th { padding: .12rem .25rem; } td { white-space: normal; }
   .heat td, .wordy td:nth-child(7) { min-width: 0; } tbody th[scope=row] { min-width: 14mm; }
   .text { font-size: 9pt; line-height: 2; } .units th { width: 30mm; }

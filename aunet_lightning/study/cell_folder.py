@@ -18,7 +18,6 @@ class CellFolder(RunFolder):
         super().__init__(path)
         self.given = path / "settings.yaml"  # for `aunet fit -c`
         self.done = path / "cell.json"  # exists once the cell has finished: its duration and commit
-        self.failed = path / "failed"  # marks a cell that ended by itself without finishing
         self.lock = path / "lock"
         self.job = path / "job.json"  # the job of a cluster that runs it
         self.jobs = path / "jobs"  # what submitit keeps of it

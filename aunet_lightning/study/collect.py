@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -70,11 +72,14 @@ def _cell(sized: Sized) -> CellResult:
             return CellResult(**known, status="failed", error=files.last_error())
         return CellResult(**known, status="stopped" if files.metrics.exists() else "waiting")
     last: dict[str, float] = {}
-    curve = []
+    curve, trained = [], list[float]()  # trained: BPB of steps since the last validation
     for step, metrics in files.points():
         last |= metrics
+        trained += [metrics["train/bpb"]] if "train/bpb" in metrics else []
         if "val/bpb" in metrics:
-            curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"]))
+            mean = fmean(trained) if trained else math.nan
+            curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"], mean))
+            trained = []
     stages = [f"stage{s + 2}" for s in range(cell.stages - 1)]
     rates = [last.get(f"val/bytes_per_text_unit_{s}", last[f"val/bytes_per_unit_{s}"]) for s in stages]
     if "val/bytes_per_token" in last:

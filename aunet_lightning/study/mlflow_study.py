@@ -6,7 +6,15 @@ from typing import Any
 from aunet_lightning.study.study_folder import StudyFolder
 from aunet_lightning.tracking.mlflow_logger import commit
 from aunet_lightning.tracking.settling import settle_dead_runs
-from aunet_lightning.tracking.store import experiment_id, explained, open_store, tracking_uri, ui_command, ui_path
+from aunet_lightning.tracking.store import (
+    WORKFLOW,
+    experiment_id,
+    explained,
+    open_store,
+    tracking_uri,
+    ui_command,
+    ui_path,
+)
 from aunet_lightning.tracking.views import MEANS, RUNS, set_views
 
 NOTE = """**Study {study}:** {links}
@@ -74,7 +82,7 @@ def _describe(client: Any, experiment: str, study: str) -> None:
     match, summary = client.get_experiment(experiment).tags["match"], _summary(client, experiment)
     links = {"runs": ui_path(experiment, RUNS), "means over seeds": ui_path(experiment, MEANS)}
     if summary:
-        links["report"] = f"/#/experiments/{experiment}/runs/{summary.info.run_id}/artifacts/report.html"
+        links["report"] = f"/#/experiments/{experiment}/runs/{summary.info.run_id}/artifacts/report.html?{WORKFLOW}"
     shown = " · ".join(f"[{name}]({path.removeprefix('/')})" for name, path in links.items())
     client.set_experiment_tag(experiment, "mlflow.note.content", NOTE.format(study=study, links=shown, match=match))
 

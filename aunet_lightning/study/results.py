@@ -1,5 +1,6 @@
 """The results of a study: plain data, from the folders of its runs to the report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -14,6 +15,7 @@ class Point(NamedTuple):
     bytes: float  # of text trained on by then
     flops: float  # spent on training by then
     bpb: float  # of the validation text
+    training_bpb: float = math.nan  # mean over the logged steps since the validation before
 
 
 class Example(NamedTuple):

@@ -96,6 +96,6 @@ def _outcome(cell: Sized, failed: bool) -> str:
     """Marks a cell that failed, and returns a line about how a cell ended."""
     files = cell.files
     if failed:
-        files.failed.touch()
+        files.failed.touch()  # a process that was killed has not written why
         return f"{cell.cell.name} FAILED: {files.last_error()}  (log: {files.log()})"
     return f"{cell.cell.name}: {files.last_metrics().get('val/bpb', math.nan):.3f} bits per byte"

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class RunFolder:
         self.page = path / PAGE
         self.looks = path / "looks.jsonl"  # what the page says of the model at each validation
         self.close_look = path / "close_look.json"  # what it says of the model at the last one
+        self.failed = path / "failed"  # of a run that an error ended: what went wrong
         self.data = path / "data.json"  # the text that the run began with
         self.set_aside = path / "set_aside"  # what the run had when it went back to an older checkpoint
         self.moving = self.set_aside / "moving.json"  # what is still to move there
@@ -127,6 +129,11 @@ class RunFolder:
         if there := self.saved():
             return there[max(there)]
         return self.last if self.last.exists() else None
+
+    def record_failure(self, problem: str) -> None:
+        """Records the error that ended the run, as far as the disk allows."""
+        with suppress(OSError):
+            replace_text(self.failed, problem + "\n")
 
     def make(self) -> None:
         """Makes the folder. Raises UserError where that fails."""

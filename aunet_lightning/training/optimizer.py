@@ -46,7 +46,7 @@ class OptimizerConfig:
     max_skipped: int = 10
     """consecutive steps with a non-finite loss or gradient that are skipped; at the next one the run stops"""
     name: str = "adamw"
-    """the algorithm: adamw; muon for matrices, and adamw for the rest; or module:Class"""
+    """the algorithm: adamw, muon (for matrices, and adamw for the rest) or module:Class"""
     matrix_lr: float = 0.02
     """with muon: learning rate of matrices, where lr is that of the rest; it holds for any width"""
     matrix_every: int = 1

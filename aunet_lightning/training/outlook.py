@@ -24,8 +24,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _times(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+def three_digits(value: float) -> str:
+    """Returns a number to three digits, or whole from a hundred on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @rank_zero_only
@@ -62,8 +63,9 @@ class Outlook(Callback):
         data, steps = data_of(trainer), module.total_steps(trainer.global_step)
         share = steps / trainer.global_step
         text, known = module.spent.bytes * share, data.corpora["train"].lengths[data.documents["train"]].sum()
+        amount, times = three_digits(text / 1e6), three_digits(text / known)
         return (
-            f"{steps:,.0f} steps in all, {text / 1e6:,.1f} MB of text (each document {_times(text / known)} times), "
+            f"{steps:,.0f} steps in all, {amount} MB of text (each document {times} times), "
             f"{module.spent.flops * share:.2g} FLOPs"
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aunet_lightning.errors import describe
+from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training.access import loggers_of
 from aunet_lightning.training.steps import Votes
 
@@ -68,9 +70,15 @@ def voting(votes: Votes) -> Any:
 
 
 class EndsAsStopped(Callback):
-    """Sets the MLflow status of a run stopped by a signal to killed rather than failed."""
+    """Sets the MLflow status of a run stopped by a signal to killed rather than failed, and records in the folder of a
+    run that trains the error that ended it."""
+
+    def __init__(self, folder: RunFolder | None) -> None:
+        self.folder = folder
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Stopped):
             for logger in loggers_of(trainer):
                 logger.ends_as = "KILLED"
+        elif self.folder is not None and isinstance(exception, Exception):  # of any device: others may be stopped by it
+            self.folder.record_failure(describe(exception, 300))

@@ -136,7 +136,7 @@ class RunPage(Callback):
         try:
             from aunet_lightning.reports.run.report import page_of  # matplotlib takes a moment to load
 
-            text = page_of(self.folder, state, self.clock.seconds)
+            text = page_of(self.folder, state, self.clock.seconds, trainer.global_step)
             if loggers_of(trainer):
                 log_text(trainer, text, self.folder.page.name)
             else:

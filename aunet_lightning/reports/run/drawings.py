@@ -17,7 +17,8 @@ from aunet_lightning.reports.run.kept import Attended
 LONGEST_NAME = 14
 COVERED = 0.99  # of the units; longer ones are beyond the panel
 SHADES = 10
-CELL, LETTER = 12, 7.0  # sizes in a matrix: of a cell, and of a letter
+CELL, LETTER = 14, 7.5  # sizes in a matrix, in px: of a cell, and of a letter
+PANEL = 400  # px: a matrix that is wider has a row of panels for itself
 
 
 def ridges(name: str, lengths: Mapping[str, Sequence[int]], unit: str) -> Picture | None:
@@ -56,13 +57,13 @@ def ridges(name: str, lengths: Mapping[str, Sequence[int]], unit: str) -> Pictur
 
 
 def matrix(attended: Attended) -> Picture:
-    """Returns the weights as a matrix: what reads across, what is read down, dark where most is read."""
-    names = [[short(text.replace(" ", "␣"), LONGEST_NAME) for text in of] for of in (attended.columns, attended.rows)]
+    """Returns the weights as a matrix: what reads down, what is read across, dark where most is read."""
+    names = [[short(text.replace(" ", "␣"), LONGEST_NAME) for text in of] for of in (attended.rows, attended.columns)]
     left, top = (8 + LETTER * max(map(_width, of), default=0) for of in names)
     wide, high = CELL * len(names[1]), CELL * len(names[0])
     shades: dict[int, list[str]] = {}
-    for j, of in enumerate(attended.weights):
-        for i, weight in enumerate(of):
+    for i, of in enumerate(attended.weights):
+        for j, weight in enumerate(of):
             if shade := min(round(SHADES * weight**0.5), SHADES):
                 place = f"M{left + CELL * j:.0f} {top + CELL * i:.0f}h{CELL}v{CELL}h-{CELL}z"
                 shades.setdefault(shade, []).append(place)
@@ -75,13 +76,11 @@ def matrix(attended: Attended) -> Picture:
     for j, text in enumerate(names[1]):
         at = f"{left + CELL * (j + 0.75):.0f} {top - 4:.0f}"
         parts.append(f'<text transform="translate({at}) rotate(-90)">{html.escape(text)}</text>')
-    whole = left + wide + 4
-    widths = f"min-width:{0.8 * whole:.0f}px;max-width:{1.3 * whole:.0f}px"
-    size = f'viewBox="0 0 {whole:.0f} {top + high + 4:.0f}" style="{widths}"'
+    size, kind = (left + wide + 4, top + high + 4), "matrix wide" if left + wide > PANEL else "matrix"
+    given = f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" style="width:{size[0]:.0f}px"'
     table = [(name, *of) for name, of in zip(attended.rows, attended.weights, strict=True)]
-    return Picture(
-        f'<svg role="img" class="matrix" {size}>{"".join(parts)}</svg>', _csv(("", *attended.columns), table)
-    )
+    svg = f'<svg role="img" class="{kind}" {given}>{"".join(parts)}</svg>'
+    return Picture(f'<div class="scroll" tabindex="0">{svg}</div>', _csv(("", *attended.columns), table))
 
 
 def _width(text: str) -> float:
@@ -96,7 +95,7 @@ def _csv(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 STYLE = """
- figure:has(.matrix) { overflow-x: auto; }
- .matrix text { font-size: 9px; fill: #1c1c1c; } .matrix .frame { fill: #fff; stroke: #c8c8c8; }
- @media print { figure .matrix { min-width: 0 !important; } }
+ figure .matrix { max-width: none; } figure:has(.wide) { grid-column: 1 / -1; }
+ .matrix text { font-size: 12px; fill: #1c1c1c; } .matrix .frame { fill: #fff; stroke: #c8c8c8; }
+ @media print { figure .matrix { max-width: 100%; } }
 """

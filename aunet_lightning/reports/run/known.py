@@ -4,18 +4,21 @@ import csv
 import itertools
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.reports.overfitting import Measured, Overfit, overfit
 from aunet_lightning.reports.run.kept import CloseLook, Look, read_close_look, read_looks
 from aunet_lightning.reports.table import TOTAL
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.tracking.points import read_points
 from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.training.definition import kept_settings
+from aunet_lightning.training.outlook import three_digits
 
 Line = Sequence[tuple[float, float]]  # of a curve: steps, value
 
@@ -27,6 +30,7 @@ class Known:
     folder: RunFolder
     state: str  # running, finished, stopped, or failed: why
     seconds: Mapping[str, float]
+    reached: int = 0  # the step, where it is known: logs may end before it
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -61,12 +65,23 @@ class Known:
     @property
     def steps(self) -> int:
         of = self.curves.get("train/bpb", [])
-        return int(max([of[-1][0] if of else 0, *self.measured_at, *(look.step for look in self.looks)]))
+        logged = [of[-1][0] if of else 0, *self.measured_at, *(look.step for look in self.looks)]
+        return self.reached or int(max(logged))
 
     @cached_property
     def measured_at(self) -> list[float]:
         """The steps of the validations."""
         return [step for step, _ in self.curves.get("val/bpb", [])]
+
+    @property
+    def overfit(self) -> Overfit | None:
+        """How the model overfits, if it does."""
+        training, measured, before = self.curves.get("train/bpb", []), list[Measured](), 0
+        for step, bpb in self.curves.get("val/bpb", []):
+            end = bisect_right(training, step, key=lambda point: point[0])
+            measured.append(Measured(step, bpb, _mean(value for _, value in training[before:end])))
+            before = end
+        return overfit(measured)
 
     @cached_property
     def text(self) -> dict[str, Any]:
@@ -88,7 +103,7 @@ class Known:
         sizes, seen = train.get("bytes_by_language", {}), self.last("bytes_seen")
         if not sizes or math.isnan(seen):
             return {}
-        times = f"× {seen / max(train['bytes'], 1):.2g}"
+        times = f"× {three_digits(seen / max(train['bytes'], 1))}"
         return {name: f"{amount(size, 'B')} {times}" for name, size in {TOTAL: train["bytes"], **sizes}.items()}
 
     def of_languages(self, name: str) -> dict[str, Line]:

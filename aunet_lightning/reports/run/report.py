@@ -21,10 +21,10 @@ from aunet_lightning.training.definition import settings_by_key
 POINTS = 300  # of a curve
 
 
-def page_of(folder: RunFolder, state: str, seconds: Mapping[str, float]) -> str:
+def page_of(folder: RunFolder, state: str, seconds: Mapping[str, float], step: int = 0) -> str:
     """Returns the page: state says what the run is doing (running, finished, stopped, failed: why), seconds what its
-    time went to."""
-    known = Known(folder, state, seconds)
+    time went to, step how far it has come (0: as far as it has logged)."""
+    known = Known(folder, state, seconds, step)
     blocks = [
         *_result(known), *_run(known), *_languages(known), *_curves(known), *sections.samples(known),
         *sections.boundaries(known), *sections.surprisal(known), *sections.lengths(known), *sections.attention(known),
@@ -45,7 +45,12 @@ def _result(known: Known) -> list[Block]:
         )
         sentences += _against(header, total)
         best = known.last("best/val_bpb")
-        if best < total[0] - 5e-4:
+        if found := known.overfit:
+            sentences.append(
+                f"The model overfits: held-out text takes {found.rise:.1%} more than at its lowest "
+                f"({found.lowest:.3f}, after {found.step:,.0f} steps), while training text takes less."
+            )
+        elif best < total[0] - 5e-4:
             sentences.append(f"Its lowest so far was {best:.3f}.")
     else:
         sentences.append("Held-out text has not been measured.")
@@ -163,11 +168,16 @@ def _time(known: Known) -> list[Block]:
     rows = [[name, f"{value:,.1f}", f"{value / whole:.1%}"] for name, value in sorted(parts, key=lambda part: -part[1])]
     rows.append(["all", f"{whole:,.1f}", ""])
     blocks: list[Block] = [Heading("Time"), Table(["part", "seconds", "share"], rows, "named")]
-    rate, step = known.last("perf/bytes_per_second"), known.last("perf/training_seconds")
-    facts = [f"{amount(rate, 'B')} of text per second at the last step"] if math.isfinite(rate) else []
-    facts += [f"{step / known.steps:.3g} seconds per step in the mean"] if known.steps and math.isfinite(step) else []
+    rate = known.last("perf/bytes_per_second")
+    facts = [
+        f"{amount(rate, 'B')} of text per second over the last steps"
+        if math.isfinite(rate)
+        else "Bytes of text per second are not known: too few steps were logged to measure them"
+    ]
+    for steps, seconds in known.curves.get("perf/training_seconds", [])[-1:]:
+        facts.append(f"{seconds / steps:.3g} seconds per step in the mean")
     note = "Of the first process, from its setting up the run; of a run that continues, also before."
-    return [*blocks, *([Text("; ".join(facts) + ".")] if facts else []), Text(note, "note")]
+    return [*blocks, Text("; ".join(facts) + "."), Text(note, "note")]
 
 
 def _settings(known: Known) -> list[Block]:
@@ -183,10 +193,10 @@ def _settings(known: Known) -> list[Block]:
         rows = others if setting.effect is Effect.NONE else numbers
         rows.append([key, _shown(setting.value), default])
     rows = [
-        *([["that training depends on"], *numbers] if numbers else []),
-        *([["others"], *others] if others else []),
+        *([["The run's numbers depend on these"], *numbers] if numbers else []),
+        *([["and not on these: where it is kept, what it shows, how its data is read"], *others] if others else []),
     ]
-    note = "All are in config.yaml, in the run's folder."
+    note = "All are in config.yaml, in the run's folder. – stands for no default."
     return [
         Heading("Settings that differ from the defaults"),
         Table(["setting", "here", "default"], rows, "wordy named"),

@@ -29,7 +29,7 @@ def samples(known: Known) -> list[Block]:
     for prompt in dict.fromkeys(prompt for look in looks for prompt, _ in look.samples):
         made = [(look.step, text) for look in looks for of, text in look.samples if of == prompt]
         lines = [(f"step {step:,}", "", _continued(prompt, text), text) for step, text in made]
-        blocks.append(Sentence("", lines))
+        blocks.append(Sentence("", lines, "plain"))
     of = known.settings.get("report", {})
     how = f"temperature {of.get('sample_temperature')}, the same draws each time" if of else "the same draws each time"
     return [*blocks, Text(f"Prompts (bold) and what the model adds at each validation: {how}.", "note")]
@@ -151,15 +151,16 @@ def attention(known: Known) -> list[Block]:
     titles = {str(i): one.title for i, one in enumerate(attended)}
     drawn = Pictures("attention", [*titles], lambda name, key: matrix(attended[int(key)]), titles)
     note = (
-        "Attention over the beginning of the first sentence: what a column names reads what the rows name, the "
-        "darker the more. It is the mean over the heads of the last layer; each column adds up to 1. A unit's vector "
+        "Attention over the beginning of the first sentence: what a row names reads what the columns name, the darker "
+        "the more. It is the mean over the heads of the last layer; each row adds up to 1. A unit's vector "
         "is made at its boundary, and so from the text before it; ⟨BOS⟩ is the beginning of the document."
     )
     return [Heading("What is read"), drawn, Text(note, "note")]
 
 
 STYLE = """
- .named tbody th[scope=row] { max-width: 24rem; position: static; }
+ .named tbody th[scope=row] { max-width: 24rem; position: static; overflow-wrap: break-word; }
+ .named td { overflow-wrap: anywhere; min-width: 3.5rem; }
  .bits { line-height: 3.9; }
  .s { padding-bottom: 1.5em; background: bottom / 100% 1.4em no-repeat;
       background-image: linear-gradient(to top, #0072b2 var(--b), transparent 0); }

@@ -60,7 +60,10 @@ class Speed(Measured):
         return f"{number(fmean(values))} ±{number(half)}" if len(values) > 1 else number(values[0])
 
     def note(self, study: StudyResult) -> str:
-        return "bytes/s: mean ± half of the range, of the seeds that did not wait for cores which others used."
+        return (
+            "bytes/s: mean ± half of the range, of the seeds that did not wait for cores which others used; – where "
+            "all waited, or the run was too short to measure."
+        )
 
 
 class Steps(Column):

@@ -1,11 +1,13 @@
 """The sections of a study's report, as blocks in reading order."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from aunet_lightning.reader.levels import FixedLevels
 from aunet_lightning.reports import figures, pictures
+from aunet_lightning.reports.overfitting import Measured, overfit
 from aunet_lightning.reports.page import (
     Block,
     Heading,
@@ -87,7 +89,23 @@ def heat(comparison: Comparison) -> list[Block]:
             (figures.NO_RESULT, "no result"),
         ]
     )
-    return [*blocks, key, *(Text(sentence, "note") for sentence in sentences.rule(comparison)), *_mixes(comparison)]
+    notes = [Text(sentence, "note") for sentence in sentences.rule(comparison)]
+    return [*blocks, key, *_overfitting(comparison), *notes, *_mixes(comparison)]
+
+
+def _overfitting(comparison: Comparison) -> list[Block]:
+    """Which rows overfit, each with the seed whose BPB rose most."""
+    found = []
+    for language, arm in itertools.product(comparison.languages, comparison.arms):
+        curves = (
+            [Measured(p.step, p.bpb, p.training_bpb) for p in c.curve] for c in comparison.groups[arm, language].done
+        )
+        if rises := [one.rise for curve in curves if (one := overfit(curve))]:
+            found.append(f"{comparison.label(arm)} in {language} ({percent(100 * max(rises))})")
+    if not found:
+        return []
+    lead = "Overfits, as validation BPB rose since its lowest while that of the training text fell"
+    return [Text(f"{lead}: {sentences.listed(found)}.", "warning")]
 
 
 def _mixes(comparison: Comparison) -> list[Block]:

@@ -196,6 +196,20 @@ MEASURING = [
         (PAGE + "test_weights_drawn_are_those_attended_with",),
     ),
     Fault(
+        "a model overfits where training text is predicted worse, too",
+        "aunet_lightning/reports/overfitting.py",
+        "falls = last.training < lowest.training",
+        "falls = last.training == last.training",
+        (PAGE + "test_a_model_that_overfits_is_told",),
+    ),
+    Fault(
+        "an error stays in the folder of a run that continues",
+        "aunet_lightning/assembly.py",
+        "    rank_zero_only(folder.failed.unlink)(missing_ok=True)\n",
+        "",
+        ("tests/test_run_ends.py::test_an_error_is_in_the_folder_until_the_run_continues",),
+    ),
+    Fault(
         "surprisal of the byte after",
         "aunet_lightning/reports/run/looking.py",
         "output.logits[0, :-1].double()",
