@@ -2,7 +2,7 @@
 
     python -m benchmarks.drafts CKPT FILE…    prints a JSON line per file (JSON lines of text) and length of drafts
 
-Texts go on after the first bytes of documents. Lengths alternate; times are ratios to no drafts, medians over documents.
+Texts go on after the first bytes of documents. Lengths alternate; times are ratios to none, medians over documents.
 """
 
 import argparse

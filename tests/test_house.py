@@ -30,7 +30,7 @@ FLOORS = (  # each may import from its own and from those before it
     ),
     ("lightning_private",),
     ("reader", "data"),
-    ("costs", "checkpoints", "distributed", "generation", "scoring", "entropy"),
+    ("costs", "checkpoints", "distributed", "generation", "scoring", "entropy", "peers"),
     ("tracking", "training", "planning", "hf"),
     ("study", "reports"),
     ("assembly",),

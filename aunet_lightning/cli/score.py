@@ -18,6 +18,7 @@ from aunet_lightning.terminal import json_line, one_line
 
 if TYPE_CHECKING:
     from aunet_lightning.data.documents import Document, Report
+    from aunet_lightning.reader.reader import Reader
     from aunet_lightning.scoring import Score
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -50,12 +51,10 @@ def score(arguments: list[str]) -> int:
     device = device_of(options.device)
     items = list(_items(options.files))
 
-    from aunet_lightning.checkpoints.load import load_with_contents
-
-    net, reader, contents = load_with_contents(options.ckpt_path)
+    net, reader, trained_row = _load(options.ckpt_path)
     if reader.tokenizer is not None:
         _check_unicode(items)
-    row = options.row_ids or contents.row_ids
+    row = options.row_ids or trained_row
     if row is None:
         row = scoring.ROW
         _say(f"warning: the checkpoint does not record its rows, so they are of {row} ids (--row_ids)")
@@ -98,6 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_ids", type=int, help="ids that are read at once (default: by the memory they take)")
     add_device(parser)
     return parser
+
+
+def _load(path: str) -> "tuple[Any, Reader, int | None]":
+    """Returns a network, its reader, and the ids of its training rows where they are known."""
+    from aunet_lightning import peers
+    from aunet_lightning.checkpoints.load import load_with_contents
+
+    if peers.is_peer(user_path(path, "the checkpoint")):
+        return *peers.load_peer(user_path(path, "the checkpoint")), None
+    net, reader, contents = load_with_contents(path)
+    return net, reader, contents.row_ids
 
 
 def _say(text: str) -> None:
