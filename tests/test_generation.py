@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.load import load
@@ -435,3 +436,43 @@ def test_a_stream_goes_on_from_where_it_is_wound_back_to():
     plain, _ = read(net, [[BOS, *b"some words and more"]], net.initial_state(1, reader.stack))
     torch.testing.assert_close(expected, plain, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(other, plain)
+
+
+FUZZED = st.fixed_dictionaries(
+    {
+        "max_bytes": st.integers(0, 12),
+        "max_units": st.none() | st.integers(1, 3),
+        "temperature": st.sampled_from([0, 0.001, 0.7, 1000.0]),
+        "top_k": st.none() | st.integers(1, 300),
+        "top_p": st.floats(1e-6, 1),
+        "min_p": st.floats(0, 1),
+        "repetition_penalty": st.floats(0.01, 100),
+        "stop": st.lists(st.binary(min_size=1, max_size=3), max_size=3).map(tuple),
+        "valid_utf8": st.booleans(),
+    }
+)
+_FUZZED_MODELS: dict = {}
+
+
+@given(
+    FUZZED, st.lists(SOME_BYTES, min_size=1, max_size=4), st.sampled_from(["rules", "learned"]), st.sampled_from([1, 3])
+)
+@settings(max_examples=30)
+def test_any_prompt_goes_on_with_any_options(options, prompts, kind, draft):
+    net, reader = _FUZZED_MODELS.setdefault(kind, model_of(kind))
+    sampling = Sampling(**options)
+    requests = [Request(prompt, seed=-n, sample=n) for n, prompt in enumerate(prompts)]
+    pieces = [*stream(net, reader, requests, sampling, rows=2, levels=True, draft=draft)]
+    for number, request in enumerate(requests):
+        own = [piece for piece in pieces if piece.number == number]
+        text = own[-1].done
+        assert text.request == request
+        assert b"".join(piece.text for piece in own) == text.text
+        assert len(text.levels) == len(text.text) <= sampling.max_bytes
+        assert [level for piece in own for level in piece.levels] == text.levels
+        assert text.finish in ("bytes", "units", "stop", "document")
+        assert not any(stop in text.text for stop in sampling.stop)
+        assert sum(level > 0 for level in text.levels) <= (sampling.max_units or len(text.levels))
+        if sampling.valid_utf8 and text.text:
+            begun = request.prompt[len(request.prompt) - utf8.incomplete(request.prompt) :]
+            (begun + text.text).decode()
