@@ -33,6 +33,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
+  data        look at text before a run trains on it: aunet data inspect FILES, aunet data check -c quickstart
   splitters   list the splitters
   vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
   rate        find the options for a wanted rate: aunet rate --splitter script_aware --language th --bytes_per_unit 6
@@ -56,6 +57,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "plan": ("plan", "plan"),
     "init": ("init", "init"),
     "runs": ("runs", "runs"),
+    "data": ("data", "data"),
 }
 
 
