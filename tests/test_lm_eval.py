@@ -16,7 +16,6 @@ import lm_eval.tasks
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
-from aunet_lightning.checkpoints.load import load
 from aunet_lightning.generation import Request, Sampling, texts
 from aunet_lightning.harness import AUNetLM
 from aunet_lightning.reader.bpe import train_bpe
@@ -41,10 +40,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def evaluated(folder):
-    """Of each kind the results of the tasks, and of each task its documents."""
-    return {"bytes": by_command(folder / "bytes"), "tokens": in_python(folder / "tokens.ckpt")}
+@pytest.fixture(scope="module", params=KINDS)
+def evaluated(request, folder):
+    """A kind, the results of the tasks, and of each task its documents."""
+    found = {"bytes": by_command, "tokens": in_python}[request.param](folder / f"{request.param}.ckpt")
+    return request.param, *found
 
 
 def by_command(path):
@@ -52,19 +52,19 @@ def by_command(path):
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1") | {"HF_HOME": str(path.parent / "hf")}
     rows = ",".join(f"{name}={value}" for name, value in ROWS.items())
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "aunet", "--model_args", f"pretrained={path}.ckpt,device=cpu,{rows}",
-        "--include_path", TASKS, "--tasks", f"udhr,{TASKS / 'aunet.yaml'}", "--output_path", path, "--log_samples",
+        sys.executable, "-m", "lm_eval", "--model", "aunet", "--model_args", f"pretrained={path},device=cpu,{rows}",
+        "--include_path", TASKS, "--tasks", f"udhr,{TASKS / 'aunet.yaml'}", "--output_path", path.parent, "--log_samples",
     ]  # fmt: skip
     done = subprocess.run(
         [*map(str, command)], cwd=ROOT, env=os.environ | offline, text=True, capture_output=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    (results,) = path.rglob("results_*.json")
+    (results,) = path.parent.rglob("results_*.json")
     samples = {
-        one.name.removeprefix("samples_").rpartition("_")[0]: [json.loads(line) for line in one.open()]
-        for one in path.rglob("samples_*.jsonl")
+        one.name.removeprefix("samples_").rpartition("_")[0]: [json.loads(line) for line in one.open(encoding="utf-8")]
+        for one in path.parent.rglob("samples_*.jsonl")
     }
-    return json.loads(results.read_text()), samples
+    return json.loads(results.read_text("utf-8")), samples
 
 
 def in_python(path):
@@ -87,9 +87,8 @@ def scored(folder, kind, lines):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_bits_are_those_of_aunet_score(folder, evaluated, kind, language):
-    results, samples = evaluated[kind]
+def test_bits_are_those_of_aunet_score(folder, evaluated, language):
+    kind, results, samples = evaluated
     lines = [json.loads(line) for line in (UDHR / f"{LANGUAGES[language]}.jsonl").open(encoding="utf-8")]
     ours = scored(folder, kind, lines)
     theirs = samples[f"udhr::bits_{language}"]
@@ -104,9 +103,8 @@ def test_bits_are_those_of_aunet_score(folder, evaluated, kind, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_choices_have_the_bits_of_a_text_given_its_context(folder, evaluated, kind, language):
-    results, samples = evaluated[kind]
+def test_choices_have_the_bits_of_a_text_given_its_context(folder, evaluated, language):
+    kind, results, samples = evaluated
     theirs = samples[f"udhr::halves_{language}"]
     pairs = (
         [sample["doc"]["first"] for sample in theirs for _ in range(4)],
@@ -192,7 +190,8 @@ def test_a_text_without_a_context_is_a_rolling_text(model):
     lines = ["", "a", *sentences(1, 3)]
     rolling = model.loglikelihood_rolling(asked("loglikelihood_rolling", *[(line,) for line in lines]))
     assert [nats for nats, _ in model.loglikelihood(asked("loglikelihood", *[("", line) for line in lines]))] == rolling
-    assert rolling[0] == 0 and max(rolling[1:]) < 0
+    assert rolling[0] == 0
+    assert max(rolling[1:]) < 0
 
 
 def test_what_is_not_used_is_said(folder, caplog, model):

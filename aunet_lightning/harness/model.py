@@ -140,6 +140,6 @@ def _sampling(given: Mapping[str, Any]) -> Sampling:
     if unknown := sorted(options.keys() - READ):
         _log.warning(f"generation_kwargs: {', '.join(unknown)}: not known to this model, and left out")
     more = {name: options[name] for name in OF_SAMPLING if options.get(name) is not None}
-    temperature = float(options.get("temperature") or 0) if options["do_sample"] else 0.0
+    temperature = float(options.get("temperature") or 0)  # 0 where do_sample is off
     stop = tuple(_bytes(text) for text in options["until"] if text)
     return Sampling(options["max_gen_toks"], temperature=temperature, stop=stop, **more)
