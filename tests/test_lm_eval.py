@@ -1,5 +1,6 @@
 """The model `aunet` of EleutherAI's evaluation harness: its command finds it, and its numbers are those of our own."""
 
+import importlib
 import json
 import math
 import os
@@ -222,6 +223,14 @@ def test_our_command_is_theirs_and_knows_the_model():
     assert done.stdout.split() == ["AUNetLM", "DummyLM"], done.stderr
 
 
+def test_without_lm_eval_an_error_says_what_to_install(monkeypatch):
+    for name in ("aunet_lightning.harness", "aunet_lightning.harness.model"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ModuleNotFoundError, match=r"aunet-lightning\[lm-eval\]"):
+        importlib.import_module("aunet_lightning.harness")
+
+
 def test_later_versions_find_the_model_by_its_entry_point():
     group = "lm_eval.models"
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]
@@ -241,7 +250,7 @@ def test_tasks_of_public_data_have_these_names():
         assert set(names) <= index.keys()
 
 
-def test_flores_is_read_as_its_card_says(model, monkeypatch):
+def test_flores_is_read_by_language(model, monkeypatch):
     """(The data set could not be fetched: this is its form, with texts of ours.)"""
     lines = sentences(3, 2)
     loaded = []

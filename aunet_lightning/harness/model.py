@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import lm_eval.models  # noqa: F401 (registers the harness's own models, which it does where there are none yet)
+import lm_eval.models  # noqa: F401 (registers the harness's own models; it does so itself only while it has none)
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
