@@ -34,7 +34,7 @@ FLOORS = (  # each may import from its own and from those before it
     ("tracking", "training", "planning", "hf"),
     ("study", "reports"),
     ("assembly",),
-    ("cli",),
+    ("cli", "harness"),
 )
 PLACE = {
     ("splitters" if i < 2 else "aunet_lightning") + f".{name}": i for i, floor in enumerate(FLOORS) for name in floor

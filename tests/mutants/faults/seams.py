@@ -1,6 +1,6 @@
 """Faults of what users extend."""
 
-from tests.mutants.faults.fault import Fault
+from tests.mutants.faults.fault import HARNESS, Fault
 
 EXTENDING = "tests/test_extending.py::"
 
@@ -46,5 +46,47 @@ SEAMS = [
         '"name", "lr", "matrix_lr",',
         '"lr", "matrix_lr",',
         (EXTENDING + "test_another_optimizer_does_not_take_over_the_state",),
+    ),
+    Fault(
+        "the harness is given bits for nats",
+        "aunet_lightning/harness/model.py",
+        "return -one.bits * math.log(2)",
+        "return -one.bits",
+        (HARNESS + "test_greedy_texts_are_those_that_are_generated",),
+    ),
+    Fault(
+        "a text is greedy where one byte is",
+        "aunet_lightning/harness/model.py",
+        "bool(one.greedy.all())",
+        "bool(one.greedy.any())",
+        (HARNESS + "test_greedy_texts_are_those_that_are_generated",),
+    ),
+    Fault(
+        "the harness has the context scored",
+        "aunet_lightning/harness/model.py",
+        "request.args)][-2:])",
+        "request.args)][:2])",
+        (HARNESS + "test_greedy_texts_are_those_that_are_generated",),
+    ),
+    Fault(
+        "the harness reads long texts without their context",
+        "aunet_lightning/harness/model.py",
+        "self.row_ids, self.context_ids, self.batch_ids)\n        return",
+        "self.row_ids, 0, self.batch_ids)\n        return",
+        (HARNESS + "test_bits_are_those_of_aunet_score[tokens-en]",),
+    ),
+    Fault(
+        "until is not read",
+        "aunet_lightning/harness/model.py",
+        "temperature=temperature, stop=stop, ",
+        "temperature=temperature, ",
+        (HARNESS + "test_generation_is_our_own",),
+    ),
+    Fault(
+        "a request that comes again is drawn as before",
+        "aunet_lightning/harness/model.py",
+        "self.seed, of)",
+        "self.seed, 0)",
+        (HARNESS + "test_a_request_that_comes_again_is_drawn_anew",),
     ),
 ]
