@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.load import load
-from aunet_lightning.generation import DraftingBatch, Request, Sampling, read, stream, texts, utf8
+from aunet_lightning.generation import Batch, DraftingBatch, Request, Sampling, read, stream, texts, utf8
 from aunet_lightning.generation.drafting import AGAIN, LENGTHS, Pace
 from aunet_lightning.generation.sampling import choose, softmax
 from aunet_lightning.reader.model_units import units_of
@@ -329,7 +329,7 @@ def test_texts_are_printed_with_their_units(tmp_path, capsys):
     shared = "generate", KEPT, "--file", tmp_path / "one.txt", "--bytes", 8, "--seed", 2
     assert aunet(*shared) == 0
     plain = capsys.readouterr()
-    assert "of the probability was left out, as not well-formed UTF-8" in plain.err
+    assert "of the probability was of bytes that are not UTF-8 there" in plain.err
     assert aunet(*shared, "--show_units") == 0
     marked = capsys.readouterr().out
     assert marked.startswith(as_line(b"All human beings", units_of(*load(KEPT))))
@@ -476,3 +476,21 @@ def test_any_prompt_goes_on_with_any_options(options, prompts, kind, draft):
         if sampling.valid_utf8 and text.text:
             begun = request.prompt[len(request.prompt) - utf8.incomplete(request.prompt) :]
             (begun + text.text).decode()
+
+
+def test_a_batch_refuses_what_would_be_mixed_up():
+    net, reader = model_of()
+    batch = Batch(net, reader, Sampling(3), 2)
+    batch.join(0, Request(b"a"))
+    with pytest.raises(ValueError, match="a text with the number 0 is in the batch"):
+        batch.join(0, Request(b"b"))
+    batch.join(1, Request(b"b"))
+    with pytest.raises(ValueError, match="no row is free, all 2 continue a text"):
+        batch.join(2, Request(b"c"))
+    for wrong, said in (
+        ({"prompt": "a"}, "prompt is a str"),
+        ({"drawn": -1}, "drawn is -1"),
+        ({"sample": 0.5}, "sample is 0.5"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Request(**wrong)

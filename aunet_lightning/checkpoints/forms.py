@@ -235,7 +235,9 @@ def _read_export(path: Path) -> dict[str, Any]:
     if header is None:
         raise UserError(f"{path} was not written by aunet export: its header does not describe the network")
     if header.pop("sha256", None) not in (None, _digest(weights)):
-        raise UserError(f"{path} is damaged: its weights are not those that were written. Export them again")
+        raise UserError(
+            f"{path} is damaged: its weights are not those that were written. Copy it again, or export it again"
+        )
     for *above, last in header.pop(FILES, []):
         options: Any = header["splitters"]
         for key in above:

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         "files. check: all that a run checks of its text, as settings name it.",
         epilog=FORMATS,
     )
-    parser.add_argument("what", choices=("inspect", "check"))
+    parser.add_argument("what", metavar="inspect|check", choices=("inspect", "check"))
     parser.add_argument("files", nargs="*", metavar="FILE", help="files or globs, as data.train_files names them")
     parser.add_argument("--splitter", action="append", help="inspect: show its bytes per unit; may be repeated")
     parser.add_argument("--text_key", default="text", help="inspect: the field of the text (default text)")

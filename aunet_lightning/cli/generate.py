@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from aunet_lightning.reader.reader import Reader
 
 SEEDS = Range(least=-(2**63), most=2**63 - 1)
+OPTIONS = {  # of the command, which a line cannot have
+    "bytes", "units", "stop", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "valid_utf8", "max_bytes",
+}  # fmt: skip
 OF_LINE = ("seed", "sample", "drawn")  # fields of a JSON line, beside its prompt, that say how it is continued
 
 
@@ -39,6 +42,8 @@ def generate(arguments: list[str]) -> int:
     if options.prompts and (options.prompt or options.file):
         raise ValueError("--prompts has all prompts: leave out --prompt and --file")
     lines = list(_lines(options.prompts)) if options.prompts else []
+    if options.prompts and not lines:
+        raise ValueError(f'--prompts {options.prompts} has no line: write {{"prompt": …}} on each')
     prompts = [*map(_prompt, options.prompt or []), *map(_of_file, options.file or [])] or [b""]
 
     from aunet_lightning.checkpoints.load import load
@@ -71,17 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--interactive", action="store_true", help="ask for prompts; an empty one continues the text")
     add("--bytes", type=int, default=200, help="bytes to generate at most (default 200)")
-    add("--units", type=int, help="units (words, or tokens) to generate at most")
+    add("--units", type=int, help="units of stage 2 (words, groups; tokens) to begin at most")
     add("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     add("--samples", type=int, default=1, help="texts of each prompt (default 1)")
     add("--temperature", type=float, default=0.8, help="0 picks the most likely byte (default 0.8)")
-    add("--top_k", type=int, help="choose among so many of the most likely bytes")
-    add("--top_p", type=float, default=1.0, help="choose among the fewest bytes that together have this probability")
+    add("--top_k", type=int, help="keep only the K most likely bytes")
+    add("--top_p", type=float, default=1.0, help="keep the fewest bytes that together have this probability")
     add("--min_p", type=float, default=0.0, help="leave out bytes below this share of the highest probability")
-    add(
-        "--repetition_penalty", type=float, default=1.0, help="above 1: less of the bytes that the text has (default 1)"
-    )
-    add("--seed", type=int, default=0, help="the same seed gives the same text")
+    add("--repetition_penalty", type=float, default=1.0, help="above 1 makes what the text has less likely (default 1)")
+    add("--seed", type=int, default=0, help="another seed gives another text, the same one the same text (default 0)")
     add(
         "--valid_utf8", action=argparse.BooleanOptionalAction, default=True,
         help="take only bytes that continue well-formed text (default), and tell how much probability others had",
@@ -92,12 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--draft", type=_draft, default=1, metavar="N",
         help="let stage 1 draft N bytes, which one call of all stages verifies: the same text; auto: as many as are "
-        "fastest, or none (default 1: none)",
+        "fastest, or none (default 0: none)",
     )  # fmt: skip
     add_device(parser)
     add(
         "--compile", action="store_true",
-        help="compile the steps: a minute, after which one prompt is continued several times as fast",
+        help="compile the steps, which takes a minute; one prompt is then continued several times as fast",
     )  # fmt: skip
     return parser
 
@@ -117,11 +120,13 @@ class _Printer:
             texts = []
             for text in self._in_order(requests):
                 shown = self._shown()
+                print(f"[{len(texts) + 1} of {len(requests)}]")
                 print(shown.begun(text.request.prompt) + shown.more(text.text, text.levels, last=True), flush=True)
                 texts.append(text)
-        if self.sampling.valid_utf8:
+        if self.sampling.valid_utf8 and self.sampling.max_bytes:
             share = fmean(text.removed for text in texts)
-            print(f"aunet: {share:.2%} of the probability was left out, as not well-formed UTF-8", file=sys.stderr)
+            what = f"{share:.2%} of the probability was of bytes that are not UTF-8 there, and was left out"
+            print(f"aunet: {what}", file=sys.stderr)
         if self.drafts:
             print(self.drafts, file=sys.stderr)
         return 0
@@ -158,18 +163,22 @@ class _Printer:
 
         with suppress(ImportError):
             import readline  # noqa: F401 (input() then has a history)
-        print("A line is the beginning of a text, an empty one continues it. Ctrl-D ends.", file=sys.stderr)
+        print(
+            f"A line is the beginning of a text of {self.sampling.max_bytes} more bytes, an empty one continues it. "
+            "Ctrl-C stops a text, Ctrl-D ends.", file=sys.stderr,
+        )  # fmt: skip
         text, drawn = b"", 0
         while True:
             try:
                 line = input("» ").encode("utf-8", "surrogateescape")
+                text, drawn = (line, 0) if line else (text, drawn)
+                done = self.write(Request(text, self.options.seed, drawn=drawn))
+                text, drawn = done.whole, drawn + len(done.text)
             except EOFError:
                 print()
                 return 0
-            text, drawn = (line, 0) if line else (text, drawn)
-            with suppress(KeyboardInterrupt):
-                done = self.write(Request(text, self.options.seed, drawn=drawn))
-                text, drawn = done.whole, drawn + len(done.text)
+            except KeyboardInterrupt:  # of a text, or of a line
+                print()
 
     def _stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
         from aunet_lightning.generation import DraftingBatch, batch_of
@@ -230,25 +239,28 @@ def _draft(given: str) -> int | None:
     if given == "auto":
         return None
     try:
-        check("--draft", found := int(given), Range(least=1, most=1024))
+        check("--draft", found := int(given), Range(least=0, most=1024))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a number from 1 to 1024, nor auto") from None
-    return found
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number from 0 to 1024, nor auto") from None
+    return max(found, 1)
 
 
 def _prompt(given: str) -> bytes:
-    """Returns a prompt's bytes. Of standard input the last end of line is left out, as a shell's $(…) does."""
+    """Returns a prompt's bytes, of standard input and files without the last end of line, as a shell's $(…) does."""
     if given == STDIN:
-        text = standard_input()
-        return text.removesuffix(b"\n").removesuffix(b"\r") if text.endswith(b"\n") else text
+        return _without_end(standard_input())
     return given.encode("utf-8", "surrogateescape")
+
+
+def _without_end(text: bytes) -> bytes:
+    return text.removesuffix(b"\n").removesuffix(b"\r") if text.endswith(b"\n") else text
 
 
 def _of_file(name: str) -> bytes:
     path = user_path(name, "--file")
     if not path.is_file():
         raise ValueError(f"--file {name} is not a file (looked from {Path.cwd()})")
-    return path.read_bytes()
+    return _without_end(path.read_bytes())
 
 
 def _lines(name: str) -> Iterator[dict[str, Any]]:
@@ -266,7 +278,10 @@ def _lines(name: str) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f'{where} is not JSON ({error}): write {{"prompt": "…"}} on each line') from None
         if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
-            raise ValueError(f'{where} has no prompt: write {{"prompt": "…"}} on each line')
+            raise ValueError(f'{where} has no prompt that is a text: write {{"prompt": "…"}} on each line')
+        if shared := sorted(found.keys() & OPTIONS):
+            told = f"{', '.join(shared)} of a line is not read: as an option of the command it is that of all lines"
+            print(f"aunet: warning: {where}: {told}", file=sys.stderr)
         for key in OF_LINE:
             check(f"{where}: {key}", found.get(key, 0), SEEDS if key == "seed" else Range(least=0), whole=True)
         yield found

@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import io
+import itertools
 import json
 import os
 import sys
@@ -273,11 +274,11 @@ def _parquet(path: Path, per_byte: bool) -> Iterator[Write]:
 
 
 class _Kept:
-    """What is kept of the scores: sums by language, and the first documents."""
+    """What is kept of the scores: sums by language, and the first documents of each."""
 
     def __init__(self, first: int) -> None:
         self.most = first
-        self.first: list[tuple[Item, Score]] = []
+        self._first: dict[str, list[tuple[Item, Score]]] = {}
         self.sums: dict[str, list[float]] = {}  # documents, bytes, bits
         self.shortened = 0
 
@@ -285,8 +286,14 @@ class _Kept:
         of = self.sums.setdefault(item.language, [0, 0, 0.0])
         of[:] = of[0] + 1, of[1] + len(item.text), of[2] + one.bits
         self.shortened += one.unread > 0
-        if len(self.first) < self.most:
-            self.first.append((item, one))
+        if len(mine := self._first.setdefault(item.language, [])) < self.most:
+            mine.append((item, one))
+
+    @property
+    def first(self) -> "list[tuple[Item, Score]]":
+        """The documents to show: those of each language in turn."""
+        turns = itertools.zip_longest(*self._first.values())
+        return [one for turn in turns for one in turn if one is not None][: self.most]
 
     @property
     def documents(self) -> int:
@@ -308,7 +315,8 @@ def _report(table: Sequence[Sequence[str]], row: int, context: int, kept: _Kept)
 
     if kept.shortened:
         _say(f"warning: {kept.shortened} contexts do not fit into a row of {row} ids, which has their end alone")
-    _say(f"rows of {row} ids" + (f", of which {context} are read again" if context else ""))
+    again = f", {context} of them again from the row before" if context else ""
+    _say(f"texts were read in rows of {row} ids (bytes; of a BPE tokens){again}")
     print("\n".join(aligned(table, left=TITLES[:1])), file=sys.stderr)
 
 

@@ -53,14 +53,15 @@ def generate(
     temperature: float = 0.8,
     seed: int = 0,
     compiled: bool = False,
-    valid_utf8: bool = False,
+    valid_utf8: bool = True,
 ) -> list[bytes]:
     """Continues each prompt by up to `n_bytes` bytes (fewer where the model ends the document).
 
     Prompts may have different lengths, and may be empty. temperature 0 takes the most likely byte.
     The same seed gives the same text. reader: that of the model. compiled: steps are compiled, which takes a minute and
     pays for tens of thousands of bytes. valid_utf8: only bytes that continue a well-formed text are taken, and the last
-    character is whole. Returns the prompts with their continuations; `texts` has more ways to sample.
+    character is whole; False: what the model writes by itself.
+    Returns the prompts with their continuations; `texts` has more ways to sample.
     Raises ValueError for a negative n_bytes, for a temperature that is neither 0 nor among TEMPERATURES, and for
     steps that can't be compiled.
     """

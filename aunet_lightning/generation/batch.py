@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     number: int  # of the request
     text: bytes
     levels: list[int]  # of its bytes; [] where they are not asked for
-    done: Text | None = None  # the text, where it is finished
+    done: Text | None = None  # the whole text, where it is finished; then it has left
 
 
 class Choice(NamedTuple):
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 class Batch:
-    """B texts that are continued together, each as if it were alone.
+    """B texts that are continued together, each as if it were alone, and all by the same `sampling`.
 
     levels: whether pieces have them. compiled: see `generate`. Raises ValueError for `max_units` where the model has no
     units, and for steps that can't be compiled.
@@ -75,10 +75,16 @@ class Batch:
 
     @property
     def empty(self) -> bool:
+        """Whether no text is in it."""
         return self.free == len(self._rows)
 
     def join(self, number: int, request: Request) -> None:
-        """Adds a text. Raises ValueError where `free` is 0."""
+        """Adds a text; number: what its pieces are known by. Raises ValueError where no row is free, or a text of this
+        number is in the batch."""
+        if self.free == 0:
+            raise ValueError(f"no row is free, all {len(self._rows)} continue a text: step until one is")
+        if any(text is not None and text.number == number for text in self._rows):
+            raise ValueError(f"a text with the number {number} is in the batch: give each another one")
         row = self._rows.index(None)
         self._rows[row] = Growing(number, request, self._sampling)
         self._joining.append(row)

@@ -65,7 +65,9 @@ class Drafts:
     ids: int = 0  # that texts got
 
     def __str__(self) -> str:
-        share = f"{self.accepted / self.made:.0%} of {self.made} drafted bytes were right" if self.made else "no drafts"
+        if not self.made:
+            return "no drafts were made"
+        share = f"{self.accepted / self.made:.0%} of {self.made} drafted bytes were right"
         passes = ", ".join(f"{100 * n / max(self.ids, 1):.0f}" for n in self.passes)
         return f"{share}; calls per 100 bytes, by stage: {passes}"
 

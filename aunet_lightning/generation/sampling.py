@@ -54,7 +54,10 @@ def check_sampling(n_bytes: int, temperature: float, prefix: str = "") -> None:
     """Raises ValueError for what cannot be sampled, with `prefix` before the names of the settings."""
     check(f"{prefix}bytes", n_bytes, BYTES, whole=True)
     if temperature != 0:
-        check(f"{prefix}temperature", temperature, TEMPERATURES)
+        try:
+            check(f"{prefix}temperature", temperature, TEMPERATURES)
+        except ValueError as error:
+            raise ValueError(f"{error}, or 0 for the most likely byte") from None
 
 
 def choose(

@@ -9,6 +9,7 @@ import numpy as np
 
 from aunet_lightning.generation import utf8
 from aunet_lightning.generation.sampling import Sampling
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.vocabulary import EOS
 
 
@@ -17,13 +18,19 @@ class Request:
     """A text to be continued. What is drawn depends on `seed` and `sample` alone, and not on other requests.
 
     drawn: how many bytes (tokens) of the prompt were drawn before with this seed and sample: where a text that was
-    stopped is continued, it goes on as if it had not been.
+    stopped is continued, it goes on as if it had not been. Raises ValueError for a prompt that is no bytes.
     """
 
     prompt: bytes = b""
     seed: int = 0
     sample: int = 0
     drawn: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, bytes):
+            raise ValueError(f"prompt is a {type(self.prompt).__name__}, it must be bytes: text.encode()")
+        check("drawn", self.drawn, Range(least=0), whole=True)
+        check("sample", self.sample, Range(least=0), whole=True)
 
     def draws(self) -> np.random.Generator:
         """Returns the source of its uniform draws."""

@@ -17,9 +17,16 @@ from aunet_lightning import AUNet
 from aunet_lightning.generation import generate
 
 net = AUNet.from_pretrained("{name}")  # this folder
-print(generate(net, net.reader, [b"All human "], 100)[0].decode())
+print(generate(net, net.reader, ["All human ".encode()], 100)[0].decode())
 ```
-On the command line: `aunet generate {name} --prompt "All human "`, `aunet score {name} FILE`."""
+It needs the package aunet-lightning. On the command line: `aunet generate {name} --prompt "All human "`.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{name}", trust_remote_code=True)
+```"""
 
 
 def model_card(checkpoint: Path, name: str) -> str:
@@ -39,12 +46,20 @@ def model_card(checkpoint: Path, name: str) -> str:
     parts.append(USE.format(name=name))
     if data:
         rows = [f"| {language} | {n:,} |" for language, n in data.get("bytes_by_language", {}).items()]
-        parts.append("\n".join(["## Training text", "| language | bytes |", "|---|---:|", *rows]))
-        said = [f"- `{file}`: {', '.join(of_files[file]) or 'none named'}" for file in files]
-        parts.append("\n".join(["Licences that lines of the files name under `license`:", *said]))
+        total = f"{data.get('documents', 0):,} documents, {data.get('bytes', 0):,} bytes."
+        parts.append("\n".join(["## Training text", total, "", "| language | bytes |", "|---|---:|", *rows]))
+        said = [f"- `{file}`: {', '.join(of_files[file])}" for file in files if of_files[file]]
+        none = f"{len(files) - len(said)} of {len(files)} files name no licence in their lines (`license`)"
+        where = sorted({str(file.parent) for file in files if not of_files[file]})
+        none += f": see {', '.join(f'`{folder}`' for folder in where)}." if where else "."
+        parts.append("\n".join([*(["Licences that lines name:", *said, ""] if said else []), none]))
     table = run.path / TABLE
     if table.is_file():
-        parts.append(f"## Bits per byte of validation text\n{table.read_text(encoding='utf-8').strip()}")
+        held_out = _json(run.data).get("val", {})
+        parts.append("## Bits per byte of validation text")
+        if held_out:
+            parts.append(f"Of {held_out.get('documents', 0):,} documents, {held_out.get('bytes', 0):,} bytes.")
+        parts.append(table.read_text(encoding="utf-8").strip())
     return "\n\n".join(parts) + "\n"
 
 

@@ -107,7 +107,8 @@ class RunReport(Callback):
     def _show_samples(self, trainer: Trainer, module: AUNetModule) -> None:
         data = data_of(trainer)
         prompts = [prompt.encode() for prompt in self.config.sample_prompts]
-        generated = generate(module.net, data.reader, prompts, self.config.sample_bytes, self.config.sample_temperature)
+        sampled = self.config.sample_bytes, self.config.sample_temperature
+        generated = generate(module.net, data.reader, prompts, *sampled, valid_utf8=False)
         samples = [printable(text.decode("utf-8", "replace")) for text in generated]
         say("\nSamples", *(f"» {sample}" for sample in samples))
         log_text(trainer, "\n\n".join(samples), "samples.txt")

@@ -37,7 +37,8 @@ def sentences(data: ByteDataModule, most: int = SENTENCES, characters: int = CHA
 def look(net: AUNet, reader: Reader, step: int, config: ReportConfig, readings: Sequence[Reading]) -> Look:
     """Returns the samples of the report's prompts, and where learned boundaries fall now."""
     prompts = [prompt.encode() for prompt in config.sample_prompts]
-    made = generate(net, reader, prompts, config.sample_bytes, config.sample_temperature) if prompts else []
+    sampled = config.sample_bytes, config.sample_temperature
+    made = generate(net, reader, prompts, *sampled, valid_utf8=False) if prompts else []
     samples = [
         (printable(prompt), printable(text.decode("utf-8", "replace")))
         for prompt, text in zip(config.sample_prompts, made, strict=True)
