@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of
-from aunet_lightning.cli.texts import STDIN, has_lines, is_file, plain, standard_input
+from aunet_lightning.cli.texts import STDIN, format_of, is_file, plain, standard_input
 from aunet_lightning.paths import PART, replace_text, user_path
 from aunet_lightning.terminal import json_line, one_line
 
@@ -128,7 +128,9 @@ def _out(given: str | None, files: Sequence[str]) -> Path | None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ModuleNotFoundError:
-            raise ValueError(f"--out is {given}, and Parquet needs pyarrow: pip install pyarrow") from None
+            raise ValueError(
+                f"--out is {given}, and Parquet needs pyarrow: pip install 'aunet-lightning[parquet]'"
+            ) from None
     return path
 
 
@@ -139,6 +141,7 @@ def _items(files: Sequence[str]) -> Iterator[Item]:
     """Yields the documents of files. Raises ValueError for a file without any, and for a line that is no document."""
     from aunet_lightning.data.documents import Report, stem
     from aunet_lightning.data.json_lines import JsonLines
+    from aunet_lightning.data.sources import FORMATS
 
     for argument in files:
         path, report = user_path(argument, "a file"), Report()
@@ -149,8 +152,8 @@ def _items(files: Sequence[str]) -> Iterator[Item]:
                 documents = JsonLines(context_key="context").of_lines(io.BytesIO(data), report)
         elif is_file(path):
             name, language = os.fsencode(path).decode("utf-8", "backslashreplace"), stem(path)
-            if has_lines(path):
-                documents = JsonLines(context_key="context").documents(path, report)
+            if format := format_of(path):
+                documents = FORMATS.get(format)(context_key="context").documents(path, report)
             else:
                 data = plain(path)
         else:

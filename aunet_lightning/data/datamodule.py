@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.data.corpus import Corpus, prepare
-from aunet_lightning.data.documents import Report, bare_name
+from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.sources import Source, expand
@@ -147,16 +147,21 @@ class ByteDataModule(LightningDataModule):
         is asked for is in no line."""
         corpus = self.corpora[part]
         report = corpus.report
-        missing = None if report.documents else report.has_no(self.keys["text_key"], "data.text_key")
-        if missing is None and self.keys["language_key"] != LANGUAGE_KEY:
-            missing = report.has_no(self.keys["language_key"], "data.language_key")
-        if missing:
-            raise ValueError(f"data.{part}_files: {missing}")
+        for text_key, language_key in dict.fromkeys((source.text_key, source.language_key) for source in sources):
+            alike = Report()
+            for source, of_file in zip(sources, corpus.reports, strict=True):
+                if (source.text_key, source.language_key) == (text_key, language_key):
+                    alike.add(of_file)
+            missing = None if alike.documents else alike.has_no(text_key, "data.text_key")
+            if missing is None and language_key != LANGUAGE_KEY:
+                missing = alike.has_no(language_key, "data.language_key")
+            if missing:
+                raise ValueError(f"data.{part}_files: {missing}")
         if warning := report.warning():
             rank_zero_warn(f"{part} files: {warning}")
         sharing: dict[str, list[Path]] = {}
         for source, of_file in zip(sources, corpus.reports, strict=True):
-            if of_file.unnamed and not source.named:
+            if of_file.unnamed and not source.named and source.language == stem(source.path):
                 sharing.setdefault(source.language, []).append(source.path)
         for language, paths in sharing.items():
             if len({bare_name(path) for path in paths}) > 1:
