@@ -9,7 +9,7 @@ from typing import Any
 from aunet_lightning.data.documents import Document, Report
 from aunet_lightning.data.records import Table, count_keys
 
-ROWS = 256  # held at a time
+ROWS = 64  # held at a time
 PAGES = 1 << 20  # bytes of a Parquet column that are read at a time
 MISSING = "pip install 'aunet-lightning[parquet]'"
 
@@ -70,7 +70,10 @@ class Parquet(Columns):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pa.OSFile(os.fsencode(path)) as opened, pq.ParquetFile(opened, buffer_size=PAGES) as file:
+        with (
+            pa.OSFile(os.fsencode(path)) as opened,
+            pq.ParquetFile(opened, buffer_size=PAGES, pre_buffer=False) as file,  # else whole groups of rows are read
+        ):
             names = file.schema_arrow.names
             for batch in file.iter_batches(ROWS, columns=self.columns(names, path), use_threads=False):
                 yield names, batch

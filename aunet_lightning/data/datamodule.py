@@ -32,18 +32,21 @@ Files = list[str | dict[str, str]] | str
 
 @effects(workers=Effect.NONE, cache_dir=Effect.NONE)
 class ByteDataModule(LightningDataModule):
-    """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
+    """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: JSON-lines files (plain, .gz, .bz2, .xz or .zst), as paths, globs or {path: …, lang: …, format: …}
-            (format: jsonl, or module:Class); one document a line
+        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, text_key: …,
+            language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
+            parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
+            two may be compressed (.gz, .bz2, .xz, .zst); {lang} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         holdout_every: without val_files, every n-th document of each language in each training file is
-            validated on and never trained on
+            validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
-        text_key: the JSON key of the text
-        language_key: the JSON key of the language; lines without it have the file's lang, or the file's name
+        text_key: the key or column of the text
+        language_key: the key or column of the language; documents without it have the file's lang, or the name of the
+            file or the folder
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -121,7 +124,8 @@ class ByteDataModule(LightningDataModule):
         for part in self.files:
             if sources := self._sources(part):
                 folders = [prepare(source, self.cache) for source in sources]
-                self.corpora[part] = Corpus(folders, [source.path for source in sources])
+                paths, joined = [source.path for source in sources], [source.is_document for source in sources]
+                self.corpora[part] = Corpus(folders, paths, joined)
                 self._check_lines(part, sources)
         self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:

@@ -78,6 +78,7 @@ class Format(ABC):
     """
 
     version: int = 1  # another one where the documents of a file become others: cached copies are then made again
+    whole_files: bool = False  # whether a file is one document: held-out ones are then counted over files
 
     def __init__(self, text_key: str = "text", language_key: str = "lang", context_key: str | None = None) -> None:
         self.text_key, self.language_key, self.context_key = text_key, language_key, context_key

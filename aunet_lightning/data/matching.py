@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
@@ -32,7 +33,7 @@ def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
         if path.is_file():
             return [Match(path, stem(path), False)]
         is_folder = path.is_dir()
-        found = [] if is_folder else _globbed(Path(str(path).replace(LANG, "*")))
+        found = [] if is_folder else _globbed(Path(*map(_as_glob, path.parts)))
     except (OSError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({error})") from None
     if is_folder:
@@ -42,6 +43,10 @@ def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
         return [Match(file, stem(file), False) for file in found]
     part = _part(path, what)
     return [Match(file, _language(file.parts[part], path.parts[part], what), True) for file in found]
+
+
+def _as_glob(part: str) -> str:
+    return re.sub(r"\*+", "*", part.replace(LANG, "*")) if LANG in part else part  # ** would be folders
 
 
 def _globbed(path: Path) -> list[Path]:

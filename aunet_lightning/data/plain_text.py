@@ -12,6 +12,8 @@ from aunet_lightning.data.documents import Document, Format, Report
 class Text(Format):
     """A file is a document, as it is, held in memory as a whole."""
 
+    whole_files = True
+
     def documents(self, path: Path, report: Report) -> Iterator[Document]:
         text = b"".join(_marked(path))
         if not text:

@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 
 from aunet_lightning.data.contents import known_digest
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
-from aunet_lightning.data.matching import matches
+from aunet_lightning.data.matching import LANG, matches
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
@@ -62,6 +62,11 @@ class Source:
         finally:
             report.add(of_file, str(self.path) if shown is None else shown)
 
+    @property
+    def is_document(self) -> bool:
+        """Whether the file is one document."""
+        return bool(FORMATS.get(self.format).whole_files)
+
     def folder(self, cache: Path) -> Path:
         """Where its flat form belongs: a name that changes with what the file holds.
 
@@ -101,7 +106,8 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
             )
         format = _known_format(wanted["format"], what) if "format" in wanted else None
         found_here = matches(str(wanted["path"]), what, any_ending=format is not None)
-        if not found_here and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML, but not a list
+        is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANG)
+        if not found_here and is_yaml:  # but not a list
             raise ValueError(
                 f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
                 "(YAML reads no as false)"
