@@ -357,9 +357,9 @@ def test_a_dataset_that_was_saved_to_disk_is_what_its_state_names(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "languages"),
     [
-        ("f/{lang}/train/*.parquet", ["khm_Khmr", "tha_Thai"]), ("f/{lang}/**/*.txt", ["tha_Thai"]),
-        ("**/{lang}/train/*.parquet", ["khm_Khmr", "tha_Thai"]), ("f/{lang}-*.jsonl", ["en", "zh"]),
-        ("f/{lang}.jsonl", ["en-1", "zh-Hans-1"]), ("f/x.{lang}.csv*", ["de"]),
+        ("f/{language}/train/*.parquet", ["khm_Khmr", "tha_Thai"]), ("f/{language}/**/*.txt", ["tha_Thai"]),
+        ("**/{language}/train/*.parquet", ["khm_Khmr", "tha_Thai"]), ("f/{language}-*.jsonl", ["en", "zh"]),
+        ("f/{language}.jsonl", ["en-1", "zh-Hans-1"]), ("f/x.{language}.csv*", ["de"]),
     ],
 )  # fmt: skip
 def test_a_path_names_the_language(pattern, languages, tmp_path, monkeypatch):
@@ -378,8 +378,8 @@ def test_a_path_names_the_language(pattern, languages, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"path": "{lang}.csv", "lang": "en"}, "names the language twice"), ("{lang}/{lang}.csv", "more than once"),
-        ("**/{lang}/**/*.csv", r"between two \*\*"), ("*{lang}.csv*", None), ("{lang}.nothing", "no file matches"),
+        ({"path": "{language}.csv", "lang": "en"}, "names the language as lang and as {language}"), ("{language}/{language}.csv", "more than once"),
+        ("**/{language}/**/*.csv", r"between two \*\*"), ("*{language}.csv*", None), ("{language}.nothing", "no file matches"),
         ({"path": "a.csv", "text_keys": "x"}, "neither a path nor"), ({"path": "a.csv", "format": "tvs"}, "Did you mean tsv"),
     ],
 )  # fmt: skip

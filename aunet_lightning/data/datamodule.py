@@ -38,7 +38,7 @@ class ByteDataModule(LightningDataModule):
         train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, text_key: …,
             language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
             parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
-            two may be compressed (.gz, .bz2, .xz, .zst); {lang} in a glob names the language
+            two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         holdout_every: without val_files, every n-th document of each language in each training file is

@@ -11,14 +11,14 @@ from typing import NamedTuple
 from aunet_lightning.data.documents import ENDINGS, stem, told_format
 from aunet_lightning.paths import user_path
 
-LANG = "{lang}"  # in a glob: any text, which is the language
+LANGUAGE = "{language}"  # in a glob: any text, which is the language
 SPLITS, TABLE = "dataset_dict.json", "state.json"  # what `datasets` writes into folders
 
 
 class Match(NamedTuple):
     path: Path
     language: str
-    named: bool  # whether `{lang}` in the path names it
+    named: bool  # whether `{language}` in the path names it
 
 
 def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
@@ -26,7 +26,7 @@ def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
     glob names them.
 
     Of a folder, those of known endings, or all (`any_ending`), also in folders inside; its name is their language.
-    `{lang}` in a glob names the language. Raises ValueError for a folder without files and for what is no path.
+    `{language}` in a glob names the language. Raises ValueError for a folder without files and for what is no path.
     """
     path = user_path(pattern, what)
     try:
@@ -39,14 +39,14 @@ def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
     if is_folder:
         language = stem(path.resolve())
         return [Match(file, language, False) for file in _of_folder(path, what, any_ending)]
-    if LANG not in pattern:
+    if LANGUAGE not in pattern:
         return [Match(file, stem(file), False) for file in found]
     part = _part(path, what)
     return [Match(file, _language(file.parts[part], path.parts[part], what), True) for file in found]
 
 
 def _as_glob(part: str) -> str:
-    return re.sub(r"\*+", "*", part.replace(LANG, "*")) if LANG in part else part  # ** would be folders
+    return re.sub(r"\*+", "*", part.replace(LANGUAGE, "*")) if LANGUAGE in part else part  # ** would be folders
 
 
 def _globbed(path: Path) -> list[Path]:
@@ -62,25 +62,25 @@ def _globbed(path: Path) -> list[Path]:
 
 
 def _part(path: Path, what: str) -> int:
-    """Returns which part of a path `{lang}` is in, from the end where `**` comes before."""
-    if str(path).count(LANG) != 1:
-        raise ValueError(f"{what}: {str(path)!r} has {LANG} more than once")
-    part = next(number for number, name in enumerate(path.parts) if LANG in name)
+    """Returns which part of a path `{language}` is in, from the end where `**` comes before."""
+    if str(path).count(LANGUAGE) != 1:
+        raise ValueError(f"{what}: {str(path)!r} has {LANGUAGE} more than once")
+    part = next(number for number, name in enumerate(path.parts) if LANGUAGE in name)
     if "**" not in path.parts[:part]:
         return part
     if "**" in path.parts[part:]:
-        raise ValueError(f"{what}: {str(path)!r} has {LANG} between two **: which part it is cannot be told")
+        raise ValueError(f"{what}: {str(path)!r} has {LANGUAGE} between two **: which part it is cannot be told")
     return part - len(path.parts)
 
 
 def _language(name: str, pattern: str, what: str) -> str:
-    """Returns the shortest text that `{lang}` can stand for."""
-    before, _, after = pattern.partition(LANG)
+    """Returns the shortest text that `{language}` can stand for."""
+    before, _, after = pattern.partition(LANGUAGE)
     for start in range(len(name)):
         for end in range(start + 1, len(name) + 1):
             if fnmatchcase(name[:start], before) and fnmatchcase(name[end:], after):
                 return name[start:end]
-    raise ValueError(f"{what}: {name!r} has nothing for {LANG} of {pattern!r}")
+    raise ValueError(f"{what}: {name!r} has nothing for {LANGUAGE} of {pattern!r}")
 
 
 def _of_folder(folder: Path, what: str, any_ending: bool) -> list[Path]:

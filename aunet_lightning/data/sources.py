@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 
 from aunet_lightning.data.contents import known_digest
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
-from aunet_lightning.data.matching import LANG, matches
+from aunet_lightning.data.matching import LANGUAGE, matches
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
@@ -106,7 +106,7 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
             )
         format = _known_format(wanted["format"], what) if "format" in wanted else None
         found_here = matches(str(wanted["path"]), what, any_ending=format is not None)
-        is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANG)
+        is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANGUAGE)
         if not found_here and is_yaml:  # but not a list
             raise ValueError(
                 f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
@@ -119,7 +119,7 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
         own = keys | {key: wanted[key] for key in KEYS if key in wanted}
         for path, language, by_path in found_here:
             if by_path and "lang" in wanted:
-                raise ValueError(f"{what}: {entry!r} names the language twice, as lang and as {{lang}}: leave out one")
+                raise ValueError(f"{what}: {entry!r} names the language as lang and as {{language}}: leave out one")
             status = path.stat()
             one = Source(
                 path, wanted.get("lang", language), named=by_path or "lang" in wanted,
