@@ -13,7 +13,7 @@ from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
 
 STDIN = "-"  # in place of a file or a text
-FORMATS = (
+FORMATS = (  # in each command's help
     "Files are JSON lines (.jsonl, .gz, .zst: a document per line), .json, .csv, .tsv, .parquet, .arrow or plain text"
 )
 MEGABYTES = 2.0  # of a language, where statistics need no more

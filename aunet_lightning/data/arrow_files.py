@@ -40,8 +40,9 @@ class Columns(Table):
                         if document is not None:
                             yield document
         except (pa.ArrowException, OSError) as error:
+            problem = str(error).partition("\n")[0]
             raise ValueError(
-                f"{path} cannot be read as {self.name} to its end ({str(error).splitlines()[0]}): is it complete, and "
+                f"{path} cannot be read as {self.name} to its end ({problem}): is it complete, and "
                 "of the format its name says?"
             ) from None
 

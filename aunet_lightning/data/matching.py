@@ -35,7 +35,8 @@ def matches(pattern: str, what: str, any_ending: bool = False) -> list[Match]:
         is_folder = path.is_dir()
         found = [] if is_folder else _globbed(Path(*map(_as_glob, path.parts)))
     except (OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({error})") from None
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({problem})") from None
     if is_folder:
         language = stem(path.resolve())
         return [Match(file, language, False) for file in _of_folder(path, what, any_ending)]
