@@ -267,7 +267,7 @@ def test_a_wrong_name_is_refused(name, words, here):
         ({"model": {"net": {"embedding": "bytes"}}}, "model.net.embedding is 'bytes': choose one of byte, ngrams"),
         ({"model": {"optimizer": {"name": "adam"}}}, "model.optimizer.name is 'adam': choose one of adamw"),
         ({"model": {"metrics": ["bpb"]}}, "model.metrics is 'bpb': name your own class as module:Class"),
-        ({"data": {"train_files": [{"path": "my.txt", "format": "text"}]}}, "data.train_files: format is 'text': choose one of jsonl"),
+        ({"data": {"train_files": [{"path": "my.txt", "format": "txt"}]}}, "data.train_files: format is 'txt': choose one of jsonl"),
     ],
 )  # fmt: skip
 def test_a_wrong_name_in_yaml_is_one_sentence(settings, words, here, capsys):

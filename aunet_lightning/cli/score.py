@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of
-from aunet_lightning.cli.texts import STDIN, has_lines, is_file, plain, standard_input
+from aunet_lightning.cli.texts import STDIN, format_of, is_file, plain, standard_input
 from aunet_lightning.paths import PART, replace_text, user_path
 from aunet_lightning.terminal import json_line, one_line
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 TEXTLESS = ("empty line", "empty text")  # lines that have nothing to score
+LINE = 'each line is an object such as {"text": "…", "lang": "en", "id": "1"}: correct the line, or leave it out'
+ANY = "correct it, or leave it out"
 GROUP = 256  # documents of a Parquet row group
 TITLES = ("language", "documents", "bytes", "BPB")
 
@@ -81,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         "aunet score",
         description="Score texts with a checkpoint: bits of each document, and of each byte.",
         epilog="Files are JSON lines (.jsonl, .gz, .zst: a document per line, {text: …, lang: …, id: …}; what is under "
-        "context is read before it and not scored) or plain text, one document. Ids are bytes; of a BPE model, tokens.",
+        "context is read before it and not scored), .json, .csv, .tsv, .parquet or .arrow with these fields, or plain "
+        "text, one document. Ids are bytes; of a BPE model, tokens.",
     )
     parser.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file of texts; - is standard input")
@@ -129,7 +132,9 @@ def _out(given: str | None, files: Sequence[str]) -> Path | None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ModuleNotFoundError:
-            raise ValueError(f"--out is {given}, and Parquet needs pyarrow: pip install pyarrow") from None
+            raise ValueError(
+                f"--out is {given}, and Parquet needs pyarrow: pip install 'aunet-lightning[parquet]'"
+            ) from None
     return path
 
 
@@ -138,26 +143,29 @@ def _out(given: str | None, files: Sequence[str]) -> Path | None:
 
 def _items(files: Sequence[str]) -> Iterator[Item]:
     """Yields the documents of files. Raises ValueError for a file without any, and for a line that is no document."""
-    from aunet_lightning.data.documents import Report, stem
+    from aunet_lightning.data.documents import JSONL, Report, stem
     from aunet_lightning.data.json_lines import JsonLines
+    from aunet_lightning.data.sources import FORMATS
 
     for argument in files:
         path, report = user_path(argument, "a file"), Report()
         documents: Iterator[Document] | None = None
+        remedy = LINE
         if argument == STDIN:
             name, language, data = "standard input", "text", standard_input()
             if _is_lines(data):
                 documents = JsonLines(context_key="context").of_lines(io.BytesIO(data), report)
         elif is_file(path):
             name, language = os.fsencode(path).decode("utf-8", "backslashreplace"), stem(path)
-            if has_lines(path):
-                documents = JsonLines(context_key="context").documents(path, report)
+            if format := format_of(path):
+                remedy = LINE if format == JSONL else ANY
+                documents = FORMATS.get(format)(context_key="context").documents(path, report)
             else:
                 data = plain(path)
         else:
             raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
         if documents is not None:
-            yield from _of_lines(documents, report, name, language)
+            yield from _of_lines(documents, report, name, language, remedy)
         elif data:
             yield Item(name, language, name, data)
         else:
@@ -173,26 +181,25 @@ def _is_lines(data: bytes) -> bool:
         return False
 
 
-def _of_lines(documents: "Iterator[Document]", report: "Report", name: str, language: str) -> Iterator[Item]:
+def _of_lines(
+    documents: "Iterator[Document]", report: "Report", name: str, language: str, remedy: str
+) -> Iterator[Item]:
     found = False
     for one in documents:
-        _check_lines(report, name)
+        _check_lines(report, name, remedy)
         found = True
         yield Item(one.name, one.language or language, f"{name}, {one.name}", one.text, one.context)
-    _check_lines(report, name)
+    _check_lines(report, name, remedy)
     if not found:
         raise ValueError(f"{name} is empty: it has no line with a text to score")
     if warning := report.warning():
         _say(f"warning: {one_line(name)}: {warning}")
 
 
-def _check_lines(report: "Report", name: str) -> None:
+def _check_lines(report: "Report", name: str, remedy: str) -> None:
     for reason in report.skipped:
         if reason not in TEXTLESS:
-            raise ValueError(
-                f"{name}{report.examples[reason][0]}: {reason}; each line is an object such as "
-                '{"text": "…", "lang": "en", "id": "1"}: correct the line, or leave it out'
-            )
+            raise ValueError(f"{name}{report.examples[reason][0]}: {reason}; {remedy}")
 
 
 def _check_unicode(items: Sequence[Item]) -> None:

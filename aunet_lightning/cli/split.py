@@ -104,7 +104,7 @@ def vocabulary(arguments: list[str]) -> int:
         description="Train a BPE vocabulary on your text, for --splitter '{name: trie, vocabulary: FILE}' or "
         "--tokenizer FILE.",
     )
-    parser.add_argument("files", nargs="+", help="JSON lines (.jsonl, .gz, .zst) or plain text; - is standard input")
+    parser.add_argument("files", nargs="+", help=f"{FORMATS}; - is standard input")
     parser.add_argument("--size", type=int, default=8192, help="entries, including the 256 bytes (default 8192)")
     parser.add_argument(
         "--merges", choices=MERGES, default=MERGES[0],

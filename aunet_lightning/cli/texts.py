@@ -13,11 +13,14 @@ from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
 
 STDIN = "-"  # in place of a file or a text
-FORMATS = "Files are JSON lines (.jsonl, .gz, .zst: a document per line) or plain text"  # in each command's help
+FORMATS = (  # in each command's help
+    "Files are JSON lines (.jsonl, .gz, .zst: a document per line), .json, .csv, .tsv, .parquet, .arrow or plain text"
+)
 MEGABYTES = 2.0  # of a language, where statistics need no more
 MEGABYTES_RANGE = Range(above=0, most=1e12)
 SUFFIXES = (  # an argument with one of these endings is a file, not a text
-    ".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".gz", ".zst", ".bz2", ".xz"
+    ".jsonl", ".ndjson", ".json", ".txt", ".md", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".gz", ".zst",
+    ".bz2", ".xz",
 )  # fmt: skip
 SAMPLE, MOSTLY = 1 << 16, 0.1  # bytes of a file that are examined, and the share of them that may be invalid UTF-8
 
@@ -84,21 +87,23 @@ def _of_file(path: Path) -> Iterator[Text]:
     from aunet_lightning.data.documents import Report, stem
     from aunet_lightning.data.sources import Source
 
-    if not has_lines(path):
+    format = format_of(path)
+    if format is None:
         yield Text(stem(path), str(path), str(path), plain(path))
         return
     report = Report()
-    for document in Source(path, stem(path)).documents(report):
+    for document in Source(path, stem(path), format=format).documents(report):
         yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
     if warning := report.warning():
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
 
 
-def has_lines(path: Path) -> bool:
-    """Returns whether a file's name says that it holds JSON lines; others are plain text."""
-    from aunet_lightning.data.documents import COMPRESSED
+def format_of(path: Path) -> str | None:
+    """Returns the format of documents that a file's name tells; None for plain text, which is not compressed."""
+    from aunet_lightning.data.documents import COMPRESSED, JSONL, told_format
 
-    return bool({".jsonl", ".ndjson", *COMPRESSED} & {suffix.lower() for suffix in path.suffixes})
+    format, packed = told_format(path), {*COMPRESSED} & {suffix.lower() for suffix in path.suffixes}
+    return (None if format == "text" else format) if not packed else format or JSONL
 
 
 def plain(path: Path) -> bytes:

@@ -94,12 +94,14 @@ class Corpus:
     """All documents of some prepared sources, by number.
 
     `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `hashes` uint64 [n] of the texts,
-    `digests` of each file's contents. `paths` are the files, for messages.
+    `digests` of each file's contents. `paths` are the files, for messages; `joined` says which of them `places` takes
+    for one file.
     """
 
-    def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = (), joined: Sequence[bool] = ()) -> None:
         self.folders = list(folders)
         self.paths = list(paths) or self.folders
+        self._joined = np.array([*joined] or [False] * len(self.folders), bool)
         self.digests: list[str] = []
         self.language_names: list[str] = []
         self.report, self.reports = Report(), list[Report]()
@@ -130,8 +132,9 @@ class Corpus:
 
     @property
     def places(self) -> np.ndarray:
-        """int64 [n]: which document of its language each one is in its file, from 0."""
-        groups = self._files.astype(np.int64) * max(len(self.language_names), 1) + self.languages
+        """int64 [n]: which document of its language each one is in its file, or in all that are joined, from 0."""
+        file = np.where(self._joined, len(self.folders), np.arange(len(self.folders)))[self._files]
+        groups = file * max(len(self.language_names), 1) + self.languages
         order = np.argsort(groups, kind="stable")
         begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
         counts = np.diff(np.append(begins, len(order)))

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.data.corpus import Corpus, prepare
-from aunet_lightning.data.documents import Report, bare_name
+from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.sources import Source, expand
@@ -32,18 +32,21 @@ Files = list[str | dict[str, str]] | str
 
 @effects(workers=Effect.NONE, cache_dir=Effect.NONE)
 class ByteDataModule(LightningDataModule):
-    """Documents from JSON lines, packed into rows of bytes with BOS and EOS.
+    """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: JSON-lines files (plain, .gz, .bz2, .xz or .zst), as paths, globs or {path: …, lang: …, format: …}
-            (format: jsonl, or module:Class); one document a line
+        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, text_key: …,
+            language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
+            parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
+            two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         holdout_every: without val_files, every n-th document of each language in each training file is
-            validated on and never trained on
+            validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
-        text_key: the JSON key of the text
-        language_key: the JSON key of the language; lines without it have the file's lang, or the file's name
+        text_key: the key or column of the text
+        language_key: the key or column of the language; documents without it have the file's lang, or the name of the
+            file or the folder
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -121,7 +124,8 @@ class ByteDataModule(LightningDataModule):
         for part in self.files:
             if sources := self._sources(part):
                 folders = [prepare(source, self.cache) for source in sources]
-                self.corpora[part] = Corpus(folders, [source.path for source in sources])
+                paths, joined = [source.path for source in sources], [source.is_document for source in sources]
+                self.corpora[part] = Corpus(folders, paths, joined)
                 self._check_lines(part, sources)
         self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
@@ -147,16 +151,21 @@ class ByteDataModule(LightningDataModule):
         is asked for is in no line."""
         corpus = self.corpora[part]
         report = corpus.report
-        missing = None if report.documents else report.has_no(self.keys["text_key"], "data.text_key")
-        if missing is None and self.keys["language_key"] != LANGUAGE_KEY:
-            missing = report.has_no(self.keys["language_key"], "data.language_key")
-        if missing:
-            raise ValueError(f"data.{part}_files: {missing}")
+        for text_key, language_key in dict.fromkeys((source.text_key, source.language_key) for source in sources):
+            alike = Report()
+            for source, of_file in zip(sources, corpus.reports, strict=True):
+                if (source.text_key, source.language_key) == (text_key, language_key):
+                    alike.add(of_file)
+            missing = None if alike.documents else alike.has_no(text_key, "data.text_key")
+            if missing is None and language_key != LANGUAGE_KEY:
+                missing = alike.has_no(language_key, "data.language_key")
+            if missing:
+                raise ValueError(f"data.{part}_files: {missing}")
         if warning := report.warning():
             rank_zero_warn(f"{part} files: {warning}")
         sharing: dict[str, list[Path]] = {}
         for source, of_file in zip(sources, corpus.reports, strict=True):
-            if of_file.unnamed and not source.named:
+            if of_file.unnamed and not source.named and source.language == stem(source.path):
                 sharing.setdefault(source.language, []).append(source.path)
         for language, paths in sharing.items():
             if len({bare_name(path) for path in paths}) > 1:

@@ -10,6 +10,11 @@ from typing import NamedTuple
 EXAMPLES = 3  # places remembered per reason
 MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz"}  # how files begin
 COMPRESSED = tuple(MAGIC.values())
+JSONL = "jsonl"
+ENDINGS = {  # of names, and the formats that they tell
+    ".jsonl": JSONL, ".ndjson": JSONL, ".json": "json", ".txt": "text", ".csv": "csv", ".tsv": "tsv",
+    ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow",
+}  # fmt: skip
 
 
 class Document(NamedTuple):
@@ -67,12 +72,16 @@ class Report:
 
 
 class Format(ABC):
-    """How documents come out of a file."""
+    """How documents come out of a file.
+
+    context_key: the key of a text that comes before, which is not read without it
+    """
 
     version: int = 1  # another one where the documents of a file become others: cached copies are then made again
+    whole_files: bool = False  # whether a file is one document: held-out ones are then counted over files
 
-    def __init__(self, text_key: str = "text", language_key: str = "lang") -> None:
-        self.text_key, self.language_key = text_key, language_key
+    def __init__(self, text_key: str = "text", language_key: str = "lang", context_key: str | None = None) -> None:
+        self.text_key, self.language_key, self.context_key = text_key, language_key, context_key
 
     @abstractmethod
     def documents(self, path: Path, report: Report) -> Iterator[Document]:
@@ -90,9 +99,19 @@ def stem(path: Path) -> str:
     return name.lstrip(".").split(".")[0] or name
 
 
+def told_format(path: Path) -> str | None:
+    """Returns the format that a file's name tells, compressed or not; None where it tells none."""
+    endings = [ending.lower() for ending in path.suffixes]
+    if any(ENDINGS.get(ending) == JSONL for ending in endings):  # a.jsonl.2024
+        return JSONL
+    while endings and endings[-1] in COMPRESSED:
+        endings.pop()
+    return ENDINGS.get(endings[-1]) if endings else None
+
+
 def bare_name(path: Path) -> str:
     """Returns the file's name without the suffixes of its format: `en.2024` of en.2024.jsonl.gz."""
     name = path.name
-    while Path(name).suffix.lower() in (*COMPRESSED, ".jsonl", ".json", ".ndjson", ".txt"):
+    while Path(name).suffix.lower() in (*COMPRESSED, *ENDINGS):
         name = name[: -len(Path(name).suffix)]
     return name

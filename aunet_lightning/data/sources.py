@@ -6,21 +6,33 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
 from aunet_lightning.data.contents import known_digest
-from aunet_lightning.data.documents import Document, Report, stem
-from aunet_lightning.paths import user_path
+from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
+from aunet_lightning.data.matching import LANGUAGE, matches
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
-JSONL = "jsonl"
 FORMATS = Registry(
-    "format", "aunet_lightning.data.documents:Format", {JSONL: "aunet_lightning.data.json_lines:JsonLines"}
+    "format",
+    "aunet_lightning.data.documents:Format",
+    {
+        JSONL: "aunet_lightning.data.json_lines:JsonLines",
+        "json": "aunet_lightning.data.json_lines:Json",
+        "text": "aunet_lightning.data.plain_text:Text",
+        "text_lines": "aunet_lightning.data.plain_text:TextLines",
+        "text_paragraphs": "aunet_lightning.data.plain_text:TextParagraphs",
+        "csv": "aunet_lightning.data.csv_files:Csv",
+        "tsv": "aunet_lightning.data.csv_files:Tsv",
+        "tsv_unquoted": "aunet_lightning.data.csv_files:TsvUnquoted",
+        "parquet": "aunet_lightning.data.arrow_files:Parquet",
+        "arrow": "aunet_lightning.data.arrow_files:Arrow",
+    },
 )
+KEYS = ("text_key", "language_key")
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,11 @@ class Source:
         finally:
             report.add(of_file, str(self.path) if shown is None else shown)
 
+    @property
+    def is_document(self) -> bool:
+        """Whether the file is one document."""
+        return bool(FORMATS.get(self.format).whole_files)
+
     def folder(self, cache: Path) -> Path:
         """Where its flat form belongs: a name that changes with what the file holds.
 
@@ -68,42 +85,53 @@ class Source:
 
 
 def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str) -> list[Source]:
-    """Returns the sources that paths, globs and `{path: …, lang: …, format: …}` entries name, in a fixed order, each
-    file once.
+    """Returns the sources that paths, globs, folders and `{path: …, lang: …, format: …}` entries name, in a fixed
+    order, each file once.
 
-    Globs match no hidden files. Of entries that name one file, also by links, the one with a `lang` counts. Raises
-    ValueError where an entry matches no file or names no format, or two give one file different languages or formats.
+    An entry may have `keys` of its own. A format that is not given is that of the file's name, else JSON lines. Globs
+    and folders match no hidden files. Of entries that name one file, also by links, the one with a `lang` counts.
+    Raises ValueError where an entry matches no file or names no format, or two give one file different languages,
+    formats or keys.
     """
     found: dict[tuple[int, int], Source] = {}
     for entry in [entries] if isinstance(entries, str) else entries:
         wanted = entry if isinstance(entry, dict) else {"path": entry}
-        if "path" not in wanted or wanted.keys() - {"path", "lang", "format"}:
-            raise ValueError(f"{what}: {entry!r} is neither a path nor {{path: …, lang: …, format: …}}")
+        if "path" not in wanted or wanted.keys() - {"path", "lang", "format", *KEYS}:
+            raise ValueError(
+                f"{what}: {entry!r} is neither a path nor {{path: …, lang: …, format: …, text_key: …, language_key: …}}"
+            )
         if any(not isinstance(value, str) for value in wanted.values()):
             raise ValueError(
                 f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
             )
-        format = _known_format(wanted.get("format", JSONL), what)
-        paths = _matches(str(wanted["path"]), what)
-        if not paths and isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{"):  # YAML, but not a list
+        format = _known_format(wanted["format"], what) if "format" in wanted else None
+        found_here = matches(str(wanted["path"]), what, any_ending=format is not None)
+        is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANGUAGE)
+        if not found_here and is_yaml:  # but not a list
             raise ValueError(
                 f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
                 "(YAML reads no as false)"
             )
-        if not paths and os.path.exists(wanted["path"]):
+        if not found_here and os.path.exists(wanted["path"]):
             raise ValueError(f"{what}: {wanted['path']!r} is not a regular file: text is read more than once")
-        if not paths:
+        if not found_here:
             raise ValueError(f"{what}: no file matches {wanted['path']!r} (looked from {Path.cwd()})")
-        for path in paths:
+        own = keys | {key: wanted[key] for key in KEYS if key in wanted}
+        for path, language, by_path in found_here:
+            if by_path and "lang" in wanted:
+                raise ValueError(f"{what}: {entry!r} names the language as lang and as {{language}}: leave out one")
             status = path.stat()
-            one = Source(path, wanted.get("lang", stem(path)), named="lang" in wanted, format=format, **keys)
+            one = Source(
+                path, wanted.get("lang", language), named=by_path or "lang" in wanted,
+                format=format or told_format(path) or JSONL, **own,
+            )  # fmt: skip
             other = found.setdefault((status.st_dev, status.st_ino), one)
             if other is one:
                 continue
-            if other.format != one.format:
-                raise ValueError(
-                    f"{what}: {path} is given the formats {other.format!r} and {one.format!r}: name it once"
-                )
+            for of in ("format", *KEYS):
+                first, second = getattr(other, of), getattr(one, of)
+                if first != second:
+                    raise ValueError(f"{what}: {path} is given the {of}s {first!r} and {second!r}: name it once")
             if other.named and one.named and other.language != one.language:
                 raise ValueError(
                     f"{what}: {path} is given the languages {other.language!r} and {one.language!r}: name it once"
@@ -121,22 +149,3 @@ def _known_format(name: str, what: str) -> str:
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
     return name
-
-
-def _matches(pattern: str, what: str) -> list[Path]:
-    """Returns the file of this name, or those that a glob matches; hidden ones only where the glob names them."""
-    path = user_path(pattern, what)
-    try:
-        if path.is_file():
-            return [path]
-        anchor = Path(path.anchor) if path.anchor else Path()
-        parts = path.relative_to(path.anchor) if path.anchor else path
-        found = sorted(match for match in anchor.glob(str(parts)) if match.is_file()) if parts.parts else []
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{what}: {pattern[:80]!r} is not a path or a glob ({error})") from None
-    dotted = [part for part in parts.parts if part.startswith(".")]
-
-    def hidden(part: str) -> bool:
-        return part.startswith(".") and not any(fnmatch(part, pattern) for pattern in dotted)
-
-    return [match for match in found if not any(map(hidden, match.parts))]

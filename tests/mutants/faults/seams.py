@@ -1,6 +1,6 @@
 """Faults of what users extend."""
 
-from tests.mutants.faults.fault import HARNESS, Fault
+from tests.mutants.faults.fault import FORMATS, HARNESS, Fault
 
 EXTENDING = "tests/test_extending.py::"
 
@@ -39,6 +39,55 @@ SEAMS = [
         "yield document if document.language else document._replace(language=self.language)",
         "yield document",
         (EXTENDING + "test_documents_of_ones_own_format",),
+    ),
+    Fault(
+        "a whole group of rows is in memory",
+        "aunet_lightning/data/arrow_files.py",
+        "pre_buffer=False",
+        "pre_buffer=True",
+        (FORMATS + "test_no_more_of_a_file_is_held_than_some_documents",),
+    ),
+    Fault(
+        "a quote that does not match takes rows with it",
+        "aunet_lightning/data/csv_files.py",
+        "strict=True",
+        "strict=False",
+        (FORMATS + "test_broken_files_are_named_with_the_remedy",),
+    ),
+    Fault(
+        "a row with other fields is not counted",
+        "aunet_lightning/data/csv_files.py",
+        'report.skip(f"not {len(names)} fields, as in the header", place)',
+        "pass",
+        (FORMATS + "test_what_is_unusable_is_counted_with_its_place",),
+    ),
+    Fault(
+        "the last paragraph is lost",
+        "aunet_lightning/data/plain_text.py",
+        'chain(map(_ended, _marked(path)), [b""])',
+        "chain(map(_ended, _marked(path)), [])",
+        (FORMATS + "test_every_format_gives_the_documents_that_were_written_each_time",),
+    ),
+    Fault(
+        "a column's key is not part of the cached text's name",
+        "aunet_lightning/data/sources.py",
+        "self.language, self.text_key, self.language_key]",
+        "self.language, self.language_key]",
+        (FORMATS + "test_the_cached_text_is_that_of_format_and_keys",),
+    ),
+    Fault(
+        "files left over in a saved dataset are read",
+        "aunet_lightning/data/matching.py",
+        "if TABLE in names and",
+        "if TABLE not in names and",
+        (FORMATS + "test_a_dataset_that_was_saved_to_disk_is_what_its_state_names",),
+    ),
+    Fault(
+        "every n-th document of each text file is held out, which is none",
+        "aunet_lightning/data/plain_text.py",
+        "whole_files = True",
+        "whole_files = False",
+        (FORMATS + "test_every_nth_of_files_that_are_a_document_each_is_held_out",),
     ),
     Fault(
         "another optimizer takes over the state",
