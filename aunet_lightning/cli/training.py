@@ -12,7 +12,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
+from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit, keep_model
 from aunet_lightning.checkpoints.forms import check_complete
 from aunet_lightning.cli.help import asked
 from aunet_lightning.cli.older import began_unmasked
@@ -178,6 +178,8 @@ class AUNetCLI(LightningCLI):
 
     def after_fit(self) -> None:
         if lines := end_fit(self.request, self.parts, self.trainer):
+            say(*lines)
+        if lines := keep_model(self.request, self.parts):
             say(*lines)
 
     def dump(self) -> str:

@@ -48,6 +48,10 @@ class RunConfig:
     keep_at: list[float] = field(default_factory=list)
     """shares of the run (of its budget or its steps) just before which a further checkpoint is saved and kept, from
     which shorter runs can branch: with optimizer.cooldown 0.3 a run of a tenth branches at 0.07"""
+    log_model: bool = True
+    """at its end, log the run's best weights to MLflow as a model, which `mlflow models serve` serves"""
+    register_as: str | None = None
+    """name in MLflow's registry of models, of which the logged model becomes the newest version"""
     check_memory: bool = True
     """refuse a run that is expected to need more memory than the machine has"""
     rank_timeout: float = 60.0
@@ -64,6 +68,10 @@ class RunConfig:
         for name in ("experiment", "name"):
             if (value := getattr(self, name)) is not None:
                 _check_name(f"run.{name}", value)
+        if self.register_as is not None:
+            _check_name("run.register_as", self.register_as)
+            if not self.log_model:
+                raise ValueError("run.register_as names a model, and run.log_model is false: set it to true")
         for part in [] if self.folder is None else Path(self.folder).parts or [""]:
             _check_name("run.folder", part, LONGEST_PART)
 
@@ -127,6 +135,11 @@ class RunFolder:
         if there := self.saved():
             return there[max(there)]
         return self.last if self.last.exists() else None
+
+    @property
+    def weights(self) -> Path | None:
+        """The best checkpoint, or the last one where none is known to be; None without one."""
+        return next((path for path in (self.best, self.last) if path.exists()), None)
 
     def make(self) -> None:
         """Makes the folder. Raises UserError where that fails."""
