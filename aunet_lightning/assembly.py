@@ -1,6 +1,7 @@
 """Assembly of a command: settings in; callbacks, run folder, logger and the trainer's arguments out. Needs no parser.
 
-`assemble` comes before the trainer is made, `begin_fit` or `begin_reading` before it works, `end_fit` and `keep_model` after it.
+`assemble` comes before the trainer is made, `begin_fit` or `begin_reading` before it works, `end_fit` and `keep_model`
+after it.
 """
 
 import os

@@ -72,14 +72,16 @@ class Served(PythonModel):
         self._net = net.to(MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or usual)
         self._row_ids = contents.row_ids or ROW
 
-    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Returns a record per text: of prompts with the columns CONTINUED (the texts of a prompt one after the other),
         of texts with SCORED, and the lists `surprisal` and `levels` where they are asked for."""
         with _refusing():
             given, records = _with_defaults(params), _records(model_input.to_dict("records"))
         return self._continued(records, given) if "prompt" in records[0] else self._scored(records, given["per_byte"])
 
-    def predict_stream(self, model_input: Mapping[str, Any], params: dict[str, Any] | None = None) -> Iterator[str]:
+    def predict_stream(
+        self, context: Any, model_input: Mapping[str, Any], params: dict[str, Any] | None = None
+    ) -> Iterator[str]:
         """Yields what follows the prompt of a record, in pieces of whole characters, as it forms."""
         with _refusing():
             given, (record,) = _with_defaults(params), _records([model_input])
@@ -122,9 +124,11 @@ class Served(PythonModel):
         documents = [Continuation(record.get("context", "").encode(), record["text"].encode()) for record in records]
         rows = []
         for one in self._alone(score(self._net, self._reader, documents, self._row_ids)):
-            row = {"bytes": len(one.surprisal), "bits": one.bits, "bpb": one.bpb}
+            row: dict[str, Any] = {"bytes": len(one.surprisal), "bits": one.bits, "bpb": one.bpb}
             row |= {"greedy": bool(one.greedy.all()), "unread": one.unread}
-            rows.append(row | ({"surprisal": one.surprisal.tolist(), "levels": one.levels.tolist()} if per_byte else {}))
+            if per_byte:
+                row |= {"surprisal": one.surprisal.tolist(), "levels": one.levels.tolist()}
+            rows.append(row)
         return pd.DataFrame(rows)
 
     def _alone(self, steps: Iterator[T]) -> Iterator[T]:
@@ -161,15 +165,20 @@ def _records(given: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             if not isinstance(value, str):
                 raise ValueError(f"{name} of record {number} is {show(value)}, it must be a string")
         if ("prompt" in record) == ("text" in record):
-            has = "both" if record else "neither"
+            has = "both" if "prompt" in record else "neither"
             raise ValueError(f"record {number} has {has}: give a `prompt` to continue, or a `text` to score")
         if ("prompt" in record) != ("prompt" in records[0]):
-            raise ValueError(f"record {number} has no `{[*records[0]][0]}`, as record 0 has: ask for scores separately")
+            wanted = f"record {number} is to be {_to_be(record)}, record 0 {_to_be(records[0])}"
+            raise ValueError(f"{wanted}: give them in requests of their own")
         if record.get("text") == "":
             raise ValueError(f"text of record {number} is empty: there is nothing to score")
         if "context" in record and "text" not in record:
             raise ValueError(f"context of record {number} has no `text`, which is scored given it")
     return records
+
+
+def _to_be(record: Mapping[str, str]) -> str:
+    return "continued (`prompt`)" if "prompt" in record else "scored (`text`)"
 
 
 def _is_there(value: Any) -> bool:

@@ -70,6 +70,8 @@ class RunConfig:
                 _check_name(f"run.{name}", value)
         if self.register_as is not None:
             _check_name("run.register_as", self.register_as)
+            if {"/", ":"} & {*self.register_as}:
+                raise ValueError(f"run.register_as is {show(self.register_as)}, and MLflow's names have no / and no :")
             if not self.log_model:
                 raise ValueError("run.register_as names a model, and run.log_model is false: set it to true")
         for part in [] if self.folder is None else Path(self.folder).parts or [""]:
