@@ -95,11 +95,13 @@ def _register(client: Any, model: Any, name: str) -> None:
         if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
             raise
     # A source models:/ID would be looked up in the store of the process, which need not be this client's.
-    made = client.create_model_version(name, model.artifact_location, model.source_run_id, model_id=model.model_id)
-    shown = json.loads(client.get_logged_model(model.model_id).tags.get(VERSIONS, "[]"))
-    own = {"name": made.name, "version": made.version}
-    if own not in shown:  # a server adds it itself
-        client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*shown, own])})
+    made = client.create_model_version(
+        name, model.artifact_location, model.source_run_id, model_id=model.model_id, await_creation_for=0
+    )
+    listed = json.loads(client.get_logged_model(model.model_id).tags.get(VERSIONS, "[]"))
+    own = {"name": made.name, "version": int(made.version)}
+    if own not in listed:  # a server lists it itself
+        client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*listed, own])})
 
 
 @contextmanager
