@@ -337,6 +337,19 @@ def test_a_better_checkpoint_replaces_the_model_unless_that_is_registered(here):
     }
 
 
+def test_what_a_killed_run_left_goes_and_a_users_own_model_stays(here, checkpoint):
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("e", (here / "artifacts").as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    client.create_logged_model(experiment, "model", run_id, params={"step": "8"})  # pending
+    own = client.create_logged_model(experiment, "own", run_id).model_id
+    (here / "model.part").mkdir()
+    (here / "model.part" / "half").touch()
+    model = log_model(checkpoint, run_id, experiment, uri, here)
+    assert {one.model_id for one in client.search_logged_models([experiment])} == {own, model}
+
+
 @pytest.mark.parametrize("fails", ["store", "disk"])
 def test_a_run_ends_well_whatever_becomes_of_its_model(here, monkeypatch, recwarn, fails):
     def fail(*_, **__):

@@ -38,6 +38,7 @@ QUIET = (  # warnings that mean nothing to a user of this program
     "(?s).*(LeafSpec|does not have many workers|exists and is not empty).*",
     "FSDP2-wrapped module .* returned a view tensor",  # keys and values passed on are views, and nothing writes to them
     "Be aware that when using `ckpt_path`.*",
+    "torch.distributed is disabled, unavailable or uninitialized",  # where one process reads what several have saved
     ".*sync_dist=True.*",  # what is logged is already reduced over devices
 )
 GREETERS = (

@@ -53,9 +53,9 @@ def log_model(
 
     client, step = open_store(uri), read_metadata(checkpoint)["global_step"]
     there = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    known = [model for model in there if model.params.get(STEP) == str(step) and model.status == "READY"]
-    model = known[0] if known else client.create_logged_model(experiment_id, NAME, run_id, params={STEP: str(step)})
-    if not known:
+    model = next((one for one in there if one.params.get(STEP) == str(step) and one.status == "READY"), None)
+    if model is None:
+        model = client.create_logged_model(experiment_id, NAME, run_id, params={STEP: str(step)})
         part = place / f"{NAME}{PART}"
         remove(part)
         try:
@@ -75,7 +75,7 @@ def log_model(
     versions = client.search_model_versions(f"run_id = '{run_id}'")
     registered = {one.source for one in versions}
     for other in there:
-        if other.model_id != model.model_id and other.artifact_location not in registered:
+        if other is not model and STEP in other.params and other.artifact_location not in registered:
             client.delete_logged_model(other.model_id)
     if register_as is not None and (register_as, model.artifact_location) not in {(v.name, v.source) for v in versions}:
         _register(client, model, register_as)
