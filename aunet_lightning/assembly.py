@@ -304,15 +304,19 @@ def end_fit(request: Request, parts: Assembly, trainer: Trainer) -> list[str]:
 def keep_model(request: Request, parts: Assembly) -> list[str]:
     """Logs a finished run's model to MLflow, and returns a line that says how to serve it. The run has ended, so an
     error is a warning."""
-    logger, run = parts.logger, request.run
-    if parts.folder is None or logger is None or logger.run_id is None or not run.log_model:  # of other ranks too
+    folder, logger, run = parts.folder, parts.logger, request.run
+    if folder is None or not run.log_model:
         return []
-    if (weights := parts.folder.weights) is None:
+    if logger is None or (weights := folder.weights) is None:
+        if run.register_as is not None:
+            rank_zero_warn(f"run.register_as: the run has no {'MLflow run' if logger is None else 'checkpoint'}")
+        return []
+    if logger.run_id is None:  # another rank's
         return []
     from aunet_lightning.serving.logged import log_model, serve_command
 
     try:
-        model = log_model(weights, logger.run_id, logger.experiment_id, logger.uri, parts.folder.path, run.register_as)
+        model = log_model(weights, logger.run_id, logger.experiment_id, logger.uri, folder.path, run.register_as)
     except Exception as error:  # of the store, the disk or a splitter's file
         rank_zero_warn(f"MLflow has not got the run's model ({short(error)}): the same command tries again")
         return []

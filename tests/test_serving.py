@@ -28,7 +28,7 @@ from aunet_lightning.serving.logged import log_model, save_model
 from aunet_lightning.serving.model import PARAMS
 from aunet_lightning.study.sizing import BESIDE
 from aunet_lightning.tracking.run_folder import RunConfig
-from tests.helpers import ROOT, aunet
+from tests.helpers import ROOT, aunet, error_of
 
 KEPT, ROW = ROOT / "tests" / "kept_run" / "checkpoints" / "last.ckpt", 128
 PROMPTS = ["All human beings ", "人人生而自由", ""]
@@ -281,6 +281,15 @@ def test_aunet_serve_answers_and_streams(tmp_path, net, checkpoint):
             assert (status, says in json.loads(text)["message"]) == (400, True), text
 
 
+def test_what_cannot_be_served_is_told_in_a_sentence(here, monkeypatch, capsys):
+    monkeypatch.setattr(mlflow, "set_tracking_uri", lambda _: None)  # of the whole process; `here` has set it
+    for model in ("models:/none/1", "models:/m-none", "none.ckpt", "en.jsonl"):
+        assert aunet("serve", model) == 1
+        assert model in error_of(capsys)
+    assert aunet("serve", "none.ckpt", "--port", "0") == 1
+    assert "--port is 0" in error_of(capsys)
+
+
 # Runs
 
 
@@ -307,9 +316,8 @@ def test_a_finished_run_logs_its_best_weights_once(here, capsys):
     assert run.info.status == "FINISHED"
     best = (here / "r" / "checkpoints" / "best.ckpt").resolve()
     assert best.name == f"step-{step:08}.ckpt"
-    mlflow.set_tracking_uri(uri)
     net = load(best)[0]
-    served = mlflow.pyfunc.load_model(f"models:/{model.model_id}").predict({"prompt": "the "}, params={"max_bytes": 20})
+    served = mlflow.pyfunc.load_model(model.artifact_location).predict({"prompt": "the "}, params={"max_bytes": 20})
     assert served["text"][0] == decoded(continued(net, ["the "], max_bytes=20)[0].text)
     assert client.search_registered_models() == []
     for _ in range(2):  # the same command adds nothing
@@ -342,7 +350,7 @@ def test_what_a_killed_run_left_goes_and_a_users_own_model_stays(here, checkpoin
     client = MlflowClient(uri)
     experiment = client.create_experiment("e", (here / "artifacts").as_uri())
     run_id = client.create_run(experiment).info.run_id
-    client.create_logged_model(experiment, "model", run_id, params={"step": "8"})  # pending
+    client.create_logged_model(experiment, "model", run_id, params={"step": "4"})  # pending
     own = client.create_logged_model(experiment, "own", run_id).model_id
     (here / "model.part").mkdir()
     (here / "model.part" / "half").touch()
@@ -364,6 +372,12 @@ def test_a_run_ends_well_whatever_becomes_of_its_model(here, monkeypatch, recwar
     found, run = models_of(os.environ["MLFLOW_TRACKING_URI"], here / "r")
     assert (found, run.info.status) == ({}, "FINISHED")
     assert not [*(here / "r").glob("*.part")]
+
+
+def test_a_name_that_nothing_gets_is_told(here, recwarn):
+    name = ["--run.log_model", "true", "--run.register_as", "m", "--trainer.logger", "false"]
+    assert aunet("fit", "-c", "tiny.yaml", *name) == 0
+    assert "run.register_as: the run has no MLflow run" in [str(warning.message) for warning in recwarn]
 
 
 def test_a_model_is_logged_by_default_and_not_in_cells_of_a_study():

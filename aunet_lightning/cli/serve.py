@@ -15,7 +15,7 @@ def serve(arguments: list[str]) -> int:
         description="Serve a model over HTTP: what mlflow models serve answers, and streams at /stream.",
     )
     parser.add_argument(
-        "model", metavar="MODEL",
+        "ckpt_path", metavar="MODEL",
         help="a checkpoint of a run, what aunet export wrote, or a model in MLflow (models:/NAME/1, models:/m-…)",
     )  # fmt: skip
     parser.add_argument(
@@ -27,17 +27,21 @@ def serve(arguments: list[str]) -> int:
     import mlflow
     import uvicorn
 
+    from aunet_lightning.errors import UserError
     from aunet_lightning.serving.app import app_of
-    from aunet_lightning.tracking.store import store_uri, tracking_uri
+    from aunet_lightning.tracking.store import short, store_uri, tracking_uri
 
     with tempfile.TemporaryDirectory(prefix="aunet-serve-") as folder:
-        if ":/" in options.model:
+        if ":/" in options.ckpt_path:
             mlflow.set_tracking_uri(store_uri(tracking_uri(None)))
-            place = options.model
+            place = options.ckpt_path
         else:
-            place = _saved(user_path(options.model, "the model"), Path(folder))
-        model = mlflow.pyfunc.load_model(place)
-    print(f"Serving {options.model} at http://{options.host}:{options.port}", flush=True)
+            place = _saved(user_path(options.ckpt_path, "the model"), Path(folder))
+        try:
+            model = mlflow.pyfunc.load_model(place)
+        except mlflow.MlflowException as error:
+            raise UserError(f"MLflow cannot load {options.ckpt_path} ({short(error)}): name another model") from None
+    print(f"Serving {options.ckpt_path} at http://{options.host}:{options.port}", flush=True)
     uvicorn.run(app_of(model), host=options.host, port=options.port, log_level="warning")
     return 0
 
