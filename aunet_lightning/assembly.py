@@ -1,6 +1,7 @@
 """Assembly of a command: settings in; callbacks, run folder, logger and the trainer's arguments out. Needs no parser.
 
-`assemble` comes before the trainer is made, `begin_fit` or `begin_reading` before it works, `end_fit` after it.
+`assemble` comes before the trainer is made, `begin_fit` or `begin_reading` before it works, `end_fit` and `keep_model`
+after it.
 """
 
 import os
@@ -28,6 +29,7 @@ from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.names import metric_name, rule_name, run_name, units_name
 from aunet_lightning.tracking.run_folder import RunConfig, RunFolder
+from aunet_lightning.tracking.store import short
 from aunet_lightning.training.access import say
 from aunet_lightning.training.beginning import (
     checkpoint_of,
@@ -301,6 +303,28 @@ def end_fit(request: Request, parts: Assembly, trainer: Trainer) -> list[str]:
     return lines + where_to_look(folder, parts.logger)
 
 
+def keep_model(request: Request, parts: Assembly) -> list[str]:
+    """Logs a finished run's model to MLflow, and returns a line that says how to serve it. The run has ended, so an
+    error is a warning."""
+    folder, logger, run = parts.folder, parts.logger, request.run
+    if folder is None or not run.log_model:
+        return []
+    if logger is None or (weights := folder.weights) is None:
+        if run.register_as is not None:
+            rank_zero_warn(f"run.register_as: the run has no {'MLflow run' if logger is None else 'checkpoint'}")
+        return []
+    if logger.run_id is None:  # another rank's
+        return []
+    from aunet_lightning.serving.logged import log_model, serve_command
+
+    try:
+        model = log_model(weights, logger.run_id, logger.experiment_id, logger.uri, folder.path, run.register_as)
+    except Exception as error:  # of the store, the disk or a splitter's file
+        rank_zero_warn(f"MLflow has not got the run's model ({short(error)}): the same command tries again")
+        return []
+    return [f"Serve it: {serve_command(model, logger.uri)}"]
+
+
 def _fail(parts: Assembly, problem: str) -> None:
     if parts.folder is not None:
         parts.folder.record_failure(problem)
@@ -314,7 +338,7 @@ def where_to_look(folder: RunFolder, logger: MLflowRunLogger | None) -> list[str
     lines = [f"\nThe run is in {folder.path}"]
     if folder.page.exists():
         lines.append(f"Its page, for a browser: {folder.page}")
-    if weights := next((path for path in (folder.best, folder.last) if path.exists()), None):
+    if weights := folder.weights:
         lines.append(f"Its weights: aunet validate --ckpt_path {weights}  (or test, predict; aunet generate CKPT)")
     if logger is not None:
         page = ui_path(logger.experiment_id)

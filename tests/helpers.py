@@ -56,7 +56,7 @@ SETTINGS = {
         "enable_progress_bar": False,
         "deterministic": True,
     },
-    "run": {"experiment": "tests", "checkpoint_every": 7},
+    "run": {"experiment": "tests", "checkpoint_every": 7, "log_model": False},  # which takes a second
     "report": {"ngrams": [3], "sample_prompts": ["All "], "sample_bytes": 10, "generated_bytes": 8},
 }
 
@@ -74,7 +74,7 @@ TINY = {
         "accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": None, "val_check_interval": 3,
         "log_every_n_steps": 1, "enable_progress_bar": False,
     },
-    "run": {"experiment": "t", "checkpoint_every": 2},
+    "run": {"experiment": "t", "checkpoint_every": 2, "log_model": False},
     "report": {"ngrams": [], "generated_bytes": 0, "page": False},  # which takes longer than such a run
 }  # fmt: skip
 

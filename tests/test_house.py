@@ -32,7 +32,7 @@ FLOORS = (  # each may import from its own and from those before it
     ("reader", "data"),
     ("costs", "checkpoints", "distributed", "generation", "scoring", "entropy", "peers"),
     ("tracking", "training", "planning", "hf"),
-    ("study", "reports"),
+    ("study", "reports", "serving"),
     ("assembly",),
     ("cli", "harness"),
 )

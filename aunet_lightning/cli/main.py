@@ -31,6 +31,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   runs        list the runs here, or what of them may be deleted: aunet runs --sort bpb; aunet runs clean
   export      a checkpoint's weights as one safetensors file: aunet export CKPT --out model.safetensors
   generate    text from a checkpoint:      aunet generate CKPT --prompt "All human"
+  serve       generation, streams and scores over HTTP: aunet serve CKPT --port 5001
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
   data        look at text before a run trains on it: aunet data inspect FILES, aunet data check -c quickstart
@@ -48,6 +49,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "generate": ("generate", "generate"),
     "export": ("export", "export"),
     "score": ("score", "score"),
+    "serve": ("serve", "serve"),
     "split": ("split", "split"),
     "splitters": ("split", "splitters"),
     "vocabulary": ("split", "vocabulary"),

@@ -12,7 +12,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit
+from aunet_lightning.assembly import Request, assemble, begin_fit, begin_reading, check_devices, end_fit, keep_model
 from aunet_lightning.checkpoints.forms import check_complete
 from aunet_lightning.cli.help import asked
 from aunet_lightning.cli.older import began_unmasked
@@ -38,6 +38,7 @@ QUIET = (  # warnings that mean nothing to a user of this program
     "(?s).*(LeafSpec|does not have many workers|exists and is not empty).*",
     "FSDP2-wrapped module .* returned a view tensor",  # keys and values passed on are views, and nothing writes to them
     "Be aware that when using `ckpt_path`.*",
+    "torch.distributed is disabled, unavailable or uninitialized",  # where one process reads what several have saved
     ".*sync_dist=True.*",  # what is logged is already reduced over devices
 )
 GREETERS = (
@@ -178,6 +179,8 @@ class AUNetCLI(LightningCLI):
 
     def after_fit(self) -> None:
         if lines := end_fit(self.request, self.parts, self.trainer):
+            say(*lines)
+        if lines := keep_model(self.request, self.parts):
             say(*lines)
 
     def dump(self) -> str:

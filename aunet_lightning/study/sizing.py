@@ -21,7 +21,9 @@ from splitters import Stack
 
 FAR = 0.25  # a trunk this far from the wanted cost is worth a warning
 WIDEST = 128  # heads that a trunk may get
-BESIDE: Settings = {"report": {"page": False}}  # the study has a page, and its cells have its time to train
+BESIDE: Settings = {  # the study has a page, and its cells have its time to train; of many models few are served
+    "report": {"page": False}, "run": {"log_model": False}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

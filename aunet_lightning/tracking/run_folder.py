@@ -49,6 +49,10 @@ class RunConfig:
     keep_at: list[float] = field(default_factory=list)
     """shares of the run (of its budget or its steps) just before which a further checkpoint is saved and kept, from
     which shorter runs can branch: with optimizer.cooldown 0.3 a run of a tenth branches at 0.07"""
+    log_model: bool = True
+    """at its end, log the run's best weights to MLflow as a model, which `mlflow models serve` serves"""
+    register_as: str | None = None
+    """name in MLflow's registry of models, of which the logged model becomes the newest version"""
     check_memory: bool = True
     """refuse a run that is expected to need more memory than the machine has"""
     rank_timeout: float = 60.0
@@ -65,6 +69,12 @@ class RunConfig:
         for name in ("experiment", "name"):
             if (value := getattr(self, name)) is not None:
                 _check_name(f"run.{name}", value)
+        if self.register_as is not None:
+            _check_name("run.register_as", self.register_as)
+            if {"/", ":"} & {*self.register_as}:
+                raise ValueError(f"run.register_as is {show(self.register_as)}, and MLflow's names have no / and no :")
+            if not self.log_model:
+                raise ValueError("run.register_as names a model, and run.log_model is false: set it to true")
         for part in [] if self.folder is None else Path(self.folder).parts or [""]:
             _check_name("run.folder", part, LONGEST_PART)
 
@@ -134,6 +144,11 @@ class RunFolder:
         """Records the error that ended the run, as far as the disk allows."""
         with suppress(OSError):
             replace_text(self.failed, problem + "\n")
+
+    @property
+    def weights(self) -> Path | None:
+        """The best checkpoint, or the last one where none is known to be; None without one."""
+        return next((path for path in (self.best, self.last) if path.exists()), None)
 
     def make(self) -> None:
         """Makes the folder. Raises UserError where that fails."""

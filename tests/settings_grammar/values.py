@@ -78,6 +78,7 @@ GOOD: dict[str, list[Any]] = {
     "run.experiment": ["x", "ünï cödé", "a/b"], "run.name": ["r", "ünï", None], "run.folder": ["runs/here", None],
     "run.tags": [{}, {"a": "b"}], "run.checkpoint_every": [1, 1000], "run.checkpoint_minutes": [None, 0.5],
     "run.keep_at": [[], [0.07, 0.7]],
+    "run.log_model": [True], "run.register_as": [None, "ünï cödé"],
     "run.keep_last": [1, 3], "run.keep_best": [0, 2], "run.rank_timeout": [1.0, 1e4],
     "report.ngrams": [[], [1, 3]], "report.pictures_every": [0, 1], "report.page": [True, False], "report.sample_prompts": [[], [""], ["All ", "คน"]],
     "report.generated_bytes": [0, 5], "report.sample_bytes": [0, 3], "report.sample_temperature": [0, 0.8, 100.0],
@@ -169,6 +170,7 @@ KINDS: dict[str, tuple[str, list[Any]]] = {  # the kind of each key, and what el
     "run.experiment": ("text", ["", LONG, "a\0b", None]), "run.name": ("text", ["", LONG, "a\0b"]), "run.folder": ("text", ["", LONG, "a\0b", "/proc/no"]),
     "run.tracking_uri": ("text", ["sqlite:////proc/no/m.db", "nothing://x", "sqlite:////proc"]), "run.tags": ("mapping", [{"a": 1}, {"a": [1]}]),
     "run.checkpoint_every": ("whole", [0, -1, None]), "run.checkpoint_minutes": ("number", [0, -1, 1e308]),
+    "run.log_model": ("flag", [None]), "run.register_as": ("text", ["", LONG, "a\0b", "a/b", "a:b"]),
     "run.keep_at": ("list", [[0], [1], [-0.1, 0.5], ["a"], None]),
     "run.keep_last": ("whole", [0, -1, None]), "run.keep_best": ("whole", [-1, None]), "run.rank_timeout": ("number", [0, -1, None, 1e308]),
     "report.ngrams": ("list", [[0], [-1], [10**6], ["a"], [1.5], None, [NAN]]), "report.pictures_every": ("whole", [-1, None]),
@@ -215,6 +217,7 @@ BAD_SPLITTERS: list[Any] = [
 TOGETHER: list[tuple[str, dict[str, Any], str]] = [  # settings that contradict each other
     ("two budgets", {"model.budget": {"flops": 1e7, "bytes": 100}}, "budget"),
     ("no end", {"trainer.max_steps": -1}, "max_steps"),
+    ("a name for no model", {"run.log_model": False, "run.register_as": "m"}, "log_model"),
     ("no splitter", {"splitter": None}, "splitter"),
     ("upper without splitter", {"splitter": None, "upper_splitters": [{"name": "every", "n": 2}]}, "splitter"),
     ("too many splitters", {"upper_splitters": [{"name": "every", "n": 2}]}, "upper_splitters"),

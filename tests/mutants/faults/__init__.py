@@ -9,10 +9,11 @@ from tests.mutants.faults.measuring import MEASURING
 from tests.mutants.faults.networks import NETWORKS
 from tests.mutants.faults.reading import READING
 from tests.mutants.faults.seams import SEAMS
+from tests.mutants.faults.serving import SERVED
 from tests.mutants.faults.splitters import SPLITTERS
 from tests.mutants.faults.stages import STAGES
 from tests.mutants.faults.training import TRAINING
 
-FAULTS = [*SPLITTERS, *NETWORKS, *LAYERS, *STAGES, *READING, *MEASURING, *TRAINING, *SEAMS]
+FAULTS = [*SPLITTERS, *NETWORKS, *LAYERS, *STAGES, *READING, *MEASURING, *TRAINING, *SEAMS, *SERVED]
 
 __all__ = ["FAULTS", "Fault"]
