@@ -85,7 +85,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
     assert got.keys() == expected.keys()
     for key, value in expected.items():
         difference = "surprisal" in key[1]  # of two means of bits
-        assert got[key] == pytest.approx(value, rel=rel, abs=1e-5 if difference else 1e-9), key
+        assert got[key] == pytest.approx(value, rel=rel, abs=rel if difference else 1e-9), key
 
 
 @pytest.mark.parametrize(

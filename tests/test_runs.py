@@ -161,7 +161,7 @@ def test_validate_test_predict_and_generate_take_the_checkpoint(finished, capsys
     assert sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines) == pytest.approx(best, abs=1e-3)
 
     assert aunet("generate", checkpoint, "--prompt", "All ", "--bytes", "12") == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("All ")
+    assert "All " in [line[:4] for line in capsys.readouterr().out.splitlines()]  # what follows may have lines
 
 
 @pytest.mark.slow
