@@ -29,7 +29,7 @@ AUTO = {  # classes of `transformers` → ours
 def export_folder(checkpoint: Path, out: Path, card: str) -> int:
     """Writes a checkpoint as a folder, with the text of its model card; returns the number of parameters.
 
-    The folder appears complete or not at all. Raises UserError for one that exists and is no export, and where the
+    The folder appears complete or not at all. Raises UserError for one that exists and is not an export, and where the
     splitters no longer place the checkpoint's boundaries.
     """
     if out.exists() and not (out / WEIGHTS).is_file():
@@ -92,7 +92,7 @@ def _carried(value: Any, place: tuple[str | int, ...], folder: Path) -> Iterator
 
 
 def _file_options(name: Any) -> Sequence[str]:
-    """Returns the options of a splitter that name files; none of what is no splitter."""
+    """Returns the options of a splitter that name files; none where there is no splitter of that name."""
     try:
         return getattr(SPLITTERS.class_of(name), "files", ()) if isinstance(name, str) else ()
     except ValueError:

@@ -17,6 +17,7 @@ from aunet_lightning.terminal import one_line
 if TYPE_CHECKING:
     from aunet_lightning.data.inspection import LanguageText
 
+LEFT = ("language", "scripts", "bytes per unit", "part")  # columns of words
 SAMPLE = 70  # characters of a document that are shown
 TITLES = ("language", "documents", "bytes", "share", "median", "longest", "characters", "scripts")
 
@@ -83,21 +84,19 @@ def _row(language: str, text: LanguageText, total: int) -> tuple[str, ...]:
     scripts = ", ".join(f"{script} {n / text.bytes:.0%}" for script, n in text.scripts.most_common(3) if text.bytes)
     sizes = f"{np.median(text.lengths):.0f}", f"{max(text.lengths)}", f"{text.characters}"
     share = f"{text.bytes / max(total, 1):.1%}"
-    return (one_line(language), str(len(text.lengths)), str(text.bytes), share, *sizes, scripts)
+    return (language, str(len(text.lengths)), str(text.bytes), share, *sizes, scripts)
 
 
 def _rates(language: str, text: LanguageText, stacks: dict[str, Any]) -> tuple[str, ...]:
     size = sum(map(len, text.kept))
     units = {rule: sum(int((stack.levels(data) > 0).sum()) for data in text.kept) for rule, stack in stacks.items()}
-    return (one_line(language), *(f"{size / n:.2f}" if n else "–" for n in units.values()))
+    return (language, *(f"{size / n:.2f}" if n else "–" for n in units.values()))
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    columns = [*zip(*rows, strict=True)]
-    widths, row_of_numbers = [max(map(len, of)) for of in columns], [of[1][:1].isdigit() for of in columns]
-    for row in rows:
-        cells = zip(row, widths, row_of_numbers, strict=True)
-        print("  ".join(f"{cell:>{width}}" if number else f"{cell:<{width}}" for cell, width, number in cells).rstrip())
+    from aunet_lightning.reports.table import aligned
+
+    print("\n".join(line.rstrip() for line in aligned(rows, left=LEFT)))
 
 
 # aunet data check
@@ -122,7 +121,7 @@ def _check(options: argparse.Namespace) -> int:
         for i, language in enumerate(corpus.language_names):
             here = documents[corpus.languages[documents] == i]
             if len(here):
-                rows.append((part, one_line(language), str(len(here)), str(int(corpus.lengths[here].sum()))))
+                rows.append((part, language, str(len(here)), str(int(corpus.lengths[here].sum()))))
     _print_table(rows)
     said = [str(one.message) for one in caught if "aunet_lightning" in str(one.filename)]
     for warning in said:

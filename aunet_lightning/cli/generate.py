@@ -152,9 +152,9 @@ class _Printer:
                 requests.append(Request(line["prompt"].encode("utf-8", "surrogateescape"), **given))
                 of.append(line | ({"sample": given["sample"]} if self.options.samples > 1 else {}))
         for line, text in zip(of, self._in_order(requests), strict=True):
-            told: dict[str, Any] = {"text": text.text.decode("utf-8", "surrogateescape"), "finish": text.finish}
-            told |= {"removed": round(text.removed, 6)} if self.sampling.valid_utf8 else {}
-            print(json_line(line | told | ({"levels": text.levels} if self.options.show_units else {})), flush=True)
+            result: dict[str, Any] = {"text": text.text.decode("utf-8", "surrogateescape"), "finish": text.finish}
+            result |= {"removed": round(text.removed, 6)} if self.sampling.valid_utf8 else {}
+            print(json_line(line | result | ({"levels": text.levels} if self.options.show_units else {})), flush=True)
         return 0
 
     def converse(self) -> int:
@@ -280,8 +280,8 @@ def _lines(name: str) -> Iterator[dict[str, Any]]:
         if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
             raise ValueError(f'{where} has no prompt that is a text: write {{"prompt": "…"}} on each line')
         if shared := sorted(found.keys() & OPTIONS):
-            told = f"{', '.join(shared)} of a line is not read: as an option of the command it is that of all lines"
-            print(f"aunet: warning: {where}: {told}", file=sys.stderr)
+            ignored = f"{', '.join(shared)} is ignored here: give it as an option of the command, for all lines"
+            print(f"aunet: warning: {where}: {ignored}", file=sys.stderr)
         for key in OF_LINE:
             check(f"{where}: {key}", found.get(key, 0), SEEDS if key == "seed" else Range(least=0), whole=True)
         yield found

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aunet_lightning.generation import utf8
-from aunet_lightning.generation.reading import read
+from aunet_lightning.generation.reading import padded, read
 from aunet_lightning.generation.sampling import Sampling, choose
 from aunet_lightning.generation.text import Growing, Request, Text
 from aunet_lightning.model.aunet import AUNet, Output
@@ -147,8 +147,7 @@ class Batch:
         if self._captured is not None:
             self._logits[:] = self._host(self._captured(ids[0])) if reads else 0
         elif reads:
-            lengths = None if len(reads) == len(self._rows) else [int(row in reads) for row in range(len(self._rows))]
-            output = self._call([[id_] for id_ in ids], lengths)
+            output = self._call([[id_] if row in reads else [] for row, id_ in enumerate(ids)])
             self._state = cast(State, output.state)
             self._logits[reads] = self._host(output.logits[:, -1])[reads]
             self._tell_levels({row: ids[row] for row in reads}, output.levels[:, 0])
@@ -169,11 +168,11 @@ class Batch:
         if self._seen is not None:
             self._seen[row, choice.id] = True
 
-    def _call(self, ids: Sequence[Sequence[int]], lengths: Sequence[int] | None, **options: Any) -> Output:
-        """Reads ids [B][N] from the state (or another one)."""
-        given = {"state": self._state, "lengths": lengths} | options
+    def _call(self, rows: Sequence[Sequence[int]], **options: Any) -> Output:
+        """Reads the ids of B rows, as many as each has, from the state (or another one)."""
+        ids, lengths = padded(rows, self._net.head.weight.device)
         with torch.compiler.set_stance("force_eager"):
-            return cast(Output, self._net(torch.tensor(ids, device=self._net.head.weight.device), **given))
+            return cast(Output, self._net(ids, **{"state": self._state, "lengths": lengths} | options))
 
     def _tell_levels(self, ids: Mapping[int, int], levels: Tensor) -> None:
         """Tells texts the levels of the bytes of an id that they have read, where they are asked for; levels [B]."""

@@ -1,6 +1,6 @@
 """Texts whose next bytes stage 1 drafts alone, and one call of all stages verifies (BLT-S, arXiv 2605.08044).
 
-A draft goes on past boundaries on the vector of the unit before. It is verified against what would have been chosen
+A draft continues past boundaries on the vector of the unit before. It is verified against what would have been chosen
 without it: each byte has a draw of its own, with which both are chosen, so that texts are the same, sampled ones too.
 Shapes: B rows, K ids of a draft, V ids.
 """
@@ -8,7 +8,7 @@ Shapes: B rows, K ids of a draft, V ids.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -99,15 +99,11 @@ class DraftingBatch(Batch):
         drafted = self._draft(going, length)
         self._state.rewind()
         ids = [[choice.id for choice in drafted.get(row, [])] for row in range(len(self._rows))]
-        most = max(map(len, ids))
-        output = self._call([of_row + [EOS] * (most - len(of_row)) for of_row in ids], self._lengths(ids, most))
+        output = self._call(ids)
         kept = self._verify(going, drafted, self._host(output.logits), output.levels)
         if kept != ids:  # the stream takes the other way, from where it was
             self._state.rewind()
-            most = max(map(len, kept))
-            if most == 0:
-                return
-            output = self._call([of_row + [EOS] * (most - len(of_row)) for of_row in kept], self._lengths(kept, most))
+            output = self._call(kept)  # never nothing: the first id of a draft is known
         self._state = cast(State, output.state)
 
     def _draft(self, going: Mapping[int, Growing], length: int) -> dict[int, list[Choice]]:
@@ -129,11 +125,10 @@ class DraftingBatch(Batch):
                 if seen is not None:
                     seen[row, choice.id] = True
             if ahead < length - 1:
-                ids = [[drafted[row][-1].id] if row in rows else [EOS] for row in range(len(self._rows))]
-                lengths = self._lengths([[0] if row in rows else [] for row in range(len(self._rows))], 1)
+                ids = [[drafted[row][-1].id] if row in rows else [] for row in range(len(self._rows))]
                 more: dict[str, Any] = {"levels": [[0]] * len(ids), "deciders": NOWHERE, "state": state}
                 more |= {"refreshes": [[False]] * len(ids)} if self._net.refreshes else {}
-                output = self._call(ids, lengths, **more)
+                output = self._call(ids, **more)
                 state = cast(State, output.state)
                 logits[rows] = self._host(output.logits[:, -1])[rows]
         return drafted
@@ -165,10 +160,6 @@ class DraftingBatch(Batch):
                 self._logits[row] = logits[row, at]
                 self._tell_levels({row: choice.id}, levels[:, at])
         return kept
-
-    def _lengths(self, ids: Sequence[Sequence[int]], most: int) -> list[int] | None:
-        lengths = [len(of_row) for of_row in ids]
-        return lengths if min(lengths) < most else None
 
     def _call(self, *given: Any, **options: Any) -> Any:
         output = super()._call(*given, **options)
