@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 
 import mlflow
@@ -198,13 +199,15 @@ def test_a_folder_in_mlflow_says_what_it_is_and_needs(folder):
 @contextmanager
 def served(command, log, **environment):
     """A server's port, once it answers."""
+    scripts = sysconfig.get_path("scripts")  # of an environment that need not be activated: mlflow calls uvicorn
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", *map(str, command), "--port", str(port)],
-            env=os.environ | environment, stdout=out, stderr=out, start_new_session=True,
+            env=os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"} | environment,
+            stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:
             deadline = time.monotonic() + 60
@@ -214,7 +217,8 @@ def served(command, log, **environment):
                 time.sleep(0.1)
             yield port
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(20)
 
 
