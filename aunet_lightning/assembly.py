@@ -50,6 +50,7 @@ from aunet_lightning.training.progress import BpbProgressBar, Throughput
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.speed_warnings import SpeedWarnings, wide_windows
 from aunet_lightning.training.stopping import EndsAsStopped
+from aunet_lightning.training.text_read import TextRead
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def _callbacks(
         callbacks.append(BpbProgressBar())
     if folder is not None:
         callbacks.append(Watchdog(request.run.rank_timeout))
+    if request.command == "fit":
+        callbacks.append(TextRead())
     if folder is not None and request.command == "fit":
         callbacks.append(ValidationWriter(folder.documents, "val"))
         if request.report.page:

@@ -110,7 +110,7 @@ def test_rows_hold_bos_bytes_eos_and_the_levels_of_the_whole_document(tmp_path):
     path, _ = small(tmp_path)
     data = module([path], row_bytes=10)
     batches = data.batches("train")
-    batches.seed = None
+    batches.order.seed = None
     stream, levels = [], []
     for r in range(batches.n_rows):
         row = batches.row(0, r)
@@ -132,7 +132,7 @@ def test_marks_lie_on_the_bytes_of_their_document(tmp_path):
     path, _ = small(tmp_path)
     data = module([path], row_bytes=10)
     batches = data.batches("train")
-    batches.seed, batches.marks = None, {2: build("utf8_character"), 5: build("fixed", n=3)}
+    batches.order.seed, batches.marks = None, {2: build("utf8_character"), 5: build("fixed", n=3)}
     marks = np.concatenate([batches.row(0, r)["marks"] for r in range(batches.n_rows)])
     for bit, marker in batches.marks.items():
         expected = [fire for _, text in data.texts("train") for fire in (False, *marker.split(text), False)]

@@ -94,8 +94,8 @@ class Corpus:
     """All documents of some prepared sources, by number.
 
     `lengths` int64 [n], `languages` int32 [n] (an index into `language_names`), `hashes` uint64 [n] of the texts,
-    `digests` of each file's contents. `paths` are the files, for messages; `joined` says which of them `places` takes
-    for one file.
+    `files` int32 [n] (which file), `digests` of each file's contents. `paths` are the files, for messages; `joined`
+    says which of them `places` takes for one file.
     """
 
     def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = (), joined: Sequence[bool] = ()) -> None:
@@ -126,14 +126,14 @@ class Corpus:
         self.hashes: np.ndarray = np.concatenate(hashes) if lengths else np.zeros(0, np.uint64)
         self._within: np.ndarray = np.concatenate(within) if lengths else np.zeros(0, np.int64)
         self._starts: np.ndarray = np.concatenate(starts) if lengths else np.zeros(0, np.int64)
-        self._files: np.ndarray = np.concatenate(files) if lengths else np.zeros(0, np.int32)
+        self.files: np.ndarray = np.concatenate(files) if lengths else np.zeros(0, np.int32)
         self._texts: dict[int, np.ndarray] = {}
         self._names: dict[int, list[str]] = {}
 
     @property
     def places(self) -> np.ndarray:
         """int64 [n]: which document of its language each one is in its file, or in all that are joined, from 0."""
-        file = np.where(self._joined, len(self.folders), np.arange(len(self.folders)))[self._files]
+        file = np.where(self._joined, len(self.folders), np.arange(len(self.folders)))[self.files]
         groups = file * max(len(self.language_names), 1) + self.languages
         order = np.argsort(groups, kind="stable")
         begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
@@ -153,7 +153,7 @@ class Corpus:
 
     def file_of(self, document: int) -> int:
         """Returns the number of the file that a document is in."""
-        return int(self._files[document])
+        return int(self.files[document])
 
     def ids(self, document: int) -> np.ndarray:
         """Returns the bytes of a document, which are ids as they are (see `data.token_ids.Ids`)."""
@@ -161,7 +161,7 @@ class Corpus:
 
     def text(self, document: int) -> np.ndarray:
         """Returns the bytes of a document, uint8."""
-        file, start = int(self._files[document]), int(self._starts[document])
+        file, start = int(self.files[document]), int(self._starts[document])
         if file not in self._texts:
             path = self.folders[file] / "text.bin"
             self._texts[file] = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -169,7 +169,7 @@ class Corpus:
 
     def name(self, document: int) -> str:
         """Returns the `id` of a document's line, or its line number."""
-        file = int(self._files[document])
+        file = int(self.files[document])
         if file not in self._names:
             self._names[file] = json.loads((self.folders[file] / "names.json").read_text(encoding="utf-8"))
         return self._names[file][int(self._within[document])]

@@ -14,12 +14,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
+from aunet_lightning.data.mixture import Amount, MixConfig, Portion, amounts, interleaved, portions
+from aunet_lightning.data.order import InTurn, Order
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
 from aunet_lightning.paths import user_path
+from aunet_lightning.reader.levels import AROUND
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
@@ -27,7 +30,7 @@ from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
 
 LANGUAGE_KEY = "lang"
-Files = list[str | dict[str, str]] | str
+Files = list[str | dict[str, str | float]] | str
 
 
 @effects(workers=Effect.NONE, cache_dir=Effect.NONE)
@@ -35,7 +38,7 @@ class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, text_key: …,
+        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, weight: …, text_key: …,
             language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
             parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
             two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
@@ -44,6 +47,8 @@ class ByteDataModule(LightningDataModule):
         holdout_every: without val_files, every n-th document of each language in each training file is
             validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
+        mix: shares of languages in an epoch of training, or of entries of train_files by their weight; null: every
+            document once, unless entries have a weight
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder
@@ -66,6 +71,7 @@ class ByteDataModule(LightningDataModule):
         test_files: Files | None = None,
         holdout_every: int | None = None,
         languages: list[str] | None = None,
+        mix: MixConfig | None = None,
         text_key: str = "text",
         language_key: str = LANGUAGE_KEY,
         splitter: Rule | None = DEFAULT,
@@ -91,6 +97,7 @@ class ByteDataModule(LightningDataModule):
         self.teachers = self.reader.stack.teachers
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages
+        self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
@@ -98,6 +105,7 @@ class ByteDataModule(LightningDataModule):
         self.corpora: dict[str, Corpus] = {}
         self._words: dict[str, WordMarks] = {}  # by part
         self.documents: dict[str, np.ndarray] = {}
+        self.portions: list[Portion] | None = None  # of the training text; None: every document once an epoch
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
 
@@ -140,11 +148,18 @@ class ByteDataModule(LightningDataModule):
         for part, documents in self.documents.items():
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
+        self.portions = self._mixed()
         self._check_targets()
         self._check_parts()
         self.reader.fit(self._trained)
         for corpus in self.corpora.values():
             ids_of(corpus, self.reader)  # text that a vocabulary loses is reported now
+
+    def _mixed(self) -> list[Portion] | None:
+        sources = self._sources("train")
+        if "train" not in self.corpora or (self.mix is None and all(source.weight is None for source in sources)):
+            return None
+        return portions(self.mix or MixConfig(), self.corpora["train"], self.documents["train"], sources)
 
     def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
         """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
@@ -217,9 +232,16 @@ class ByteDataModule(LightningDataModule):
                 )
 
     @property
-    def packing(self) -> dict[str, int]:
+    def packing(self) -> dict[str, Any]:
         """What else the place in the training data depends on."""
-        return {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows, "seed_everything": self.seed}
+        place = {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows, "seed_everything": self.seed}
+        return place | {"data.mix": self.shares}
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """The share of each language, or entry of files, in the training text that is read; None without a mix."""
+        total = sum(portion.read for portion in self.portions or ())
+        return {portion.name: portion.read / total for portion in self.portions} if self.portions else None
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -265,6 +287,15 @@ class ByteDataModule(LightningDataModule):
         """Returns the languages that `languages` in the part's batches index."""
         return self.corpora[part].language_names
 
+    def amounts(self, part: str) -> dict[str, Amount]:
+        """Returns the text of each language of a part, and what an epoch reads of it."""
+        return amounts(self.corpora[part], self.documents[part], self.portions if part == "train" else None)
+
+    def read(self) -> dict[str, int]:
+        """Returns the bytes of each language that this run's training has read, over all ranks and epochs."""
+        read = self._train_loader.drawn() if self._train_loader is not None else np.zeros(0)
+        return {name: int(n) for name, n in zip(self.language_names("train"), read, strict=False) if n}
+
     def texts(self, part: str) -> list[tuple[str, bytes]]:
         """Returns (language, text) of every document of a part, in file order."""
         corpus = self.corpora[part]
@@ -285,11 +316,19 @@ class ByteDataModule(LightningDataModule):
         compared = part != "train" and self.reader.stack.depth > 0
         marks = self.teachers | ({REFERENCE: self._reference} if compared else {})
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        reader = reader or self.reader
         return PackedBatches(
-            self.corpora[part], self.documents[part], reader or self.reader,
-            self.row_ids, self.batch_rows, self.seed if part == "train" else None, rank, world, marks,
-            self.keeps_whole and part != "train", self._words_of(part) if compared else None,
+            self.corpora[part], self._order(part, reader), reader, self.row_ids, self.batch_rows, rank, world, marks,
+            self._words_of(part) if compared else None,
         )  # fmt: skip
+
+    def _order(self, part: str, reader: Reader) -> Order:
+        sizes = ids_of(self.corpora[part], reader).lengths + AROUND
+        if part != "train":
+            return InTurn(self.documents[part], sizes, self.row_ids, whole=self.keeps_whole)
+        if self.portions is not None:
+            return interleaved(self.portions, sizes, self.row_ids, self.batch_rows, self.seed)
+        return InTurn(self.documents[part], sizes, self.row_ids, self.seed)
 
     def _words_of(self, part: str) -> WordMarks | None:
         """Returns the marks of words in held-out text; None where the package that finds them is missing."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from aunet_lightning.data.packing import Batch, PackedBatches
@@ -26,6 +27,7 @@ class ResumableLoader:
     def __init__(self, batches: PackedBatches, workers: int, repeat_epoch: bool = False) -> None:
         self.batches = batches
         self.repeat_epoch = repeat_epoch  # validation reads epoch 0 every time
+        self._complete: list[np.ndarray] = []  # what was drawn in each complete epoch
         self.waited = 0.0  # seconds that batches were waited for
         self._next = _Remaining(len(batches))
         self._loader = DataLoader(
@@ -49,6 +51,13 @@ class ResumableLoader:
             self._next.position += 1
             yield batch
             asked = time.perf_counter()
+
+    def drawn(self) -> np.ndarray:
+        """Returns the bytes of each language of all batches so far, int64 [languages]; see `PackedBatches.drawn`."""
+        for epoch in range(len(self._complete), self._next.epoch):
+            self._complete.append(self.batches.drawn(epoch, len(self)))
+        of_epoch = self.batches.drawn(self._next.epoch, self._next.position)
+        return np.sum([*self._complete, of_epoch], axis=0)
 
     def close(self) -> None:
         """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""

@@ -1,18 +1,17 @@
 """Documents packed into rows, rows into batches: batch k of an epoch is a pure function of the seed and k.
 
-An epoch's documents, in an order drawn from (seed, epoch), make one stream: BOS bytes EOS BOS bytes EOS …
-Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted
-exactly once. Batches read the stream in parallel lanes, so that the rows of one batch come from
-different documents, and a lane's next row continues where its last one stopped.
+An epoch's documents, in an order that the seed and the epoch tell (`data.order`), make one stream: BOS bytes EOS BOS
+bytes EOS … Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted exactly
+once. Batches read the stream in parallel lanes, so that the rows of one batch come from different documents, and a
+lane's next row continues where its last one stopped.
 
-With `whole`, each document begins in a row that has room for all of it, or else at the beginning of one. So the part
-of a document in a row does not depend on its neighbours, and where documents do not see each other, nor does its
-score.
+Where documents are kept whole, each begins in a row that has room for all of it, or else at the beginning of one. So
+the part of a document in a row does not depend on its neighbours, and where documents do not see each other, nor does
+its score.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from aunet_lightning.data.corpus import Corpus
+from aunet_lightning.data.order import Order, Placed
 from aunet_lightning.data.token_ids import ids_of
 from aunet_lightning.data.words import WordMarks
 from aunet_lightning.reader.levels import AROUND
@@ -53,51 +53,30 @@ class PackedBatches(Dataset[Batch]):
     def __init__(
         self,
         corpus: Corpus,
-        documents: np.ndarray,
+        order: Order,
         reader: Reader,
         row_bytes: int,
         batch_rows: int,
-        seed: int | None,
         rank: int = 0,
         world: int = 1,
         marks: Mapping[int, Splitter | Teacher] | None = None,
-        whole: bool = False,
         words: WordMarks | None = None,
     ) -> None:
         self.words = words
         self.marks = dict(marks or {})
         if reader.stack.refreshes is not None:
             self.marks[REFRESH] = reader.stack.refreshes
-        self.corpus, self.documents, self.reader = corpus, documents, reader
+        self.corpus, self.order, self.reader = corpus, order, reader
         self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
-        self.row_bytes, self.batch_rows, self.seed = row_bytes, batch_rows, seed
+        self.row_bytes, self.batch_rows = row_bytes, batch_rows
         self.rank, self.world = rank, world
-        self.whole = whole
-        self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._epoch: tuple[int, Placed] | None = None
         self._split: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
-    @cached_property
+    @property
     def n_rows(self) -> int:
         """Rows per epoch."""
-        if not len(self.documents):
-            return 0
-        sizes = self.ids.lengths[self.documents] + AROUND
-        stream = int(self._starts(sizes)[-1] + sizes[-1]) if self.whole else int(sizes.sum())
-        return -(-(stream - 1) // self.row_bytes)
-
-    def _starts(self, sizes: np.ndarray) -> np.ndarray:
-        """Returns where in the stream documents of these sizes begin, int64 [n]."""
-        if not self.whole:
-            return np.cumsum(sizes) - sizes
-        starts, at, row = np.empty(len(sizes), np.int64), 0, self.row_bytes
-        for i, size in enumerate(sizes.tolist()):
-            if at % row + size - 1 > row:  # its EOS is only predicted
-                at = -(-at // row) * row
-            starts[i] = at
-            at += size
-            if (at - 1) % row == 0:  # its EOS is the last target of the row before
-                at -= 1
-        return starts
+        return self.order.n_rows
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -115,15 +94,10 @@ class PackedBatches(Dataset[Batch]):
             batch["n_refreshes"] = np.count_nonzero(arrays["marks"][:, 1:] >> REFRESH & 1, axis=1).tolist()
         return batch
 
-    def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the epoch's documents in order, and the place of each one's BOS in the stream."""
+    def _placed(self, epoch: int) -> Placed:
         if self._epoch is None or self._epoch[0] != epoch:
-            documents = self.documents
-            if self.seed is not None:
-                documents = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(documents)
-            sizes = self.ids.lengths[documents] + AROUND
-            self._epoch = (epoch, documents, self._starts(sizes))
-        return self._epoch[1], self._epoch[2]
+            self._epoch = (epoch, self.order(epoch))
+        return self._epoch[1]
 
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
         """Returns row r unpadded: ids, levels, marks, targets, documents, languages and sizes, each [≤ L]."""
@@ -131,15 +105,15 @@ class PackedBatches(Dataset[Batch]):
 
     def _pieces(self, epoch: int, r: int) -> list[Piece]:
         """Returns the pieces of documents in row r, and of its last target."""
-        order, starts = self.order(epoch)
+        documents, starts = self._placed(epoch)
         begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1  # one more, for the last target
         first = int(np.searchsorted(starts, begin, side="right")) - 1
         pieces = []
-        for place in range(first, len(order)):
+        for place in range(first, len(documents)):
             start = int(starts[place])
-            if start >= end - self.whole:
+            if start >= end - self.order.whole:
                 break
-            document = int(order[place])
+            document = int(documents[place])
             since, until = max(begin - start, 0), min(end - start, int(self.ids.lengths[document]) + AROUND)
             pieces.append((document, since, until))
         return pieces
@@ -193,6 +167,22 @@ class PackedBatches(Dataset[Batch]):
                 self._split.popitem(last=False)
         self._split.move_to_end(document)
         return self._split[document]
+
+    def drawn(self, epoch: int, k: int) -> np.ndarray:
+        """Returns the bytes of text of each language that the first k batches of an epoch predict, all ranks together.
+
+        int64 [languages]. Of a document whose ids are tokens, bytes are counted in proportion.
+        """
+        documents, starts = self._placed(epoch)
+        ids, lanes = self.ids.lengths[documents], np.arange(self.batch_rows)[:, None] * len(self)
+        begin, end = (np.minimum(lanes + of, self.n_rows) * self.row_bytes for of in (0, k))
+        first = starts + 1  # of a document's ids
+        read = np.zeros(len(documents))
+        for since, until in zip(begin[:, 0] + 1, end[:, 0] + 1, strict=True):  # targets: one further
+            read += np.clip(until - first, 0, ids) - np.clip(since - first, 0, ids)
+        of_text = read * self.corpus.lengths[documents] / np.maximum(ids, 1)
+        names = len(self.corpus.language_names)
+        return np.rint(np.bincount(self.corpus.languages[documents], of_text, names)).astype(np.int64)
 
 
 def _units(levels: np.ndarray, s: int) -> list[int]:

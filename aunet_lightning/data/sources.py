@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
 from aunet_lightning.data.contents import known_digest
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
 from aunet_lightning.data.matching import LANGUAGE, matches
+from aunet_lightning.numbers import show
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
@@ -33,6 +35,7 @@ FORMATS = Registry(
     },
 )
 KEYS = ("text_key", "language_key")
+HEAVIEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Source:
     language_key: str = "lang"
     named: bool = False  # whether the language was given, and is not the file's name
     format: str = JSONL
+    entry: str = ""  # the path, glob or folder that names it
+    weight: float | None = None  # of the entry's text in a mix
 
     def documents(self, report: Report, shown: str | None = None) -> Iterator[Document]:
         """Yields the documents of the file, and counts in `report` what was read and what was skipped.
@@ -84,7 +89,7 @@ class Source:
         return cache / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
 
 
-def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str) -> list[Source]:
+def expand(entries: str | Sequence[str | dict[str, str | float]], what: str, **keys: str) -> list[Source]:
     """Returns the sources that paths, globs, folders and `{path: …, lang: …, format: …}` entries name, in a fixed
     order, each file once.
 
@@ -95,11 +100,14 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
     """
     found: dict[tuple[int, int], Source] = {}
     for entry in [entries] if isinstance(entries, str) else entries:
-        wanted = entry if isinstance(entry, dict) else {"path": entry}
-        if "path" not in wanted or wanted.keys() - {"path", "lang", "format", *KEYS}:
+        wanted: dict[str, Any] = {**entry} if isinstance(entry, dict) else {"path": entry}
+        if "path" not in wanted or wanted.keys() - {"path", "lang", "format", "weight", *KEYS}:
             raise ValueError(
-                f"{what}: {entry!r} is neither a path nor {{path: …, lang: …, format: …, text_key: …, language_key: …}}"
+                f"{what}: {entry!r} is neither a path nor {{path: …, lang: …, format: …, weight: …, text_key: …, "
+                "language_key: …}"
             )
+        if (weight := wanted.pop("weight", None)) is not None:
+            check_weight(weight, f"{what}: the weight of {wanted['path']}")
         if any(not isinstance(value, str) for value in wanted.values()):
             raise ValueError(
                 f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
@@ -123,12 +131,12 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
             status = path.stat()
             one = Source(
                 path, wanted.get("lang", language), named=by_path or "lang" in wanted,
-                format=format or told_format(path) or JSONL, **own,
+                format=format or told_format(path) or JSONL, entry=wanted["path"], weight=weight, **own,
             )  # fmt: skip
             other = found.setdefault((status.st_dev, status.st_ino), one)
             if other is one:
                 continue
-            for of in ("format", *KEYS):
+            for of in ("format", "weight", *KEYS):
                 first, second = getattr(other, of), getattr(one, of)
                 if first != second:
                     raise ValueError(f"{what}: {path} is given the {of}s {first!r} and {second!r}: name it once")
@@ -141,6 +149,14 @@ def expand(entries: str | Sequence[str | dict[str, str]], what: str, **keys: str
             if one.named:
                 found[status.st_dev, status.st_ino] = one
     return list(found.values())
+
+
+def check_weight(weight: Any, what: str, most: float = HEAVIEST) -> None:
+    """Raises ValueError for a weight in a mix that is not a number above 0 and at most `most`."""
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight <= most:
+        remedy = "leave its text out" if is_number and weight == 0 else f"give a number above 0, at most {most:g}"
+        raise ValueError(f"{what} is {show(weight)}: {remedy}")
 
 
 def _known_format(name: str, what: str) -> str:

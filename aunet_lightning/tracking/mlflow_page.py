@@ -62,6 +62,8 @@ class MLflowPage:
             languages = ", ".join(text["languages"])
             label = languages if len(text["languages"]) < 4 else f"{len(text['languages'])} languages"
             profile = {"documents": text["documents"], "bytes": text["bytes"], "languages": languages}
+            if "mix" in text:
+                profile["mix"] = ", ".join(f"{name} {share:.1%}" for name, share in text["mix"].items())
             source = json.dumps({"files": text["files"]})
             dataset = Dataset(
                 f"{part}: {label}"[:500], text["digest"][:36], "local", source, profile=json.dumps(profile)

@@ -182,4 +182,6 @@ def keep_text(folder: RunFolder, data: ByteDataModule) -> None:
             "bytes_by_language": {corpus.language_names[i]: int(sizes[i]) for i in np.flatnonzero(sizes)},
             "files": [str(path) for path in corpus.paths],
         }
+        if part == "train" and data.shares is not None:
+            described[part]["mix"] = data.shares
     folder.data.write_text(json.dumps(described, indent=1), encoding="utf-8")

@@ -62,10 +62,12 @@ class Outlook(Callback):
     def _total(self, trainer: Trainer, module: AUNetModule) -> str:
         data, steps = data_of(trainer), module.total_steps(trainer.global_step)
         share = steps / trainer.global_step
-        text, known = module.spent.bytes * share, data.corpora["train"].lengths[data.documents["train"]].sum()
-        amount, times = three_digits(text / 1e6), three_digits(text / known)
+        text, sizes = module.spent.bytes * share, data.amounts("train").values()
+        epochs = text / sum(size.read for size in sizes)
+        times = sorted({three_digits(epochs * size.read / max(size.bytes, 1)) for size in sizes}, key=float)
+        often = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
         return (
-            f"{steps:,.0f} steps in all, {amount} MB of text (each document {times} times), "
+            f"{steps:,.0f} steps in all, {three_digits(text / 1e6)} MB of text (each document {often} times), "
             f"{module.spent.flops * share:.2g} FLOPs"
         )
 

@@ -38,7 +38,7 @@ GOOD: dict[str, list[Any]] = {
     ],
     "data.row_bytes": [5, 17, 300], "data.batch_rows": [1, 3, 8], "data.holdout_every": [2, 4],
     "data.languages": [["en"], ["en", "th"], None], "data.text_key": ["text"], "data.language_key": ["lang"],
-    "data.workers": [0, 1],
+    "data.workers": [0, 1], "data.mix": [None, {"temperature": 0.5}, {"weights": {"en": 1, "th": 3}, "until": "all_exhausted"}],
     "model.net.upsampling": ["multi_linear", "repeat", "copy", "insert"], "model.net.offsets": ["clamp", "modulo"],
     "model.net.max_offset": [1, 3, 40], "model.net.rope_theta": [1.5, 10000, 1e7], "model.net.norm_eps": [1e-8, 1e-3],
     "model.net.ffn_multiple_of": [1, 7, 64], "model.net.ffn_multiplier": [0.1, 2],
