@@ -98,13 +98,17 @@ class Known:
 
     @property
     def read_by_language(self) -> dict[str, str]:
-        """How much text of each language the run has, and how often it was read; of all as of each."""
+        """How much text of each language the run has, and how often it was read: as all of it, but with a mix."""
         train = self.text.get("train", {})
         sizes, seen = train.get("bytes_by_language", {}), self.last("bytes_seen")
         if not sizes or math.isnan(seen):
             return {}
-        times = f"× {three_digits(seen / max(train['bytes'], 1))}"
-        return {name: f"{amount(size, 'B')} {times}" for name, size in {TOTAL: train["bytes"], **sizes}.items()}
+        all_ = seen / max(train["bytes"], 1)
+        times = {name: self.last(f"train/times_read_{metric_name(name)}") for name in sizes}
+        return {
+            name: f"{amount(size, 'B')} × {three_digits(all_ if math.isnan(own := times.get(name, math.nan)) else own)}"
+            for name, size in {TOTAL: train["bytes"], **sizes}.items()
+        }
 
     def of_languages(self, name: str) -> dict[str, Line]:
         """Returns the curves of a metric by language, `name` being that of all text."""
