@@ -81,6 +81,7 @@ def assemble(request: Request) -> Assembly:
     """Returns what a trainer needs for a command. Raises UserError for settings that contradict each other."""
     check_depth(request)
     check_end(request)
+    check_stream(request)
     trainer, fits = request.trainer, request.command == "fit"
     folder = None if trainer["fast_dev_run"] else folder_of(request.settings)
     logger = None
@@ -217,6 +218,24 @@ def check_end(request: Request) -> None:
         raise UserError(
             "trainer.max_steps is not set: give a number of steps, trainer.max_epochs, or a limit in model.budget, so "
             "that the run ends"
+        )
+
+
+def check_stream(request: Request) -> None:
+    """Raises UserError where a run counts epochs of a stream, which has no end."""
+    trainer = request.trainer
+    if request.command != "fit" or request.data.shuffle_buffer_bytes is None:
+        return
+    if trainer["max_steps"] < 1 and request.module.budget.progress(Spent()) is None:
+        raise UserError(
+            "data.shuffle_buffer_bytes: the training files are a stream without epochs: set trainer.max_steps, or a "
+            "limit in model.budget"
+        )
+    in_steps = isinstance(trainer["val_check_interval"], int) and trainer["check_val_every_n_epoch"] is None
+    if request.data.files["val"] is not None and trainer["limit_val_batches"] != 0 and not in_steps:
+        raise UserError(
+            "data.shuffle_buffer_bytes: a stream has no epoch after which to validate: set trainer.val_check_interval "
+            "to a number of steps, and trainer.check_val_every_n_epoch to null"
         )
 
 

@@ -330,7 +330,7 @@ def test_a_splitter_that_peeks_is_refused_before_training():
 
 WORKER = """
 import multiprocessing, sys, time
-from aunet_lightning.data.loader import ResumableLoader
+from aunet_lightning.data.loader import EpochLoader
 
 class Batches:
     def __len__(self):
@@ -340,7 +340,7 @@ class Batches:
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("forkserver")
-    batches = iter(ResumableLoader(Batches(), 1))
+    batches = iter(EpochLoader(Batches(), 1))
     print(next(batches), flush=True)
     time.sleep(60)
 """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aunet_lightning import StageConfig
-from aunet_lightning.data.loader import ResumableLoader
+from aunet_lightning.data.loader import EpochLoader
 from aunet_lightning.training import speed_warnings
 from aunet_lightning.training.speed_warnings import FIRST, STEPS, SpeedWarnings, cores, instructions, wide_windows
 from tests.helpers import fit
@@ -19,7 +19,7 @@ def said(loader=None, units=(4, 4), waits=0.0, depth=1, steps=FIRST + STEPS + 9,
     options = {"precision": "32-true", "num_devices": 1, "device": "cpu"} | trainer
     device = SimpleNamespace(root_device=torch.device(options["device"]))
     data = SimpleNamespace(workers=2, reader=SimpleNamespace(stack=SimpleNamespace(depth=depth)))
-    loader = ResumableLoader([0], 0)
+    loader = EpochLoader([0], 0)
     trainer = SimpleNamespace(**options, strategy=device, datamodule=data, train_dataloader=loader)
     callback, clock = SpeedWarnings(), SimpleNamespace(now=0.0)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
@@ -103,7 +103,7 @@ def test_a_loader_knows_how_long_it_was_waited_for():
             time.sleep(0.02)
             return at
 
-    loader, begin = ResumableLoader(Slow([0] * 5), 0), time.perf_counter()
+    loader, begin = EpochLoader(Slow([0] * 5), 0), time.perf_counter()
     for _ in loader:
         time.sleep(0.05)
     assert 5 * 0.02 <= loader.waited <= time.perf_counter() - begin - 5 * 0.05

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
 from aunet_lightning.data.contents import is_whole, seal, stamp
-from aunet_lightning.data.documents import Report
+from aunet_lightning.data.documents import Document, Report, hash_of
 from aunet_lightning.data.sources import Source
 
 FILES = ("text.bin", "index.npz", "meta.json", "names.json")
@@ -27,12 +27,27 @@ def prepare(source: Source, cache: Path) -> Path:
 
     Raises ValueError where the file cannot be read, or the cache not be written.
     """
-    folder = source.folder(cache)
+
+    def documents(report: Report) -> Iterator[Document]:
+        before = stamp(source.path)
+        yield from source.documents(report, "")
+        if stamp(source.path) != before:
+            raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
+
+    return keep(source.folder(cache), documents, str(source.path))
+
+
+def keep(folder: Path, documents: Callable[[Report], Iterable[Document]], what: str) -> Path:
+    """Writes the flat form of documents into `folder` unless it is there; `what` they are is for messages.
+
+    A folder appears complete. Raises ValueError where it cannot be written, and what reading documents raises.
+    """
     if folder.is_dir():
         if all(is_whole(folder, name) for name in FILES):
             return folder
-        rank_zero_warn(f"{folder}, the cached form of {source.path}, is damaged: it is made again")
+        rank_zero_warn(f"{folder}, the cached form of {what}, is damaged: it is made again")
         _discard(folder)
+    cache = folder.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
@@ -40,12 +55,9 @@ def prepare(source: Source, cache: Path) -> Path:
         raise ValueError(
             f"data.cache_dir: cannot write to {cache} ({error.strerror}): name a folder that can be written"
         ) from None
-    before = stamp(source.path)
     try:
-        _write(source, part)
+        _write(documents, part)
         seal(part, *FILES)
-        if stamp(source.path) != before:
-            raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
         try:
             os.replace(part, folder)
         except OSError:
@@ -53,8 +65,8 @@ def prepare(source: Source, cache: Path) -> Path:
                 raise
     except OSError as error:
         raise ValueError(
-            f"data.cache_dir: the flat form of {source.path} cannot be written to {cache} ({error.strerror}): make "
-            "room, or name another folder"
+            f"data.cache_dir: the flat form of {what} cannot be written to {cache} ({error.strerror}): make room, or "
+            "name another folder"
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -68,18 +80,18 @@ def _discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _write(source: Source, folder: Path) -> None:
+def _write(documents: Callable[[Report], Iterable[Document]], folder: Path) -> None:
     report, lengths, languages, hashes = Report(), array("q"), array("l"), array("Q")
     names: list[str] = []
     known: dict[str, int] = {}
     whole = hashlib.sha256()
     with (folder / "text.bin").open("wb") as text:
-        for document in source.documents(report, ""):
+        for document in documents(report):
             text.write(document.text)
             whole.update(document.text)
             lengths.append(len(document.text))
             languages.append(known.setdefault(document.language, len(known)))
-            hashes.append(int.from_bytes(hashlib.blake2b(document.text, digest_size=8).digest()))
+            hashes.append(hash_of(document.text))
             names.append(document.name)
     sizes, labels = np.array(lengths, np.int64), np.array(languages, np.int32)
     whole.update(sizes.tobytes() + labels.tobytes())

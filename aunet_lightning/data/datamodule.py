@@ -1,8 +1,8 @@
 """ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
 
+import hashlib
+import json
 import os
-from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
+from aunet_lightning.data.checks import check_keys, check_targets, warn_of_files, warn_of_known, warn_of_none_held_out
 from aunet_lightning.data.corpus import Corpus, prepare
-from aunet_lightning.data.documents import Report, bare_name, stem
-from aunet_lightning.data.loader import ResumableLoader
+from aunet_lightning.data.documents import Report
+from aunet_lightning.data.loader import EpochLoader, ResumableLoader
 from aunet_lightning.data.mixture import Amount, MixConfig, Portion, amounts, interleaved, portions
 from aunet_lightning.data.order import InTurn, Order
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
-from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.data.sources import LANGUAGE_KEY, Source, expand
+from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, size_of, stream_of
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
@@ -29,7 +31,6 @@ from splitters import DEFAULT, Splitter
 from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
 
-LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str | float]] | str
 
 
@@ -47,6 +48,9 @@ class ByteDataModule(LightningDataModule):
         holdout_every: without val_files, every n-th document of each language in each training file is
             validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
+        shuffle_buffer_bytes: null: flat copies of all files are kept in cache_dir, and an epoch shuffles all documents;
+            a number: training files are read as they come, without a copy or an end, and documents are shuffled in
+            buffers of so many bytes (each worker holds two)
         mix: shares of languages in an epoch of training, or of entries of train_files by their weight; null: every
             document once, unless entries have a weight
         text_key: the key or column of the text
@@ -71,6 +75,7 @@ class ByteDataModule(LightningDataModule):
         test_files: Files | None = None,
         holdout_every: int | None = None,
         languages: list[str] | None = None,
+        shuffle_buffer_bytes: float | None = None,
         mix: MixConfig | None = None,
         text_key: str = "text",
         language_key: str = LANGUAGE_KEY,
@@ -91,12 +96,17 @@ class ByteDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value}, it must be {least} or more")
         if holdout_every is not None and holdout_every < 2:
             raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
+        if shuffle_buffer_bytes is not None and not 1 <= shuffle_buffer_bytes <= 1e12:
+            raise ValueError(
+                f"data.shuffle_buffer_bytes is {shuffle_buffer_bytes}, it must be from 1 to 1e12 (64e6 is 64 MB)"
+            )
         if languages == []:
             raise ValueError("data.languages is empty: name at least one, or null for all")
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
         self.teachers = self.reader.stack.teachers
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
         self.holdout_every, self.languages = holdout_every, languages
+        self.shuffle_buffer_bytes = shuffle_buffer_bytes
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
@@ -105,6 +115,7 @@ class ByteDataModule(LightningDataModule):
         self.corpora: dict[str, Corpus] = {}
         self._words: dict[str, WordMarks] = {}  # by part
         self.documents: dict[str, np.ndarray] = {}
+        self.stream: Stream | None = None  # of the training text; corpora["train"] is then its first buffer
         self.portions: list[Portion] | None = None  # of the training text; None: every document once an epoch
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
@@ -117,7 +128,7 @@ class ByteDataModule(LightningDataModule):
         for teacher in self.teachers.values():
             check_form(teacher)
         for part in self.files:
-            for source in self._sources(part):
+            for source in self._sources(part) if not self._streams(part) else []:
                 folder = prepare(source, self.cache)
                 all_ = (*self.reader.stack.rules, *self.teachers.values())
                 rules = [rule for rule in all_ if isinstance(rule, Splitter) and rule.needs_model()]
@@ -130,11 +141,14 @@ class ByteDataModule(LightningDataModule):
         if self.corpora:
             return
         for part in self.files:
-            if sources := self._sources(part):
+            if (sources := self._sources(part)) and not self._streams(part):
                 folders = [prepare(source, self.cache) for source in sources]
                 paths, joined = [source.path for source in sources], [source.is_document for source in sources]
-                self.corpora[part] = Corpus(folders, paths, joined)
-                self._check_lines(part, sources)
+                self.corpora[part] = corpus = Corpus(folders, paths, joined)
+                check_keys(part, sources, corpus.reports)
+                warn_of_files(part, sources, corpus)
+        if self._streams("train"):
+            self._open_stream()
         self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
             documents, places = self.documents["train"], self.corpora["train"].places
@@ -149,106 +163,77 @@ class ByteDataModule(LightningDataModule):
             if not len(documents):
                 raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
         self.portions = self._mixed()
-        self._check_targets()
-        self._check_parts()
+        if "train" in self.corpora:
+            self._check_training()
         self.reader.fit(self._trained)
         for corpus in self.corpora.values():
             ids_of(corpus, self.reader)  # text that a vocabulary loses is reported now
 
+    def _streams(self, part: str) -> bool:
+        return part == "train" and self.shuffle_buffer_bytes is not None and bool(self.files["train"])
+
+    def _open_stream(self) -> None:
+        if self.holdout_every:
+            raise ValueError(
+                "data.holdout_every: a stream (data.shuffle_buffer_bytes) does not know its documents beforehand: name "
+                "data.val_files (aunet data split makes them), or leave out one of the two"
+            )
+        held_out = [corpus.hashes for corpus in self.corpora.values()]
+        self.stream = stream_of(
+            self._sources("train"), self.mix, self.languages, self.seed, float(self.shuffle_buffer_bytes or 0),
+            np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])),
+        )  # fmt: skip
+        self.corpora["train"] = Corpus([kept_sample(self.stream, self.cache)])
+
+    def _check_training(self) -> None:
+        corpus = self.corpora["train"]
+        present = [corpus.language_names[i] for i in np.unique(corpus.languages[self.documents["train"]])]
+        check_targets(self.reader, present if self.stream is None else self.stream.names)
+        given = [part for part in ("val", "test") if part == "val" or self.files["test"] is not None]
+        warn_of_known([part for part in given if part in self.corpora], self.corpora, self.documents)
+        if self.files["val"] is None and "val" in self.corpora and self.holdout_every:
+            warn_of_none_held_out(corpus, self.documents, self.holdout_every)
+
     def _mixed(self) -> list[Portion] | None:
         sources = self._sources("train")
-        if "train" not in self.corpora or (self.mix is None and all(source.weight is None for source in sources)):
+        if (
+            "train" not in self.corpora
+            or self.stream is not None
+            or (self.mix is None and all(source.weight is None for source in sources))
+        ):
             return None
         return portions(self.mix or MixConfig(), self.corpora["train"], self.documents["train"], sources)
-
-    def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
-        """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
-        is asked for is in no line."""
-        corpus = self.corpora[part]
-        report = corpus.report
-        for text_key, language_key in dict.fromkeys((source.text_key, source.language_key) for source in sources):
-            alike = Report()
-            for source, of_file in zip(sources, corpus.reports, strict=True):
-                if (source.text_key, source.language_key) == (text_key, language_key):
-                    alike.add(of_file)
-            missing = None if alike.documents else alike.has_no(text_key, "data.text_key")
-            if missing is None and language_key != LANGUAGE_KEY:
-                missing = alike.has_no(language_key, "data.language_key")
-            if missing:
-                raise ValueError(f"data.{part}_files: {missing}")
-        if warning := report.warning():
-            rank_zero_warn(f"{part} files: {warning}")
-        sharing: dict[str, list[Path]] = {}
-        for source, of_file in zip(sources, corpus.reports, strict=True):
-            if of_file.unnamed and not source.named and source.language == stem(source.path):
-                sharing.setdefault(source.language, []).append(source.path)
-        for language, paths in sharing.items():
-            if len({bare_name(path) for path in paths}) > 1:
-                rank_zero_warn(
-                    f"{part} files: {', '.join(path.name for path in paths[:4])} share the language {language!r}, "
-                    "which their names begin with, as their lines name none: where they differ, name it, "
-                    f"{{path: {paths[0].name}, lang: …}}"
-                )
-        for digest, count in Counter(corpus.digests).items():
-            if count > 1 and report.documents:
-                same = [str(path) for path, one in zip(corpus.paths, corpus.digests, strict=True) if one == digest]
-                rank_zero_warn(f"{part} files: {' and '.join(same)} hold the same documents, which count {count} times")
-
-    def _check_targets(self) -> None:
-        """Raises ValueError where a learned splitter has no target for the text of a language."""
-        for rule in self.reader.stack.learned.values() if "train" in self.corpora else ():
-            corpus = self.corpora["train"]
-            names = {corpus.language_names[i] for i in np.unique(corpus.languages[self.documents["train"]])}
-            if rule.bytes_per_unit is None and rule.by_language and (without := sorted(names - {*rule.by_language})):
-                raise ValueError(
-                    f"bytes_per_unit of {type(rule).__name__.lower()} has no length for text in {', '.join(without)}: "
-                    f"add it, or default: 6. It has {', '.join(rule.by_language)}"
-                )
-
-    def _check_parts(self) -> None:
-        """Warns of held-out text that is trained on too, and of languages that none is held out of."""
-        if "train" not in self.corpora:
-            return
-        known = self.corpora["train"].hashes[self.documents["train"]]
-        given = [part for part in ("val", "test") if part == "val" or self.files["test"] is not None]
-        for part in (part for part in given if part in self.corpora):
-            corpus, documents = self.corpora[part], self.documents[part]
-            again = documents[np.isin(corpus.hashes[documents], known)]
-            if len(again):
-                share = corpus.lengths[again].sum() / max(corpus.lengths[documents].sum(), 1)
-                rank_zero_warn(
-                    f"{share:.1%} of the {part} text ({len(again)} of {len(documents)} documents) is in the training "
-                    f"text too, so its bits are too low: the first is {corpus.name(int(again[0]))}"
-                )
-        if self.files["val"] is None and "val" in self.corpora:
-            names = self.corpora["train"].language_names
-            used = {
-                part: set(np.unique(self.corpora["train"].languages[self.documents[part]])) for part in ("train", "val")
-            }
-            if without := sorted(names[language] for language in used["train"] - used["val"]):
-                rank_zero_warn(
-                    f"no document of {', '.join(without)} is held out: no file has data.holdout_every "
-                    f"({self.holdout_every}) documents of it"
-                )
 
     @property
     def packing(self) -> dict[str, Any]:
         """What else the place in the training data depends on."""
-        place = {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows, "seed_everything": self.seed}
+        place: dict[str, Any] = {
+            "data.row_bytes": self.row_bytes,
+            "data.batch_rows": self.batch_rows,
+            "seed_everything": self.seed,
+        }
+        if self.stream is not None:
+            place["data.shuffle_buffer_bytes"] = self.stream.buffer_bytes
         return place | {"data.mix": self.shares}
 
     @property
     def shares(self) -> dict[str, float] | None:
-        """The share of each language, or entry of files, in the training text that is read; None without a mix."""
+        """The share of each language, or entry of files, in the training text that is read; None where all is read."""
+        if self.stream is not None:
+            return {group.name: group.share for group in self.stream.groups}
         total = sum(portion.read for portion in self.portions or ())
         return {portion.name: portion.read / total for portion in self.portions} if self.portions else None
 
     @cached_property
     def digests(self) -> dict[str, str]:
         """A digest of the documents of train and val, where they are: what a run's numbers depend on."""
-        return {
+        found: dict[str, str] = {
             part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
         }
+        if self.stream is not None:  # its first buffer, and how large the files are
+            sizes = [[source.path.name, size_of(source)] for source in self.stream.files]
+            found["train"] = hashlib.sha256(f"{found['train']} {json.dumps(sizes)}".encode()).hexdigest()
+        return found
 
     def _trained(self, vocab_size: int, merges: str) -> Tokenizer:
         if "train" not in self.corpora:
@@ -277,15 +262,15 @@ class ByteDataModule(LightningDataModule):
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Lines that hold no usable document, by reason, over all files."""
-        total = Report()
+        """Lines that hold no usable document, by reason, over all files (of a stream: so far)."""
+        total = self._train_loader.report if isinstance(self._train_loader, StreamLoader) else Report()
         for corpus in {id(corpus): corpus for corpus in self.corpora.values()}.values():
             total.add(corpus.report)
         return total.skipped
 
     def language_names(self, part: str) -> list[str]:
         """Returns the languages that `languages` in the part's batches index."""
-        return self.corpora[part].language_names
+        return [*self.stream.names] if part == "train" and self.stream else self.corpora[part].language_names
 
     def amounts(self, part: str) -> dict[str, Amount]:
         """Returns the text of each language of a part, and what an epoch reads of it."""
@@ -315,15 +300,19 @@ class ByteDataModule(LightningDataModule):
             raise ValueError(f"data: there are no {part} files: {remedy}")
         compared = part != "train" and self.reader.stack.depth > 0
         marks = self.teachers | ({REFERENCE: self._reference} if compared else {})
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         reader = reader or self.reader
+        ids = ids_of(self.corpora[part], reader)
         return PackedBatches(
-            self.corpora[part], self._order(part, reader), reader, self.row_ids, self.batch_rows, rank, world, marks,
-            self._words_of(part) if compared else None,
+            self.corpora[part], ids, self._order(part, ids.lengths + AROUND), reader, self.row_ids, self.batch_rows,
+            *self._place, marks, self._words_of(part) if compared else None,
         )  # fmt: skip
 
-    def _order(self, part: str, reader: Reader) -> Order:
-        sizes = ids_of(self.corpora[part], reader).lengths + AROUND
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The rank and the number of ranks."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _order(self, part: str, sizes: np.ndarray) -> Order:
         if part != "train":
             return InTurn(self.documents[part], sizes, self.row_ids, whole=self.keeps_whole)
         if self.portions is not None:
@@ -337,11 +326,20 @@ class ByteDataModule(LightningDataModule):
         return self._words.get(part)
 
     def train_dataloader(self) -> ResumableLoader:
-        self._train_loader = ResumableLoader(self.batches("train"), self.workers)
+        self._train_loader = self._loader()
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
             self._resume = None
         return self._train_loader
+
+    def _loader(self) -> ResumableLoader:
+        if self.stream is None:
+            return EpochLoader(self.batches("train"), self.workers)
+        rank, world = self._place
+        streamed = StreamedBatches(
+            self.stream, self.reader, self.row_ids, self.batch_rows, rank, world, self.batches("train").marks
+        )
+        return StreamLoader(streamed, self.workers)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the training data. (Lightning keeps the loader's state too, but does not restore it in a run
@@ -352,12 +350,12 @@ class ByteDataModule(LightningDataModule):
         self._resume = state_dict or None
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
-        return ResumableLoader(self.batches("val"), 0, repeat_epoch=True) if "val" in self.corpora else []
+        return EpochLoader(self.batches("val"), 0, repeat_epoch=True) if "val" in self.corpora else []
 
     def test_dataloader(self) -> ResumableLoader:
         if self.files["test"] is None:
             rank_zero_warn("data.test_files is not set: testing on the validation documents")
-        return ResumableLoader(self.batches("test"), 0, repeat_epoch=True)
+        return EpochLoader(self.batches("test"), 0, repeat_epoch=True)
 
     def predict_dataloader(self) -> ResumableLoader:
         return self.test_dataloader()

@@ -1,5 +1,6 @@
 """Documents, how a format of files gives them, and what of a file was skipped."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ class Document(NamedTuple):
     language: str  # "": that of its file
     name: str  # an id, or its number in the file
     context: bytes = b""  # what comes before the text, where it was asked for
+
+
+def hash_of(text: bytes) -> int:
+    """Returns 64 bits by which equal texts are found."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""A loader that a checkpoint can put back on the very batch it would have given next."""
+"""Loaders that a checkpoint can put back on the very batch they would have given next."""
 
 import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,23 +18,59 @@ from aunet_lightning.processes import end_with_parent
 STEP = 30.0  # seconds that a step may take after a signal
 
 
-class ResumableLoader:
-    """Batches of `PackedBatches`, epoch after epoch; the state is two integers.
+class ResumableLoader(ABC):
+    """Batches, with a state of plain data.
 
     Lightning saves and restores any train loader with `state_dict`, and needs `__len__` not to
     fetch one batch ahead, which would be lost at a resume.
     """
 
+    def __init__(self, batches: Any, workers: int, sampler: Sampler | None = None) -> None:
+        self.waited = 0.0  # seconds that batches were waited for
+        self._loader = DataLoader(
+            batches, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
+            worker_init_fn=_begin,
+        )  # fmt: skip
+
+    def _given(self) -> Iterator[Batch]:
+        asked = time.perf_counter()
+        for batch in self._loader:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def close(self) -> None:
+        """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""
+        end_workers(self._loader)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches that are left of an epoch, or those of the next."""
+
+    @abstractmethod
+    def drawn(self) -> np.ndarray:
+        """Returns the bytes of text of each language in all batches so far, int64 [languages], all ranks together."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class EpochLoader(ResumableLoader):
+    """Batches of `PackedBatches`, epoch after epoch; the state is two integers."""
+
     def __init__(self, batches: PackedBatches, workers: int, repeat_epoch: bool = False) -> None:
         self.batches = batches
         self.repeat_epoch = repeat_epoch  # validation reads epoch 0 every time
-        self._complete: list[np.ndarray] = []  # what was drawn in each complete epoch
-        self.waited = 0.0  # seconds that batches were waited for
         self._next = _Remaining(len(batches))
-        self._loader = DataLoader(
-            batches, batch_size=None, sampler=self._next, num_workers=workers, persistent_workers=workers > 0,
-            worker_init_fn=_begin,
-        )  # fmt: skip
+        self._complete: list[np.ndarray] = []  # what was drawn in each complete epoch
+        super().__init__(batches, workers, self._next)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -45,23 +82,15 @@ class ResumableLoader:
             self._next.position = 0
         elif self._next.position >= len(self):
             self._next.epoch, self._next.position = self._next.epoch + 1, 0
-        asked = time.perf_counter()
-        for batch in self._loader:
-            self.waited += time.perf_counter() - asked
+        for batch in self._given():
             self._next.position += 1
             yield batch
-            asked = time.perf_counter()
 
     def drawn(self) -> np.ndarray:
-        """Returns the bytes of each language of all batches so far, int64 [languages]; see `PackedBatches.drawn`."""
         for epoch in range(len(self._complete), self._next.epoch):
             self._complete.append(self.batches.drawn(epoch, len(self)))
         of_epoch = self.batches.drawn(self._next.epoch, self._next.position)
         return np.sum([*self._complete, of_epoch], axis=0)
-
-    def close(self) -> None:
-        """Ends the workers now. (Left to the garbage collector, each can be waited for five seconds.)"""
-        end_workers(self._loader)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._next.epoch, "position": self._next.position}

@@ -85,55 +85,62 @@ def amounts(corpus: Corpus, documents: np.ndarray, mix: Sequence[Portion] | None
     }
 
 
-def portions(config: MixConfig, corpus: Corpus, documents: np.ndarray, entries: Sequence[Source]) -> list[Portion]:
-    """Returns a portion for each language of these documents, or for each entry of files where entries have weights.
+def shares_of(config: MixConfig, sizes: Mapping[str, float]) -> dict[str, float]:
+    """Returns the share of each language, which sum to 1. sizes: bytes of text by language.
 
-    entries: the source of each of the corpus's files. Raises ValueError where a group has no weight, or a weight no
-    text.
+    Raises ValueError where a language has no weight, or a weight no text.
     """
-    if any(source.weight is not None for source in entries):
-        return _by_entry(config, corpus, documents, entries)
-    labels = corpus.languages[documents]
-    groups = {corpus.language_names[i]: documents[labels == i] for i in np.unique(labels)}
     for what, given in (("weights", config.weights), ("bytes", config.bytes)):
-        if unknown := sorted(set(given or ()) - set(groups)):
+        if unknown := sorted(set(given or ()) - set(sizes)):
             raise ValueError(
-                f"data.mix.{what}: the training text has no {listed(unknown)}; it has {listed(sorted(groups))}"
+                f"data.mix.{what}: the training text has no {listed(unknown)}; it has {listed(sorted(sizes))}"
             )
-    if config.weights is not None and (without := sorted(set(groups) - set(config.weights))):
+    if config.weights is not None and (without := sorted(set(sizes) - set(config.weights))):
         raise ValueError(
             f"data.mix.weights: {listed(without)} has no weight: add it, or leave its text out (data.languages)"
         )
-    sizes = {name: int(corpus.lengths[group].sum()) for name, group in groups.items()}
-    if config.bytes is not None:
-        return [Portion(name, of, sizes[name], config.bytes.get(name, sizes[name])) for name, of in groups.items()]
     temperature = 1.0 if config.temperature is None else config.temperature
-    return _scaled(config, groups, sizes, config.weights or {name: size**temperature for name, size in sizes.items()})
+    weights = config.weights or {name: size**temperature for name, size in sizes.items()}
+    weights = {**sizes, **config.bytes} if config.bytes is not None else weights
+    return {name: weights[name] / sum(weights.values()) for name in sizes}
 
 
-def _by_entry(config: MixConfig, corpus: Corpus, documents: np.ndarray, entries: Sequence[Source]) -> list[Portion]:
+def shares_of_entries(config: MixConfig, sources: Sequence[Source]) -> dict[str, float] | None:
+    """Returns the share of each entry of files, which sum to 1; None where none has a weight.
+
+    Raises ValueError where another one has none, or the mix names shares too.
+    """
+    if all(source.weight is None for source in sources):
+        return None
     if given := [name for name in GIVEN if getattr(config, name) is not None]:
         raise ValueError(f"data.mix.{given[0]} is given, and entries of data.train_files have a weight: name only one")
-    weights = {source.entry: source.weight for source in entries}
-    if without := sorted(entry for entry, weight in weights.items() if weight is None):
+    weights = {source.entry: source.weight or 0.0 for source in sources}
+    if without := sorted(entry for entry, weight in weights.items() if not weight):
         raise ValueError(f"data.train_files: {without[0]!r} has no weight, and other entries have one: add it")
-    number = {entry: i for i, entry in enumerate(weights)}
-    labels = np.array([number[source.entry] for source in entries])[corpus.files[documents]]
-    groups = {entry: documents[labels == i] for entry, i in number.items()}
-    if empty := [entry for entry, group in groups.items() if not len(group)]:
+    return {entry: weight / sum(weights.values()) for entry, weight in weights.items()}
+
+
+def portions(config: MixConfig, corpus: Corpus, documents: np.ndarray, sources: Sequence[Source]) -> list[Portion]:
+    """Returns a portion for each language of these documents, or for each entry of files where entries have weights.
+
+    sources: of each of the corpus's files. Raises ValueError as `shares_of` and `shares_of_entries` do, and for an
+    entry without documents.
+    """
+    shares = shares_of_entries(config, sources)
+    if shares is not None:
+        number = {entry: i for i, entry in enumerate(shares)}
+        labels = np.array([number[source.entry] for source in sources])[corpus.files[documents]]
+    else:
+        number, labels = {name: i for i, name in enumerate(corpus.language_names)}, corpus.languages[documents]
+    groups = {name: documents[labels == i] for name, i in number.items() if shares is not None or (labels == i).any()}
+    if empty := [name for name, group in groups.items() if not len(group)]:
         raise ValueError(f"data.train_files: {empty[0]!r} has a weight, and no document: leave it out")
     sizes = {name: int(corpus.lengths[group].sum()) for name, group in groups.items()}
-    return _scaled(config, groups, sizes, {entry: float(weight or 0) for entry, weight in weights.items()})
-
-
-def _scaled(
-    config: MixConfig, groups: Mapping[str, np.ndarray], sizes: Mapping[str, int], weights: Mapping[str, float]
-) -> list[Portion]:
-    """Returns portions of groups by their weights, in an epoch as long as `config.until` says."""
-    total = sum(weights.values())
-    shares = {name: weights[name] / total for name in groups}
+    shares = shares or shares_of(config, sizes)
     lengths = [sizes[name] / share for name, share in shares.items()]
     epoch = {"text_size": sum(sizes.values()), "first_exhausted": min(lengths), "all_exhausted": max(lengths)}
+    if config.bytes is not None:
+        epoch["text_size"] = sum((sizes | config.bytes).values())
     return [Portion(name, group, sizes[name], shares[name] * epoch[config.until]) for name, group in groups.items()]
 
 

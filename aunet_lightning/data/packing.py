@@ -12,16 +12,15 @@ its score.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.order import Order, Placed
-from aunet_lightning.data.token_ids import ids_of
+from aunet_lightning.data.token_ids import Ids
 from aunet_lightning.data.words import WordMarks
 from aunet_lightning.reader.levels import AROUND
 from aunet_lightning.reader.reader import Reader
@@ -34,7 +33,21 @@ Piece = tuple[int, int, int]  # a document, and from where to where of it: BOS i
 KEYS = ("ids", "levels", "marks", "targets", "documents", "languages", "sizes")
 # Bits of `marks`: s is the teacher of transition s; 12 and 13 are those of `words`.
 REFERENCE = 14  # the rule that units are compared with
+Marks = Mapping[int, Splitter | Teacher]  # by bit
 REFRESH = 11  # bytes that make the vector of their unit anew
+
+
+class Texts(Protocol):
+    """Documents by number, as a corpus has them."""
+
+    lengths: np.ndarray
+    """int64 [n], bytes"""
+    languages: np.ndarray
+    """int32 [n], an index into language_names"""
+    language_names: list[str]
+
+    def text(self, document: int) -> np.ndarray:
+        """Returns the bytes of a document, uint8."""
 
 
 class PackedBatches(Dataset[Batch]):
@@ -52,14 +65,15 @@ class PackedBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: Texts,
+        ids: Ids,
         order: Order,
         reader: Reader,
         row_bytes: int,
         batch_rows: int,
         rank: int = 0,
         world: int = 1,
-        marks: Mapping[int, Splitter | Teacher] | None = None,
+        marks: Marks | None = None,
         words: WordMarks | None = None,
     ) -> None:
         self.words = words
@@ -67,7 +81,7 @@ class PackedBatches(Dataset[Batch]):
         if reader.stack.refreshes is not None:
             self.marks[REFRESH] = reader.stack.refreshes
         self.corpus, self.order, self.reader = corpus, order, reader
-        self.ids, self.sizes = ids_of(corpus, reader), reader.sizes
+        self.ids, self.sizes = ids, reader.sizes
         self.row_bytes, self.batch_rows = row_bytes, batch_rows
         self.rank, self.world = rank, world
         self._epoch: tuple[int, Placed] | None = None

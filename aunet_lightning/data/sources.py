@@ -35,6 +35,7 @@ FORMATS = Registry(
     },
 )
 KEYS = ("text_key", "language_key")
+LANGUAGE_KEY = "lang"  # by default
 HEAVIEST = 1e9
 
 

@@ -5,11 +5,16 @@ import math
 from lightning.pytorch import Trainer
 
 from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.data.streaming import ENDLESS
 
 
 def batches_per_epoch(trainer: Trainer, data: ByteDataModule) -> int:
-    """Returns the training batches of an epoch, as `limit_train_batches` (or overfit_batches) leaves them."""
-    batches, limit = len(data.batches("train")), trainer.limit_train_batches
+    """Returns the training batches of an epoch, as `limit_train_batches` (or overfit_batches) leaves them.
+
+    A stream is one epoch.
+    """
+    batches = len(data.batches("train")) if data.stream is None else ENDLESS
+    limit = trainer.limit_train_batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
+from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.training.access import data_of
 from aunet_lightning.training.module import AUNetModule
 
@@ -32,6 +33,20 @@ def three_digits(value: float) -> str:
 @rank_zero_only
 def _say(line: str) -> None:
     tqdm.write(line)  # above a bar
+
+
+def _often(data: ByteDataModule, text: float) -> str:
+    """How often so many bytes of text read each document; a stream's number of documents is unknown."""
+    if data.stream is not None:
+        return ""
+    sizes = data.amounts("train").values()
+    epochs = text / sum(size.read for size in sizes)
+    times = sorted({three_digits(epochs * size.read / max(size.bytes, 1)) for size in sizes}, key=_number)
+    return f" (each document {times[0] if len(times) == 1 else f'{times[0]} to {times[-1]}'} times)"
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 class Outlook(Callback):
@@ -62,12 +77,9 @@ class Outlook(Callback):
     def _total(self, trainer: Trainer, module: AUNetModule) -> str:
         data, steps = data_of(trainer), module.total_steps(trainer.global_step)
         share = steps / trainer.global_step
-        text, sizes = module.spent.bytes * share, data.amounts("train").values()
-        epochs = text / sum(size.read for size in sizes)
-        times = sorted({three_digits(epochs * size.read / max(size.bytes, 1)) for size in sizes}, key=float)
-        often = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
+        text = module.spent.bytes * share
         return (
-            f"{steps:,.0f} steps in all, {three_digits(text / 1e6)} MB of text (each document {often} times), "
+            f"{steps:,.0f} steps in all, {three_digits(text / 1e6)} MB of text{_often(data, text)}, "
             f"{module.spent.flops * share:.2g} FLOPs"
         )
 
