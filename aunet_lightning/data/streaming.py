@@ -291,6 +291,7 @@ class StreamLoader(ResumableLoader):
 
     def __init__(self, batches: StreamedBatches, workers: int) -> None:
         self.batches = batches
+        self._told = False  # of what is skipped
         super().__init__(batches, workers)
 
     def __len__(self) -> int:
@@ -298,7 +299,10 @@ class StreamLoader(ResumableLoader):
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._given():
-            self.batches.place = Place(**batch.pop("place"))
+            self.batches.place = place = Place(**batch.pop("place"))
+            if place.batch == 0 and not self._told and (warning := self.report.warning()):
+                self._told = True
+                rank_zero_warn(f"train files, so far: {warning}")
             yield batch
 
     @property

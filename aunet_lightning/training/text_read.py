@@ -47,6 +47,8 @@ class TextRead(Callback):
         data = data_of(trainer)
         if trainer.sanity_checking or data.shares is None:
             return
+        if data.stream is not None:
+            pl_module.log("data/skipped_lines", float(sum(data.skipped.values())))
         sizes = data.amounts("train") if data.stream is None else {}
         for language, n_bytes in data.read().items():
             name = metric_name(language)
