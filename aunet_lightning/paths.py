@@ -1,5 +1,6 @@
 """Expands paths as users write them; writes and deletes files as a whole."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,13 @@ def user_path(path: str | Path, what: str) -> Path:
         whose = text[1:].partition("/")[0]
         problem = f"no user {whose}" if whose else "no home folder (set HOME)"
         raise ValueError(f"{what} is {text!r}, but there is {problem}: write the path in full") from None
+
+
+def default_cache() -> Path:
+    """Returns the folder of the cache, which the environment names: $AUNET_CACHE, else one in the user's cache."""
+    if named := os.environ.get("AUNET_CACHE"):
+        return user_path(named, "$AUNET_CACHE")
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir (by default)") / "aunet-lightning"
 
 
 def replace_text(path: Path, text: str) -> None:

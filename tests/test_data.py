@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from aunet_lightning import AUNet, ByteDataModule
 from aunet_lightning.data.json_lines import licences
+from aunet_lightning.data.order import shuffled
 from aunet_lightning.data.packing import refreshes_of
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from splitters import available, build
@@ -65,12 +66,14 @@ def predicted(batches, epoch):
 @pytest.mark.parametrize("row_bytes", [1, 7, 32, 1000])
 @pytest.mark.parametrize("batch_rows", [1, 3, 50])
 @pytest.mark.parametrize("epoch", [0, 3])
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_every_byte_is_predicted_once_per_epoch(tmp_path, row_bytes, batch_rows, epoch, part):
+@pytest.mark.parametrize(("part", "rows"), [("train", "stream"), ("train", "documents"), ("val", "stream")])
+def test_every_byte_is_predicted_once_per_epoch(tmp_path, row_bytes, batch_rows, epoch, part, rows):
     path, texts = small(tmp_path)
-    data = module([path], val_files=[str(path)], row_bytes=row_bytes, batch_rows=batch_rows)
+    data = module([path], val_files=[str(path)], row_bytes=row_bytes, batch_rows=batch_rows, rows=rows)
     data.keeps_whole = True
     batches = data.batches(part)
+    read = batches.drawn(epoch, len(batches))
+    assert read.sum() == sum(len(text.encode()) for text in texts)
     expected = Counter()
     for document, text in enumerate(texts):
         expected.update((document, byte) for byte in [*text.encode(), EOS])
@@ -98,6 +101,37 @@ def test_what_a_row_holds_of_a_whole_document_does_not_depend_on_its_neighbours(
                     pieces[data.corpora["val"].name(document), bytes(row["ids"][ours].astype(np.uint16))] += 1
             found.append(pieces)
         assert found[0] == found[1]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text("aé人𐍈", max_size=40), min_size=1, max_size=20), st.integers(5, 30), st.integers(0, 9))
+def test_fitted_rows_cut_no_document_that_fits_and_no_character(texts, row, seed):
+    ids = SimpleNamespace(
+        lengths=np.array([len(text.encode()) for text in texts]),
+        ids=lambda document: np.frombuffer(texts[document].encode(), np.uint8),
+    )
+    order = shuffled("documents", ids, np.arange(len(texts)), row, seed, of_bytes=True)
+    sizes, found = ids.lengths + 2, Counter()
+    for r in range(order.n_rows):
+        pieces = order.pieces(seed, r)
+        assert sum(piece.until - piece.since for piece in pieces) <= row + 1
+        for piece in pieces:
+            is_cut = piece.since > 0 or piece.until < sizes[piece.document]
+            assert is_cut == (sizes[piece.document] > row + 1)
+            data = texts[piece.document].encode()
+            data[max(piece.since, 0) : piece.until - 1].decode()  # what it predicts is whole characters
+            found.update((piece.document, p) for p in range(piece.since + 1, piece.until))
+    assert found == Counter((document, p) for document, size in enumerate(sizes) for p in range(1, size))
+    rooms = []  # of a plain best fit
+    for size in sorted((size for size in sizes if size <= row + 1), reverse=True):
+        best = min((room for room in rooms if room >= size), default=None)
+        rooms = (
+            [*rooms, row + 1 - size]
+            if best is None
+            else [*rooms[: (i := rooms.index(best))], best - size, *rooms[i + 1 :]]
+        )
+    if max(sizes) <= row + 1:
+        assert order.n_rows == len(rooms)
 
 
 def test_the_loader_gives_an_epoch_of_real_text():

@@ -39,7 +39,7 @@ def test_epochs_are_one_endless_stream_in_the_shares_asked_for(groups, drawn, ro
     assert order.n_rows % batch == 0
     known: dict[int, int] = {}  # of the endless stream: where a document begins, and which
     for number in (2, 0, 3, 1):  # in no order: an epoch depends on no other
-        placed, starts = order(number)
+        placed, starts = order.laid(number)
         assert starts[0] <= 0
         assert starts[-1] + sizes[placed[-1]] >= length + 1  # with the last target
         for document, start in zip(placed.tolist(), (starts + number * length).tolist(), strict=True):
@@ -77,7 +77,7 @@ def test_the_order_is_that_of_a_plain_merge(seed):
     plain = [document for *_, document in islice(heapq.merge(*map(due, range(3))), 400)]
     starts = np.cumsum(sizes[plain]) - sizes[plain]
     for epoch in range(5):
-        placed, where = order(epoch)
+        placed, where = order.laid(epoch)
         first = int(np.searchsorted(starts, where[0] + epoch * order.n_rows * 10))
         assert placed.tolist() == plain[first : first + len(placed)]
 
@@ -86,7 +86,7 @@ def test_one_to_a_thousand():
     rng = np.random.default_rng(0)
     documents, sizes = corpus_of([rng.integers(100, 900, 3000).tolist(), rng.integers(100, 900, 50).tolist()])
     order = Interleaved(documents, [1000 / 1001, 1 / 1001], sizes, row=512, batch=8, epoch=float(sizes.sum()), seed=1)
-    placed = np.concatenate([order(epoch)[0] for epoch in range(20)])
+    placed = np.concatenate([order.laid(epoch)[0] for epoch in range(20)])
     rare = sizes[placed[np.isin(placed, documents[1])]].sum()
     assert rare == pytest.approx(sizes[placed].sum() / 1001, rel=0.05)
 
@@ -176,6 +176,7 @@ def test_drawn_without_a_mix_and_of_tokens(files):
         ({"train_files": ["th.jsonl", {"path": "en.jsonl", "weight": 2}]}, "'th.jsonl' has no weight"),
         ({"train_files": [{"path": "*.jsonl", "weight": 0}]}, r"the weight of \*.jsonl is 0: leave its text out"),
         ({"train_files": [{"path": "*.jsonl", "weight": 2}], "mix": {"temperature": 0}}, "name only one"),
+        ({"mix": {"temperature": 0}, "rows": "documents"}, "data.rows: a mix is one stream"),
     ],
     ids=str,
 )

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,14 @@ from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import EpochLoader, ResumableLoader
 from aunet_lightning.data.mixture import Amount, MixConfig, Portion, amounts, interleaved, portions
-from aunet_lightning.data.order import InTurn, Order
+from aunet_lightning.data.order import InTurn, Order, Rows, shuffled
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.sources import LANGUAGE_KEY, Source, expand
 from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, size_of, stream_of
-from aunet_lightning.data.token_ids import ids_of, trained
+from aunet_lightning.data.token_ids import Ids, ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import default_cache, user_path
 from aunet_lightning.reader.levels import AROUND
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
@@ -61,6 +59,8 @@ class ByteDataModule(LightningDataModule):
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
             a vocabulary on the training documents (with merges: parity, one that is fair to each of their languages),
             a path names a tokenizers JSON; null: bytes
+        rows: stream: documents one after the other, cut where a row ends; documents: as many whole ones as fit into a
+            row, and longer ones cut between characters
         row_bytes: bytes that a row reads (L); with a tokenizer, tokens of about so many bytes of the training text
         batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
         seed: of the order of documents
@@ -82,6 +82,7 @@ class ByteDataModule(LightningDataModule):
         splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
         tokenizer: TokenizerSpec | None = None,
+        rows: Rows = "stream",
         row_bytes: int = 1024,
         batch_rows: int = 16,
         seed: int = 0,
@@ -109,8 +110,11 @@ class ByteDataModule(LightningDataModule):
         self.shuffle_buffer_bytes = shuffle_buffer_bytes
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
+        if rows == "documents" and mix is not None and shuffle_buffer_bytes is None:
+            raise ValueError("data.rows: a mix is one stream from epoch to epoch: leave out data.mix, or data.rows")
+        self.rows: Rows = rows
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
-        self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
+        self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else default_cache()
         self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
         self._words: dict[str, WordMarks] = {}  # by part
@@ -303,7 +307,7 @@ class ByteDataModule(LightningDataModule):
         reader = reader or self.reader
         ids = ids_of(self.corpora[part], reader)
         return PackedBatches(
-            self.corpora[part], ids, self._order(part, ids.lengths + AROUND), reader, self.row_ids, self.batch_rows,
+            self.corpora[part], ids, self._order(part, ids, reader), reader, self.row_ids, self.batch_rows,
             *self._place, marks, self._words_of(part) if compared else None,
         )  # fmt: skip
 
@@ -312,12 +316,13 @@ class ByteDataModule(LightningDataModule):
         """The rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _order(self, part: str, sizes: np.ndarray) -> Order:
+    def _order(self, part: str, ids: Ids, reader: Reader) -> Order:
+        documents = self.documents[part]
         if part != "train":
-            return InTurn(self.documents[part], sizes, self.row_ids, whole=self.keeps_whole)
+            return InTurn(documents, ids.lengths + AROUND, self.row_ids, whole=self.keeps_whole)
         if self.portions is not None:
-            return interleaved(self.portions, sizes, self.row_ids, self.batch_rows, self.seed)
-        return InTurn(self.documents[part], sizes, self.row_ids, self.seed)
+            return interleaved(self.portions, ids.lengths + AROUND, self.row_ids, self.batch_rows, self.seed)
+        return shuffled(self.rows, ids, documents, self.row_ids, self.seed, reader.tokenizer is None)
 
     def _words_of(self, part: str) -> WordMarks | None:
         """Returns the marks of words in held-out text; None where the package that finds them is missing."""
@@ -337,7 +342,7 @@ class ByteDataModule(LightningDataModule):
             return EpochLoader(self.batches("train"), self.workers)
         rank, world = self._place
         streamed = StreamedBatches(
-            self.stream, self.reader, self.row_ids, self.batch_rows, rank, world, self.batches("train").marks
+            self.stream, self.reader, self.rows, self.row_ids, self.batch_rows, rank, world, self.batches("train").marks
         )
         return StreamLoader(streamed, self.workers)
 
@@ -389,9 +394,3 @@ class ByteDataModule(LightningDataModule):
                 "data.val_files"
             )
         return self.corpora[part].report.warning() or "the files are empty"
-
-
-def _default_cache() -> Path:
-    if named := os.environ.get("AUNET_CACHE"):
-        return user_path(named, "$AUNET_CACHE")
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir (by default)") / "aunet-lightning"

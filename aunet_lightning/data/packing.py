@@ -1,13 +1,12 @@
 """Documents packed into rows, rows into batches: batch k of an epoch is a pure function of the seed and k.
 
-An epoch's documents, in an order that the seed and the epoch tell (`data.order`), make one stream: BOS bytes EOS BOS
-bytes EOS … Row r reads ids r·L … r·L+L-1 of it and predicts the L that follow, so that every byte is predicted exactly
-once. Batches read the stream in parallel lanes, so that the rows of one batch come from different documents, and a
-lane's next row continues where its last one stopped.
+Which pieces of documents a row holds is the order's business (`data.order`). Documents are BOS bytes EOS, and a row
+predicts the L ids that follow its own, so that every byte is predicted exactly once an epoch. Batches read the rows in
+parallel lanes, so that the rows of one batch come from different documents, and a lane's next row continues where its
+last one stopped.
 
-Where documents are kept whole, each begins in a row that has room for all of it, or else at the beginning of one. So
-the part of a document in a row does not depend on its neighbours, and where documents do not see each other, nor does
-its score.
+Where documents are kept whole, the part of a document in a row does not depend on its neighbours, and where documents
+do not see each other, nor does its score.
 """
 
 from collections import OrderedDict
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aunet_lightning.data.order import Order, Placed
+from aunet_lightning.data.order import Order, Piece
 from aunet_lightning.data.token_ids import Ids
 from aunet_lightning.data.words import WordMarks
 from aunet_lightning.reader.levels import AROUND
@@ -29,7 +28,6 @@ from splitters import Splitter
 from splitters.teachers import Teacher
 
 Batch = dict[str, Any]
-Piece = tuple[int, int, int]  # a document, and from where to where of it: BOS is 0, then its ids, and EOS
 KEYS = ("ids", "levels", "marks", "targets", "documents", "languages", "sizes")
 # Bits of `marks`: s is the teacher of transition s; 12 and 13 are those of `words`.
 REFERENCE = 14  # the rule that units are compared with
@@ -84,7 +82,6 @@ class PackedBatches(Dataset[Batch]):
         self.ids, self.sizes = ids, reader.sizes
         self.row_bytes, self.batch_rows = row_bytes, batch_rows
         self.rank, self.world = rank, world
-        self._epoch: tuple[int, Placed] | None = None
         self._split: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     @property
@@ -101,36 +98,16 @@ class PackedBatches(Dataset[Batch]):
         lanes = range(self.rank, self.batch_rows, self.world)
         rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
         # Every rank needs a row, if only of padding.
-        arrays = self._arrays([self._pieces(epoch, r) for r in rows] or [[]])
+        arrays = self._arrays([self.order.pieces(epoch, r) for r in rows] or [[]])
         batch: Batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
         batch["n_units"] = [_units(arrays["levels"], s) for s in range(self.reader.stack.n_byte_rules)]
         if REFRESH in self.marks:  # never the first byte, which begins a unit
             batch["n_refreshes"] = np.count_nonzero(arrays["marks"][:, 1:] >> REFRESH & 1, axis=1).tolist()
         return batch
 
-    def _placed(self, epoch: int) -> Placed:
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, self.order(epoch))
-        return self._epoch[1]
-
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
         """Returns row r unpadded: ids, levels, marks, targets, documents, languages and sizes, each [≤ L]."""
-        return {key: array[0] for key, array in self._arrays([self._pieces(epoch, r)]).items()}
-
-    def _pieces(self, epoch: int, r: int) -> list[Piece]:
-        """Returns the pieces of documents in row r, and of its last target."""
-        documents, starts = self._placed(epoch)
-        begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1  # one more, for the last target
-        first = int(np.searchsorted(starts, begin, side="right")) - 1
-        pieces = []
-        for place in range(first, len(documents)):
-            start = int(starts[place])
-            if start >= end - self.order.whole:
-                break
-            document = int(documents[place])
-            since, until = max(begin - start, 0), min(end - start, int(self.ids.lengths[document]) + AROUND)
-            pieces.append((document, since, until))
-        return pieces
+        return {key: array[0] for key, array in self._arrays([self.order.pieces(epoch, r)]).items()}
 
     def _arrays(self, rows: Sequence[Sequence[Piece]]) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch, each [B, L], rows padded to the longest.
@@ -187,14 +164,9 @@ class PackedBatches(Dataset[Batch]):
 
         int64 [languages]. Of a document whose ids are tokens, bytes are counted in proportion.
         """
-        documents, starts = self._placed(epoch)
-        ids, lanes = self.ids.lengths[documents], np.arange(self.batch_rows)[:, None] * len(self)
-        begin, end = (np.minimum(lanes + of, self.n_rows) * self.row_bytes for of in (0, k))
-        first = starts + 1  # of a document's ids
-        read = np.zeros(len(documents))
-        for since, until in zip(begin[:, 0] + 1, end[:, 0] + 1, strict=True):  # targets: one further
-            read += np.clip(until - first, 0, ids) - np.clip(since - first, 0, ids)
-        of_text = read * self.corpus.lengths[documents] / np.maximum(ids, 1)
+        lanes = [min(lane * len(self), self.n_rows) for lane in range(self.batch_rows)]
+        documents, ids = self.order.predicted(epoch, [(begin, min(begin + k, self.n_rows)) for begin in lanes])
+        of_text = ids * self.corpus.lengths[documents] / np.maximum(self.ids.lengths[documents], 1)
         names = len(self.corpus.language_names)
         return np.rint(np.bincount(self.corpus.languages[documents], of_text, names)).astype(np.int64)
 

@@ -27,7 +27,7 @@ from aunet_lightning.data.corpus import keep
 from aunet_lightning.data.documents import Document, Report, hash_of
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.mixture import MixConfig, shares_of, shares_of_entries
-from aunet_lightning.data.order import InTurn
+from aunet_lightning.data.order import Rows, shuffled
 from aunet_lightning.data.packing import Batch, Marks, PackedBatches
 from aunet_lightning.data.sources import STORED, Source
 from aunet_lightning.data.token_ids import Ids
@@ -231,10 +231,10 @@ class StreamedBatches(IterableDataset[Batch]):
     """The batches of a stream from `place` on, each with the `Place` after it (a dict) as its `place`."""
 
     def __init__(
-        self, stream: Stream, reader: Reader, row_ids: int, batch_rows: int, rank: int = 0, world: int = 1,
+        self, stream: Stream, reader: Reader, rows: Rows, row_ids: int, batch_rows: int, rank: int = 0, world: int = 1,
         marks: Marks | None = None,
     ) -> None:  # fmt: skip
-        self.stream, self.reader = stream, reader
+        self.stream, self.reader, self.rows = stream, reader, rows
         self.row_ids, self.batch_rows, self.rank, self.world, self.marks = row_ids, batch_rows, rank, world, marks
         self.place = Place([list(Cursor())] * len(stream.groups))
 
@@ -269,7 +269,8 @@ class StreamedBatches(IterableDataset[Batch]):
 
     def _packed(self, held: Held, documents: Sequence[Document]) -> PackedBatches:
         ids: Ids = held if self.reader.tokenizer is None else HeldTokens(documents, self.reader)
-        order = InTurn(np.arange(len(documents)), ids.lengths + AROUND, self.row_ids, self.stream.seed)
+        of_bytes = self.reader.tokenizer is None
+        order = shuffled(self.rows, ids, np.arange(len(documents)), self.row_ids, self.stream.seed, of_bytes)
         return PackedBatches(
             held, ids, order, self.reader, self.row_ids, self.batch_rows, self.rank, self.world, self.marks
         )

@@ -6,6 +6,7 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aunet_lightning.data.datamodule import ByteDataModule
+from aunet_lightning.data.rates import RowShape
 from aunet_lightning.generation import generate
 from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reports.generated import TEXTS, as_metrics, validity
@@ -56,6 +57,7 @@ class RunReport(Callback):
         say(
             f"{per_byte:,.0f} training FLOPs per byte of text: {shown}",
             *([f"bytes per unit, by stage: {units}{expected}"] if units else []),
+            _rows(data, row),
         )
         measured = {"cost/flops_per_byte": per_byte, "cost/parameters": float(module.cost.parameters)}
         if held is None:
@@ -158,3 +160,13 @@ class RunReport(Callback):
         say(*described(module.metric(part, BoundaryMetric)))
         log_text(trainer, table.as_markdown(), f"{part}_bpb.md")
         log_text(trainer, table.as_csv(), f"{part}_bpb.csv")
+
+
+def _rows(data: ByteDataModule, row: RowShape) -> str:
+    """What a row of training text has: positions by stage, padding, and what it does not see."""
+    stages = ", ".join(f"{positions:.1f}" for positions in row.positions)
+    padding, inside = max(1 - row.positions[0] / data.row_ids, 0.0), data.batches("train").order.inside()
+    return (
+        f"a row: {stages} positions by stage, {padding:.1%} padding; {inside:.0%} of rows begin inside a document, of "
+        "which they do not see what comes before"
+    )
