@@ -25,6 +25,7 @@ from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reports.boundary_pictures import BoundaryPictures
 from aunet_lightning.reports.run.callback import RunPage
 from aunet_lightning.reports.run_report import RunReport
+from aunet_lightning.reports.text_read import TextRead
 from aunet_lightning.tracking.lock import RunLock
 from aunet_lightning.tracking.mlflow_logger import MLflowRunLogger, tracking_uri, ui_command, ui_path
 from aunet_lightning.tracking.names import metric_name, rule_name, run_name, units_name
@@ -45,12 +46,12 @@ from aunet_lightning.training.definition import definition, differences, folder_
 from aunet_lightning.training.expectation import check_held_out, check_memory, expect
 from aunet_lightning.training.module import AUNetModule
 from aunet_lightning.training.outlook import Outlook
+from aunet_lightning.training.parallel import ParallelBits
 from aunet_lightning.training.predictions import PredictionWriter, ValidationWriter
 from aunet_lightning.training.progress import BpbProgressBar, Throughput
 from aunet_lightning.training.report_config import ReportConfig
 from aunet_lightning.training.speed_warnings import SpeedWarnings, wide_windows
 from aunet_lightning.training.stopping import EndsAsStopped
-from aunet_lightning.training.text_read import TextRead
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def _callbacks(
         callbacks.append(Watchdog(request.run.rank_timeout))
     if request.command == "fit":
         callbacks.append(TextRead())
+        if request.data.files["parallel"] is not None:
+            callbacks.append(ParallelBits())
     if folder is not None and request.command == "fit":
         callbacks.append(ValidationWriter(folder.documents, "val"))
         if request.report.page:

@@ -1,5 +1,6 @@
 """Checks of the text that a run was given, before it trains: what stops it, and what it is warned of."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,23 @@ from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.sources import LANGUAGE_KEY, Source
 from aunet_lightning.reader.reader import Reader
+
+RANGES = {  # of numbers: the least, the most, and an example
+    "row_bytes": (1, math.inf, ""), "batch_rows": (1, math.inf, ""), "workers": (0, math.inf, ""),
+    "seed": (0, math.inf, ""), "holdout_every": (2, math.inf, " (10 holds out a tenth)"),
+    "shuffle_buffer_bytes": (1, 1e12, " (64e6 is 64 MB)"),
+}  # fmt: skip
+
+
+def check_options(languages: Sequence[str] | None, **numbers: float | None) -> None:
+    """Raises ValueError for options of the data that are out of range."""
+    for name, value in numbers.items():
+        least, most, remedy = RANGES[name]
+        if value is not None and not least <= value <= most:
+            bounds = f"{least:g} or more" if most == math.inf else f"from {least:g} to {most:g}"
+            raise ValueError(f"data.{name} is {value:g}, it must be {bounds}{remedy}")
+    if languages == []:
+        raise ValueError("data.languages is empty: name at least one, or null for all")
 
 
 def check_keys(part: str, sources: Sequence[Source], reports: Sequence[Report]) -> None:
@@ -81,3 +99,10 @@ def warn_of_none_held_out(corpus: Corpus, documents: Mapping[str, np.ndarray], h
             f"no document of {', '.join(without)} is held out: no file has data.holdout_every ({holdout_every}) "
             "documents of it"
         )
+
+
+def why_none(report: Report, holdout_every: int | None) -> str:
+    """Returns why no document is left; holdout_every: of documents that are held out of the training files."""
+    if holdout_every is not None:
+        return f"no file has {holdout_every} documents of a language; lower data.holdout_every or name data.val_files"
+    return report.warning() or "the files are empty"

@@ -1,7 +1,7 @@
 """CSV and TSV, perhaps compressed: a header names the columns, and each row is a document."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aunet_lightning.data.decompressed import lines_of
@@ -36,14 +36,13 @@ class Csv(Table):
                 names = [name.removeprefix("\ufeff") for name in row]
                 wanted = [(names.index(name), name) for name in self.columns(names, path)]
                 continue
-            document = self._of_row(row, names, wanted, report, line)
-            if document is not None:
-                yield document
+            fields = self._fields(row, names, wanted, report, f":{line}")
+            if fields is not None:
+                yield from self.made(fields, report, line)
 
-    def _of_row(
-        self, row: list[str], names: list[str], wanted: list[tuple[int, str]], report: Report, line: int
-    ) -> Document | None:
-        place = f":{line}"
+    def _fields(
+        self, row: list[str], names: list[str], wanted: list[tuple[int, str]], report: Report, place: str
+    ) -> dict[str, str] | None:
         if not row:
             report.skip("empty line", place)
             return None
@@ -55,8 +54,13 @@ class Csv(Table):
         if any("\0" in value for value in fields.values()):
             report.skip("NUL byte", place)
             return None
+        return fields
+
+    def made(self, fields: Mapping[str, str], report: Report, line: int) -> Iterator[Document]:
+        """Yields the document of a row, if it has one."""
         kept = {name: value for name, value in fields.items() if value or name == self.text_key}
-        return self.row(kept, report, place, str(line))
+        if (document := self.row(kept, report, f":{line}", str(line))) is not None:
+            yield document
 
     def describe(self) -> str:
         return "CSV: put quotes around fields that hold quotes or line ends, and double the quotes in them"
@@ -78,3 +82,24 @@ class TsvUnquoted(Tsv):
 
     def describe(self) -> str:
         return "TSV: a line is a row"
+
+
+class TsvParallel(TsvUnquoted):
+    """A column per language, which the header names; the fields of a row say the same, and have its number as name."""
+
+    def columns(self, names: Sequence[str], path: Path) -> list[str]:
+        if len(names) < 2 or len({*names}) < len(names) or not all(names):
+            raise ValueError(
+                f"{path}: the header of tsv_parallel names a language for each of two columns or more, and has "
+                f"{', '.join(map(repr, names))}"
+            )
+        return [*names]
+
+    def made(self, fields: Mapping[str, str], report: Report, line: int) -> Iterator[Document]:
+        for language, text in fields.items():
+            of_field = {self.text_key: text, self.language_key: language}
+            if (document := self.row(of_field, report, f":{line}, {language}", str(line))) is not None:
+                yield document
+
+    def describe(self) -> str:
+        return "tsv_parallel: a line is a row, with tabs between languages"

@@ -9,7 +9,15 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from aunet_lightning.data.checks import check_keys, check_targets, warn_of_files, warn_of_known, warn_of_none_held_out
+from aunet_lightning.data.checks import (
+    check_keys,
+    check_options,
+    check_targets,
+    warn_of_files,
+    warn_of_known,
+    warn_of_none_held_out,
+    why_none,
+)
 from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report
 from aunet_lightning.data.loader import EpochLoader, ResumableLoader
@@ -32,17 +40,20 @@ from splitters.registry import resolve
 Files = list[str | dict[str, str | float]] | str
 
 
-@effects(workers=Effect.NONE, cache_dir=Effect.NONE)
+@effects(workers=Effect.NONE, cache_dir=Effect.NONE, parallel_files=Effect.NONE)
 class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
         train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, weight: …, text_key: …,
             language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
-            parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
-            two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
+            tsv_parallel, parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but
+            the last two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
+        parallel_files: text that says the same in each language, in documents of the same id (or line; or rows of
+            format: tsv_parallel, which has a column per language): validations log its bits in each language
+            relative to English
         holdout_every: without val_files, every n-th document of each language in each training file is
             validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
@@ -73,6 +84,7 @@ class ByteDataModule(LightningDataModule):
         train_files: Files | None = None,
         val_files: Files | None = None,
         test_files: Files | None = None,
+        parallel_files: Files | None = None,
         holdout_every: int | None = None,
         languages: list[str] | None = None,
         shuffle_buffer_bytes: float | None = None,
@@ -90,28 +102,19 @@ class ByteDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("row_bytes", row_bytes, 1), ("batch_rows", batch_rows, 1), ("workers", workers, 0), ("seed", seed, 0)
-        ):  # fmt: skip
-            if value < least:
-                raise ValueError(f"data.{name} is {value}, it must be {least} or more")
-        if holdout_every is not None and holdout_every < 2:
-            raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
-        if shuffle_buffer_bytes is not None and not 1 <= shuffle_buffer_bytes <= 1e12:
-            raise ValueError(
-                f"data.shuffle_buffer_bytes is {shuffle_buffer_bytes}, it must be from 1 to 1e12 (64e6 is 64 MB)"
-            )
-        if languages == []:
-            raise ValueError("data.languages is empty: name at least one, or null for all")
+        check_options(
+            row_bytes=row_bytes, batch_rows=batch_rows, workers=workers, seed=seed, holdout_every=holdout_every,
+            shuffle_buffer_bytes=shuffle_buffer_bytes, languages=languages,
+        )  # fmt: skip
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
         self.teachers = self.reader.stack.teachers
-        self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
+        self.files: dict[str, Files | None] = {
+            "train": train_files, "val": val_files, "test": test_files, "parallel": parallel_files
+        }  # fmt: skip
         self.holdout_every, self.languages = holdout_every, languages
         self.shuffle_buffer_bytes = shuffle_buffer_bytes
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
-        if rows == "documents" and mix is not None and shuffle_buffer_bytes is None:
-            raise ValueError("data.rows: a mix is one stream from epoch to epoch: leave out data.mix, or data.rows")
         self.rows: Rows = rows
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else default_cache()
@@ -153,7 +156,7 @@ class ByteDataModule(LightningDataModule):
                 warn_of_files(part, sources, corpus)
         if self._streams("train"):
             self._open_stream()
-        self.documents = {part: self._select(corpus) for part, corpus in self.corpora.items()}
+        self.documents = {part: self._select(part, corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
             documents, places = self.documents["train"], self.corpora["train"].places
             held_out = places[documents] % self.holdout_every == self.holdout_every - 1
@@ -165,7 +168,8 @@ class ByteDataModule(LightningDataModule):
             self.corpora["test"], self.documents["test"] = self.corpora["val"], self.documents["val"]
         for part, documents in self.documents.items():
             if not len(documents):
-                raise ValueError(f"data: no document is left for {part}: {self._why_none(part)}")
+                n = self.holdout_every if part == "val" and self.files["val"] is None else None
+                raise ValueError(f"data: no document is left for {part}: {why_none(self.corpora[part].report, n)}")
         self.portions = self._mixed()
         if "train" in self.corpora:
             self._check_training()
@@ -193,8 +197,8 @@ class ByteDataModule(LightningDataModule):
         corpus = self.corpora["train"]
         present = [corpus.language_names[i] for i in np.unique(corpus.languages[self.documents["train"]])]
         check_targets(self.reader, present if self.stream is None else self.stream.names)
-        given = [part for part in ("val", "test") if part == "val" or self.files["test"] is not None]
-        warn_of_known([part for part in given if part in self.corpora], self.corpora, self.documents)
+        given = [part for part in self.corpora if part == "val" or (part != "train" and self.files[part] is not None)]
+        warn_of_known(given, self.corpora, self.documents)
         if self.files["val"] is None and "val" in self.corpora and self.holdout_every:
             warn_of_none_held_out(corpus, self.documents, self.holdout_every)
 
@@ -206,6 +210,10 @@ class ByteDataModule(LightningDataModule):
             or (self.mix is None and all(source.weight is None for source in sources))
         ):
             return None
+        if self.rows == "documents":
+            raise ValueError(
+                "data.rows: a mix is one stream from epoch to epoch: leave out data.mix (and weights), or data.rows"
+            )
         return portions(self.mix or MixConfig(), self.corpora["train"], self.documents["train"], sources)
 
     @property
@@ -376,8 +384,8 @@ class ByteDataModule(LightningDataModule):
     def _sources(self, part: str) -> list[Source]:
         return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
 
-    def _select(self, corpus: Corpus) -> np.ndarray:
-        if self.languages is None:
+    def _select(self, part: str, corpus: Corpus) -> np.ndarray:
+        if self.languages is None or part == "parallel":  # which may tell of languages never seen in training
             return np.arange(len(corpus))
         if unknown := set(self.languages) - set(corpus.language_names):
             raise ValueError(
@@ -386,11 +394,3 @@ class ByteDataModule(LightningDataModule):
             )
         wanted = [corpus.language_names.index(name) for name in self.languages]
         return np.flatnonzero(np.isin(corpus.languages, wanted))
-
-    def _why_none(self, part: str) -> str:
-        if part == "val" and self.files["val"] is None:
-            return (
-                f"no file has {self.holdout_every} documents of a language; lower data.holdout_every or name "
-                "data.val_files"
-            )
-        return self.corpora[part].report.warning() or "the files are empty"

@@ -30,6 +30,7 @@ FORMATS = Registry(
         "csv": "aunet_lightning.data.csv_files:Csv",
         "tsv": "aunet_lightning.data.csv_files:Tsv",
         "tsv_unquoted": "aunet_lightning.data.csv_files:TsvUnquoted",
+        "tsv_parallel": "aunet_lightning.data.csv_files:TsvParallel",
         "parquet": "aunet_lightning.data.arrow_files:Parquet",
         "arrow": "aunet_lightning.data.arrow_files:Arrow",
     },

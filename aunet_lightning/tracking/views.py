@@ -18,7 +18,7 @@ RUNS, MEANS = "runs", "means"  # views: that which the printed link opens; a stu
 TAG = "mlflow.sharedViewState."
 LONGEST = 5000  # characters of an experiment's tag
 PACKED = "deflate;"
-SECTIONS = ("val", "best", "test", "train", "units", "generated", "perf")
+SECTIONS = ("val", "best", "test", "train", "units", "parallel", "generated", "perf")
 OTHERS = ("Model metrics", "System metrics")  # MLflow's own, which have to come last
 COLUMNS = (
     "metrics.`best/val_bpb`", "metrics.`val/bpb`", "tags.`splitter`", "tags.`language`", "tags.`stages`",
