@@ -2,6 +2,8 @@
 
 from tests.mutants.faults.fault import DATA, Fault
 
+MIX, STREAMING = "tests/test_mix.py::", "tests/test_streaming.py::"
+
 READING = [
     Fault(
         "a BOS is dropped",
@@ -29,16 +31,16 @@ READING = [
     ),
     Fault(
         "a row misses its last target",
-        "aunet_lightning/data/packing.py",
-        "begin, end = r * self.row_bytes, (r + 1) * self.row_bytes + 1",
-        "begin, end = r * self.row_bytes, (r + 1) * self.row_bytes",
+        "aunet_lightning/data/order.py",
+        "begin, end = r * self.row, (r + 1) * self.row + 1",
+        "begin, end = r * self.row, (r + 1) * self.row",
         (DATA + "test_every_byte_is_predicted_once_per_epoch",),
     ),
     Fault(
         "an epoch is that of any other",
-        "aunet_lightning/data/packing.py",
-        "np.random.Philox(key=[self.seed, epoch])",
-        "np.random.Philox(key=[self.seed, 0])",
+        "aunet_lightning/data/order.py",
+        "np.random.Philox(key=[self.seed, epoch])).permutation(documents)",
+        "np.random.Philox(key=[self.seed, 0])).permutation(documents)",
         (DATA + "test_a_batch_depends_on_seed_epoch_and_index_alone",),
     ),
     Fault(
@@ -50,7 +52,7 @@ READING = [
     ),
     Fault(
         "a document that is kept whole is cut at its end",
-        "aunet_lightning/data/packing.py",
+        "aunet_lightning/data/order.py",
         "if at % row + size - 1 > row:",
         "if at % row + size - 2 > row:",
         (DATA + "test_what_a_row_holds_of_a_whole_document_does_not_depend_on_its_neighbours",),
@@ -106,5 +108,82 @@ READING = [
         "self._remove(first[alone])",
         "self._remove(first)",
         ("tests/test_parity.py::test_merges_are_those_of_the_definition",),
+    ),
+    Fault(
+        "a mix begins an epoch one document late",
+        "aunet_lightning/data/order.py",
+        "since = max(begin - self._longest, 0)",
+        "since = max(begin, 0)",
+        (MIX + "test_epochs_are_one_endless_stream_in_the_shares_asked_for",),
+    ),
+    Fault(
+        "a mix reads a language in the same order each time",
+        "aunet_lightning/data/order.py",
+        "np.random.SeedSequence([self.seed, number, turn])",
+        "np.random.SeedSequence([self.seed, number, 0])",
+        (MIX + "test_the_order_is_that_of_a_plain_merge",),
+    ),
+    Fault(
+        "a temperature is left out",
+        "aunet_lightning/data/mixture.py",
+        "size**temperature for",
+        "size**1.0 for",
+        (MIX + "test_a_run_reads_what_its_mix_says",),
+    ),
+    Fault(
+        "what was drawn leaves out a lane",
+        "aunet_lightning/data/packing.py",
+        "min(begin + k, self.n_rows)) for begin in lanes",
+        "min(begin + k, self.n_rows)) for begin in lanes[:-1]",
+        (MIX + "test_a_run_reads_what_its_mix_says",),
+    ),
+    Fault(
+        "a fitted row is one id too long",
+        "aunet_lightning/data/order.py",
+        "list[Piece]](), list[list[int]](), self.row + 1",
+        "list[Piece]](), list[list[int]](), self.row + 2",
+        (DATA + "test_fitted_rows_cut_no_document_that_fits_and_no_character",),
+    ),
+    Fault(
+        "a long document is cut inside characters",
+        "aunet_lightning/data/order.py",
+        "text[one] & 0xC0 != 0x80",
+        "text[one] & 0xC0 != 0x81",
+        (DATA + "test_fitted_rows_cut_no_document_that_fits_and_no_character",),
+    ),
+    Fault(
+        "a stream reads a document again where it continues",
+        "aunet_lightning/data/streaming.py",
+        "if count <= skip or",
+        "if count < skip or",
+        (STREAMING + "test_every_document_of_a_group_comes_once_a_turn_from_any_place",),
+    ),
+    Fault(
+        "held-out text is streamed",
+        "aunet_lightning/data/streaming.py",
+        "if held_out and hash_of(document.text) in held_out:",
+        "if held_out and hash_of(document.name.encode()) in held_out:",
+        (STREAMING + "test_held_out_text_is_left_out_and_told",),
+    ),
+    Fault(
+        "a worker gives the batches of another",
+        "aunet_lightning/data/streaming.py",
+        "if number % workers == worker:",
+        "if number % workers == 0:",
+        (STREAMING + "test_batches_do_not_depend_on_workers_and_continue_at_any_place",),
+    ),
+    Fault(
+        "a place in a buffer is that of its next batch but one",
+        "aunet_lightning/data/streaming.py",
+        "else (cursors, buffer, k + 1, then)",
+        "else (cursors, buffer, k + 2, then)",
+        (STREAMING + "test_batches_do_not_depend_on_workers_and_continue_at_any_place",),
+    ),
+    Fault(
+        "parallel text is compared by place, not by name",
+        "aunet_lightning/training/parallel.py",
+        "if all(name in of for of in texts.values())]",
+        "if any(name in of for of in texts.values())]",
+        ("tests/test_parallel.py::test_a_tsv_and_aligned_files_give_the_same_documents",),
     ),
 ]
