@@ -1,0 +1,85 @@
+"""How a model answers items: it chooses the text with the fewest bits per byte after the context."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from aunet_lightning.evaluation.items import COPY, Item
+from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.reader.reader import Reader
+from aunet_lightning.scoring import ROW, Continuation, score
+
+Z = 1.959964  # of a 95 % interval
+
+
+class Answered(NamedTuple):
+    """An item, and the bits of each choice."""
+
+    item: Item
+    bits: tuple[float, ...]
+
+    @property
+    def chosen(self) -> int:
+        """The index of the choice with the fewest bits per byte; of equal ones the last that is not the answer."""
+        rates = [bits / len(choice) for bits, choice in zip(self.bits, self.item.choices, strict=True)]
+        return self._lowest(rates)
+
+    @property
+    def chosen_by_bits(self) -> int:
+        """The same by all bits of a choice, which favours short ones."""
+        return self._lowest(self.bits)
+
+    def _lowest(self, values: Sequence[float]) -> int:
+        return min(range(len(values)), key=lambda i: (values[i], i == self.item.answer, -i))
+
+
+def answers(net: AUNet, reader: Reader, items: Sequence[Item], row_ids: int = ROW) -> Iterator[Answered]:
+    """Yields each item with the bits of its choices after its context, as `aunet score` counts them.
+
+    net: in evaluation mode. Raises ValueError where a BPE model cannot read a choice.
+    """
+    asked = (Continuation(item.context, choice) for item in items for choice in item.choices)
+    scores = score(net, reader, asked, row_ids)
+    for item in items:
+        yield Answered(item, tuple(next(scores).bits for _ in item.choices))
+
+
+@dataclass
+class Tally:
+    """Counts over items of a task in a language."""
+
+    n: int = 0
+    right: int = 0
+    right_by_bits: int = 0
+    copies: int = 0  # the input as it is was chosen
+    chance: float = 0.0  # sum over items
+    kinds: dict[str, int] = field(default_factory=dict)  # what was chosen
+
+    def add(self, one: Answered) -> None:
+        item, kind = one.item, one.item.kinds[one.chosen]
+        self.n += 1
+        self.right += one.chosen == item.answer
+        self.right_by_bits += one.chosen_by_bits == item.answer
+        self.copies += kind == COPY
+        self.chance += 1 / len(item.choices)
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy (Wilson's)."""
+        n, p = self.n, self.accuracy
+        middle, width = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+        return (middle - width) / (1 + Z * Z / n), (middle + width) / (1 + Z * Z / n)
+
+
+def tallied(answered: Iterable[Answered]) -> dict[tuple[str, str], Tally]:
+    """Returns the counts by (task, language)."""
+    found: dict[tuple[str, str], Tally] = {}
+    for one in answered:
+        found.setdefault((one.item.task, one.item.language), Tally()).add(one)
+    return found
