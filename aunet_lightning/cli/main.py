@@ -26,6 +26,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   test        the same, on the test files
   predict     bits of every test document, to predictions.jsonl in the run's folder
   score       bits of texts, by document and byte, from a checkpoint alone: aunet score CKPT TEXT.jsonl
+  eval        what a model knows of characters and words, in items made from any text: aunet eval make FILES --out DIR
   compare     a grid of runs at equal cost, with a report: aunet compare -c experiments/compare/nonspace-short.yaml
   plan        widths, batch, learning rate and memory from a budget: aunet plan --flops 1e18 --bytes_per_unit 5
   runs        list the runs here, or what of them may be deleted: aunet runs --sort bpb; aunet runs clean
@@ -49,6 +50,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "generate": ("generate", "generate"),
     "export": ("export", "export"),
     "score": ("score", "score"),
+    "eval": ("eval", "evaluate"),
     "serve": ("serve", "serve"),
     "split": ("split", "split"),
     "splitters": ("split", "splitters"),
