@@ -173,6 +173,7 @@ def _run(
     """Runs the chosen cells, and reports all. main: None to report alone."""
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
+    from aunet_lightning.study.evaluating import make_items
     from aunet_lightning.study.mlflow_study import begin, finish
     from aunet_lightning.study.running import run_cells
     from aunet_lightning.study.study_folder import StudyFolder
@@ -186,6 +187,7 @@ def _run(
         from tqdm import tqdm
 
         try:
+            make_items(study, main)
             run_cells([one for one in sized if one.cell.name in chosen], study, main, tqdm.write)
         except KeyboardInterrupt:
             stopped = True

@@ -129,8 +129,10 @@ def _run(options: argparse.Namespace) -> int:
     from aunet_lightning import scoring
     from aunet_lightning.checkpoints.load import load_with_contents
     from aunet_lightning.data.contents import digest
-    from aunet_lightning.evaluation.answers import tallied
+    from aunet_lightning.evaluation.answers import as_metrics, tallied
     from aunet_lightning.evaluation.running import Asked, answered
+    from aunet_lightning.tracking.results import keep_results
+    from aunet_lightning.tracking.run_folder import RunFolder
 
     items = list(_items(options.items))
     device = device_of(options.device)
@@ -141,7 +143,10 @@ def _run(options: argparse.Namespace) -> int:
     file = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))), None)
     asked = Asked(net.to(device), reader, digest(file) if file is not None else str(path), row)
     out = user_path(options.out, "--out") if options.out else None
-    _report(tallied(_progress(answered(asked, items, out), "items", len(items))))
+    tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
+    _report(tallies)
+    if keep_results(RunFolder.around(path), as_metrics(tallies), contents.global_step):
+        print(f"aunet: kept with the run in {RunFolder.around(path).path}", file=sys.stderr)
     return 0
 
 

@@ -1,7 +1,7 @@
 """How a model answers items: it chooses the text with the fewest bits per byte after the context."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from aunet_lightning.evaluation.items import COPY, Item
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.scoring import ROW, Continuation, score
+from aunet_lightning.tracking.names import metric_name
 
 Z = 1.959964  # of a 95 % interval
 
@@ -75,6 +76,11 @@ class Tally:
         n, p = self.n, self.accuracy
         middle, width = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
         return (middle - width) / (1 + Z * Z / n), (middle + width) / (1 + Z * Z / n)
+
+
+def as_metrics(tallies: Mapping[tuple[str, str], Tally]) -> dict[str, float]:
+    """Returns the accuracy of each task in each language as a metric."""
+    return {f"eval/{task}_{metric_name(language)}": one.accuracy for (task, language), one in tallies.items()}
 
 
 def tallied(answered: Iterable[Answered]) -> dict[tuple[str, str], Tally]:

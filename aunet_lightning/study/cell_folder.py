@@ -18,6 +18,8 @@ class CellFolder(RunFolder):
         super().__init__(path)
         self.given = path / "settings.yaml"  # for `aunet fit -c`
         self.done = path / "cell.json"  # exists once the cell has finished: its duration and commit
+        self.answers = path / "answers.jsonl"  # to the study's items
+        self.robustness = path / "robustness.jsonl"  # bits of changed validation text
         self.lock = path / "lock"
         self.job = path / "job.json"  # the job of a cluster that runs it
         self.jobs = path / "jobs"  # what submitit keeps of it

@@ -20,6 +20,7 @@ from aunet_lightning.paths import replace_text
 from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.branching import beginning
 from aunet_lightning.study.cell_folder import CellFolder
+from aunet_lightning.study.evaluating import commands
 from aunet_lightning.study.grid import Branch
 from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.sizing import Sized
@@ -34,6 +35,9 @@ class CellTask(NamedTuple):
     folder: Path
     parallel: str | None
     branch: Branch | None
+    evaluate: tuple[str, ...]
+    language: str  # of the study
+    val_files: tuple[str, ...]
 
 
 def prepare(cell: Sized) -> CellTask:
@@ -42,7 +46,9 @@ def prepare(cell: Sized) -> CellTask:
     files.path.mkdir(parents=True, exist_ok=True)
     files.failed.unlink(missing_ok=True)
     write(files.given, cell.settings)
-    return CellTask(files.path, cell.cell.parallel, cell.cell.branch)
+    one = cell.cell
+    val_files = tuple(cell.settings["data"]["val_files"])
+    return CellTask(files.path, one.parallel, one.branch, one.evaluate, one.language, val_files)
 
 
 def write(path: Path, settings: Settings) -> None:
@@ -89,10 +95,13 @@ def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
         if code == 0 and task.parallel is not None:
             test = ["--data.test_files", json.dumps([task.parallel]), "--ckpt_path", str(files.last)]
             code = main(["predict", "-c", given, *test])
+        if rank == 0:
+            for command in commands(task.evaluate, task.language, task.val_files, files):
+                code = code or main(command)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
-        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited()}
+        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluated": [*task.evaluate]}
         replace_text(files.done, json.dumps(done))
     return code
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aunet_lightning.study.cell_folder import CellFolder
+from aunet_lightning.study.evaluating import as_metrics, evaluations
 from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.protocol import told
 from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, Tuned
@@ -84,6 +85,7 @@ def _cell(sized: Sized) -> CellResult:
     rates = [last.get(f"val/bytes_per_text_unit_{s}", last[f"val/bytes_per_unit_{s}"]) for s in stages]
     if "val/bytes_per_token" in last:
         rates = [last["val/bytes_per_token"]]
+    asked = evaluations(cell.evaluate, files)
     seconds = last["perf/training_seconds"]  # 0 where a budget was spent in one step, which is not timed
     waited = _done(sized).get("waited")
     alone = waited is None or waited < WAITED
@@ -100,8 +102,9 @@ def _cell(sized: Sized) -> CellResult:
         flops_per_byte=last["flops"] / last["bytes_seen"],
         document_bits=_documents(files.documents, last["val/bpb"]),
         **(_of_parallel(files.predictions) if cell.parallel else {}),
+        evaluations=asked,
         examples=_examples(files.units),
-        metrics=last,
+        metrics=last | as_metrics(asked),
         other_settings=_other_settings(sized),
     )
 

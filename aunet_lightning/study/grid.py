@@ -19,6 +19,7 @@ from aunet_lightning.paths import user_path
 from aunet_lightning.study.rows import Factor, Fit, Row, factors_of, rows
 from aunet_lightning.study.settings import Settings, merge
 
+EVALUATIONS = ("minimal_pairs", "spelling", "parts", "robustness")
 NAME = re.compile(r"\w[\w .+-]*")
 Measure = Literal["flops", "bytes", "seconds"]
 Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
@@ -125,6 +126,8 @@ class Study:
     """how the learning rate of each row is searched; null: all have their settings'"""
     factors: Settings = field(default_factory=dict)
     """what is crossed with the rows: an option's name, or a path of keys → its values"""
+    evaluate: list[str] = field(default_factory=list)
+    """what cells are asked after training: groups of tasks (aunet eval tasks), and robustness"""
     columns: list[str] = field(default_factory=list)
     """further columns of the report: each a module:Class, or a metric that the runs log, such as val/mean_p_stage2"""
 
@@ -155,6 +158,7 @@ class StudyCell:
     rate: float | None = None  # bytes per unit that were asked for; None: its own
     levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
+    evaluate: tuple[str, ...] = ()
     branch: Branch | None = None  # None: it begins at its beginning
     multiple: float | None = None  # of its row's learning rates, where it is one of their search
 
@@ -219,6 +223,8 @@ def _study(read: Settings) -> Study:
             f"text has {', '.join(study.text) or 'no keys'}: it needs train and val, and may have parallel: paths, "
             "where {language} is replaced by each language"
         )
+    if unknown := [name for name in study.evaluate if name not in EVALUATIONS]:
+        raise UserError(f"evaluate has {unknown[0]!r}: choose of {', '.join(EVALUATIONS)}")
     if study.reference is not None and study.reference not in study.splitters:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
     for name, least in (("jobs", 1), ("validations", 1), ("gpus_per_cell", 0)):
@@ -261,7 +267,7 @@ def cells(study: Study, fit: Fit) -> list[StudyCell]:
             settings = merge(row.settings, {"seed_everything": seed, "data": data})
             cell = StudyCell(
                 name, row.name, language, stages, seed, settings, budget, rule, row.rate, row.levels,
-                parallel[0] if parallel else None,
+                parallel[0] if parallel else None, tuple(study.evaluate),
             )  # fmt: skip
             other = found.setdefault(name, cell)
             if (other.splitter, other.language) != (row.name, language):

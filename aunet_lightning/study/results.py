@@ -63,6 +63,7 @@ class CellResult:
     parallel_bits: Mapping[str, float] = field(default_factory=dict)  # document id → bits of it, in parallel text
     parallel_steps: Mapping[str, float] = field(default_factory=dict)  # likewise, positions of the trunk
     parallel_flops: Mapping[str, float] = field(default_factory=dict)  # likewise, FLOPs of reading it
+    evaluations: Mapping[str, DocumentBits] = field(default_factory=dict, compare=False)  # see study.evaluating
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
     other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known
@@ -126,7 +127,17 @@ class StudyResult:
         """All budgets, the smallest first."""
         return sorted({self.budget, *(cell.budget for cell in self.cells if cell.budget is not None)})
 
+    def evaluated(self, name: str) -> "StudyResult":
+        """Returns the study in which cells have an evaluation in place of the validation text."""
+        return replace(self, cells=[_evaluated(cell, cell.evaluations.get(name)) for cell in self.cells])
+
     def at(self, budget: float) -> "StudyResult":
         """Returns the cells of one budget."""
         cells = [cell for cell in self.cells if cell.budget in (None, budget)]
         return replace(self, budget=budget, alone=len(self.budgets) == 1, cells=cells)
+
+
+def _evaluated(cell: CellResult, of: DocumentBits | None) -> CellResult:
+    if of is None:
+        return replace(cell, bpb=None, document_bits=None)
+    return replace(cell, bpb=float(of.bits.sum() / of.bytes.sum()), document_bits=of)

@@ -1,5 +1,6 @@
 """Sizes cells: what each costs, and the settings that make all cost the same."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,12 @@ class Sized:
 
     @property
     def is_done(self) -> bool:
-        """Whether the cell was trained to its end, and has read its parallel text."""
-        return self.files.done.exists() and (self.cell.parallel is None or self.files.predictions.exists())
+        """Whether the cell was trained to its end, has read its parallel text, and was asked what it has to be."""
+        files = self.files
+        if not files.done.exists() or not (self.cell.parallel is None or files.predictions.exists()):
+            return False
+        asked = json.loads(files.done.read_text(encoding="utf-8")).get("evaluated", [])
+        return {*self.cell.evaluate} <= {*asked}
 
     @property
     def rates(self) -> tuple[float, ...]:

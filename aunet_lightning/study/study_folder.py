@@ -22,5 +22,9 @@ class StudyFolder:
         self.figures = path / "figures"  # of the page, as SVG and CSV
         self.artifacts = (self.page, self.markdown, self.table, self.latex, self.heatmap, self.grid)  # for MLflow
 
+    def items(self, language: str) -> Path:
+        """Returns the folder of the items that cells of a language are asked."""
+        return self.path / "items" / language
+
     def cell(self, name: str) -> Path:
         return self.path / "cells" / name

@@ -13,6 +13,7 @@ from aunet_lightning.reports.study.claims import first_screen
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.contrasts import growth
 from aunet_lightning.reports.study.differences import differences
+from aunet_lightning.reports.study.evaluation import evaluation
 from aunet_lightning.reports.study.meaning import meaning
 from aunet_lightning.reports.study.statistics import Comparison, Group
 from aunet_lightning.study.results import CellResult, StudyResult
@@ -20,7 +21,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 
 _NOT_SCALAR = (  # of a CellResult
     "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "parallel_steps",
-    "parallel_flops", "examples", "metrics", "other_settings",
+    "parallel_flops", "evaluations", "examples", "metrics", "other_settings",
 )  # fmt: skip
 
 
@@ -124,6 +125,7 @@ def _blocks(whole: StudyResult) -> list[Block]:
         *axes.budgets(whole, comparison, grown),
         *axes.factors(comparison),
         *meaning(comparison),
+        *evaluation(comparison),
         *sections.scatter(comparison),
         *sections.curves(comparison),
         *axes.learning_rates(whole),
