@@ -205,7 +205,7 @@ def test_memory_of_a_place_is_a_few_numbers(files):
 
 STREAMED = [
     "--data.train_files", "[en.jsonl, th.jsonl]", "--data.val_files", "[held.jsonl]", "--data.holdout_every", "null",
-    "--data.shuffle_buffer_bytes", "2000", "--data.workers", "2", "--trainer.accumulate_grad_batches", "2",
+    "--data.shuffle_buffer_bytes", "2000", "--data.mix", "{temperature: 0.3}", "--data.workers", "2", "--trainer.accumulate_grad_batches", "2",
     "--trainer.val_check_interval", "12", "--trainer.check_val_every_n_epoch", "null",
 ]  # fmt: skip
 
