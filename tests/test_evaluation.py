@@ -1,0 +1,163 @@
+"""Evaluation: items in files, choices by bits per byte, answers that continue, and what a study says of them."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aunet_lightning.evaluation import running
+from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metrics, tallied
+from aunet_lightning.evaluation.items import ANSWER, COPY, Item, read_items, write_items
+from aunet_lightning.evaluation.language_text import LanguageText, characters
+from aunet_lightning.evaluation.running import Asked, answered
+from aunet_lightning.evaluation.task import Question, Task
+from aunet_lightning.reader.reader import ByteReader
+from aunet_lightning.reports.study.evaluation import evaluation
+from aunet_lightning.reports.study.statistics import Comparison
+from aunet_lightning.scoring import Continuation, score
+from aunet_lightning.study.evaluating import as_metrics as group_metrics
+from aunet_lightning.study.results import DocumentBits
+from tests.helpers import UDHR, cell, study, tiny, tiny_model
+
+READER = ByteReader(["whitespace"])
+ITEM = Item("spell", "th", "1", "ก = ".encode(), (b"yes", b"no", "ใช่".encode()), (COPY, ANSWER, "edit"))
+
+
+def item(number: int, *choices: str) -> Item:
+    return Item(
+        "spell", "en", str(number), b"a: ", tuple(map(str.encode, choices)), (ANSWER, *["edit"] * (len(choices) - 1))
+    )
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=12), st.lists(st.binary(min_size=1, max_size=9), min_size=2, max_size=4, unique=True))
+def test_items_come_back_from_their_file_whatever_their_bytes(tmp_path_factory, context, choices):
+    path = tmp_path_factory.getbasetemp() / "items.jsonl"
+    made = Item("a", "xx", "1", context, tuple(choices), (ANSWER, *["edit"] * (len(choices) - 1)))
+    assert write_items(path, [made, ITEM]) == 2
+    assert list(read_items(path)) == [made, ITEM]
+    line = json.loads(path.read_text().splitlines()[1])
+    assert line["choices"][line["answer"]] == "no"
+
+
+@pytest.mark.parametrize("change", [{"kinds": ["edit"] * 3}, {"choices": ["a", "a", "b"]}, {"context": None}], ids=str)
+def test_a_line_that_is_no_item_is_named(tmp_path, change):
+    path = tmp_path / "items.jsonl"
+    path.write_text(ITEM.as_json() + "\n" + json.dumps(json.loads(ITEM.as_json()) | change) + "\n")
+    with pytest.raises(ValueError, match=r"items.jsonl:2 is not an item"):
+        list(read_items(path))
+
+
+def test_a_choice_is_that_of_fewest_bits_per_byte():
+    one = Answered(item(1, "ab", "abcd", "x"), (4.0, 6.0, 3.0))
+    assert (one.chosen, one.chosen_by_bits) == (1, 2)
+    assert Answered(item(1, "ab", "cd"), (4.0, 4.0)).chosen == 1  # equal: not the answer
+    tally = Tally()
+    for bits in [(1.0, 2.0)] * 7 + [(2.0, 1.0)] * 3:
+        tally.add(Answered(item(1, "ab", "cd"), bits))
+    assert (tally.accuracy, tally.chance / tally.n) == (0.7, 0.5)
+    assert tally.interval == pytest.approx((0.3968, 0.8922), abs=1e-4)  # Wilson's, of 7 in 10
+
+
+def test_answers_are_scores_of_the_choices():
+    net = tiny_model(tiny(2), 0, READER.stack)
+    items = [item(number, "one", "a longer text", "z") for number in range(3)]
+    found = list(answers(net, READER, items, 64))
+    for one in found:
+        expected = [
+            x.bits for x in score(net, READER, [Continuation(one.item.context, c) for c in one.item.choices], 64)
+        ]
+        assert one.bits == pytest.approx(expected, rel=1e-5)
+    assert as_metrics(tallied(found)).keys() == {"eval/spell_en"}
+
+
+def test_a_stopped_evaluation_continues(tmp_path, monkeypatch):
+    net = tiny_model(tiny(2), 0, READER.stack)
+    items = [item(number, f"one {number}", "another") for number in range(7)]
+    asked, out = Asked(net, READER, "model", 64), tmp_path / "new" / "answers.jsonl"
+    whole = list(answered(asked, items, None))
+    monkeypatch.setattr(running, "AT_ONCE", 2)
+    first = answered(asked, items, out)
+    for _ in range(3):
+        next(first)
+    first.close()
+    out.write_text(out.read_text()[:-9])  # a line that was cut
+    read = Counter()
+
+    def counted(net, reader, new, row):
+        read.update(one.id for one in new)
+        return answers(net, reader, new, row)
+
+    monkeypatch.setattr(running, "answers", counted)
+    np.testing.assert_allclose(
+        [one.bits for one in answered(asked, items, out)], [one.bits for one in whole], rtol=1e-5
+    )
+    assert sorted(read.elements()) == ["3", "4", "5", "6"]
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()[1:]] == [one.id for one in items]
+    with pytest.raises(ValueError, match="answers of another model"):
+        list(answered(asked._replace(model="another"), items, out))
+
+
+class Doubling(Task):
+    """Which word is written twice?"""
+
+    group, choices = "spelling", 2
+
+    def question(self, text: LanguageText, rng: random.Random) -> Question | None:
+        word, other = rng.choice(list(text.words)), rng.choice(list(text.words))
+        return Question(f"{word} = ", word * 2, copy=word, edit=other * 2)
+
+
+def test_a_task_makes_different_items_from_its_seed():
+    text = LanguageText("km", [json.loads(line)["text"] for line in (UDHR / "km.jsonl").open(encoding="utf-8")])
+    one, again, other = (list(Doubling().items("double", text, 40, seed)) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+    assert len({(x.context, x.choices) for x in one}) == 40
+    assert all(x.choices[x.answer] == 2 * x.context.removesuffix(b" = ") for x in one)
+    assert 5 < sum(x.answer == 0 for x in one) < 35
+    few = LanguageText("en", ["Only these words."])
+    assert len(list(Doubling().items("double", few, 40, 0))) == 3  # none twice
+
+
+def test_words_and_characters_of_languages_without_blanks():
+    text = LanguageText("th", ["ประชาชนมีสิทธิ 12 ข้อ", "สิทธิ\u200bประชาชน"])
+    assert text.pieces("ประชาชนมีสิทธิ") == ["ประชาชน", "มี", "สิทธิ"]
+    assert text.words["สิทธิ"] == 2
+    assert "12" not in text.words
+    assert characters("กี่") == ["กี่"]
+    made = text.made_up(4, random.Random(0))
+    assert len(characters(made)) == 4
+    assert made not in text.words
+
+
+# In a study
+
+
+def asked_cell(name, seed, wrong, **more):
+    values = np.array(wrong, float)
+    found = {"minimal_pairs": DocumentBits("same", values, np.ones(len(values)))}
+    return cell(name, seed=seed, evaluations=found, metrics=group_metrics(found), **more)
+
+
+def test_a_study_tells_shares_of_right_answers_with_the_statistics_of_bpb():
+    rng = np.random.default_rng(0)
+    cells = [asked_cell("good", seed, rng.random(400) < 0.2) for seed in (1, 2, 3)]
+    cells += [asked_cell("bad", seed, rng.random(400) < 0.5) for seed in (1, 2, 3)]
+    result = study(cells)
+    table = next(block for block in evaluation(Comparison(result)) if hasattr(block, "rows"))
+    shown = {row[0]: row[1].lines[0] for row in table.rows}
+    for name in ("good", "bad"):
+        mean = np.mean([1 - c.evaluations["minimal_pairs"].bits.mean() for c in cells if c.splitter == name])
+        assert shown[name].startswith(f"{mean:.1%} ±")
+    assert "≈" not in shown["bad"]
+    comparison = Comparison(result.evaluated("minimal_pairs"))
+    assert comparison.difference(*comparison.ranking("en")).apart
+    assert evaluation(Comparison(study([cell()]))) == []
+    assert cells[0].metrics["eval/minimal_pairs"] == 1 - cells[0].evaluations["minimal_pairs"].bits.mean()
+    assert replace(cells[0], evaluations={}).bpb == 1.0
