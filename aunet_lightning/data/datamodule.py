@@ -15,6 +15,7 @@ from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.progress import each_file
 from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
@@ -109,7 +110,7 @@ class ByteDataModule(LightningDataModule):
         for teacher in self.teachers.values():
             check_form(teacher)
         for part in self.files:
-            for source in self._sources(part):
+            for source in each_file(self._sources(part)):
                 folder = prepare(source, self.cache)
                 all_ = (*self.reader.stack.rules, *self.teachers.values())
                 rules = [rule for rule in all_ if isinstance(rule, Splitter) and rule.needs_model()]

@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 from aunet_lightning.data.contents import known_digest
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
 from aunet_lightning.data.matching import LANGUAGE, matches
+from aunet_lightning.data.progress import each_document
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
@@ -54,7 +55,8 @@ class Source:
         """
         of_file = Report()
         try:
-            for document in FORMATS.get(self.format)(self.text_key, self.language_key).documents(self.path, of_file):
+            read = FORMATS.get(self.format)(self.text_key, self.language_key).documents(self.path, of_file)
+            for document in each_document(read, self.path.name):
                 of_file.documents += 1
                 of_file.bytes += len(document.text)
                 of_file.unnamed += not document.language
