@@ -80,7 +80,7 @@ def test_check_takes_settings_as_fit_does(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["check"], "no text is named"), (["inspect"], "no file is named"), (["inspect", "nowhere.jsonl"], "no file matches"),
-        (["check", "-c", "list.yaml"], "has no settings of a run"), (["inspect", "empty.jsonl"], "no document is in"),
+        (["check", "-c", "list.yaml"], "has no settings of a run"), (["inspect", "empty.jsonl"], "there is no document: nothing is in empty.jsonl: name a file that holds text"),
         (["inspect", "other.jsonl"], "no line has the key 'text'"),
         (["check", "other.jsonl", "--data.languages", "[th"], "data.languages is '[th', it must be a list or null"),
         (["check", "-c", "typo.yaml"], "data.trian_files is unknown. Did you mean data.train_files?"),

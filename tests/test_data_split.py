@@ -279,7 +279,7 @@ def test_the_command_shows_what_went_where(tmp_path, capsys):
         (["--out", "o"], "no file is named"), (["en.jsonl", "--out", "o", "--valid", "1"], "--valid is 1"),
         (["en.jsonl", "--out", "o", "--valid", "0.5", "--test", "0.5"], "leave nothing to train on"),
         (["en.jsonl", "--out", "o", "--jaccard", "0.1"], "--jaccard is 0.1, it must be 0.5 or more"),
-        (["en.jsonl", "--out", "o", "--text_key", "body"], "no line has the key 'body' (--text_key); lines have 'text'"),
+        (["en.jsonl", "--out", "o", "--text_key", "body"], "no line has the key 'body' (text_key); lines have 'text'"),
         (["en.jsonl", "none.jsonl", "--out", "o"], "no file matches"), (["en.jsonl", "--out", "en.jsonl/o"], "en.jsonl/o cannot be written (File exists)"),
     ],
 )  # fmt: skip

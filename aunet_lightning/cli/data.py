@@ -96,13 +96,15 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     from aunet_lightning.data.inspection import inspect
+    from aunet_lightning.data.skipped import why_nothing
     from aunet_lightning.reports.pictures import script_of
     from splitters import Stack
 
     stacks = {rule: Stack([rule_of("--splitter", rule)]) for rule in options.splitter or []}
     languages, report = inspect(_sources(options), script_of)
     if not languages:
-        raise ValueError(report.nothing(options.files, options.text_key))
+        why = report.has_no(options.text_key, "--text_key")
+        raise ValueError(f"there is no document: {why or why_nothing(report, options.files)}")
     _warn(report.warning())
     total = sum(text.bytes for text in languages.values())
     _print_table([TITLES, *(_row(*one, total) for one in sorted(languages.items()))])

@@ -16,10 +16,12 @@ from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.progress import each_file
+from aunet_lightning.data.skipped import check_skipped, why_nothing
 from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
+from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
@@ -31,7 +33,7 @@ LANGUAGE_KEY = "lang"
 Files = list[str | dict[str, str]] | str
 
 
-@effects(workers=Effect.NONE, cache_dir=Effect.NONE)
+@effects(skipped_limit=Effect.NONE, workers=Effect.NONE, cache_dir=Effect.NONE)
 class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
@@ -48,6 +50,8 @@ class ByteDataModule(LightningDataModule):
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder
+        skipped_limit: the share of lines or documents in a part's files that may be unusable, where they are more
+            than 10; above it a run stops before training. Empty ones do not count. null: no limit
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -69,6 +73,7 @@ class ByteDataModule(LightningDataModule):
         languages: list[str] | None = None,
         text_key: str = "text",
         language_key: str = LANGUAGE_KEY,
+        skipped_limit: float | None = 0.01,
         splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
         tokenizer: TokenizerSpec | None = None,
@@ -88,10 +93,11 @@ class ByteDataModule(LightningDataModule):
             raise ValueError(f"data.holdout_every is {holdout_every}, it must be 2 or more (10 holds out a tenth)")
         if languages == []:
             raise ValueError("data.languages is empty: name at least one, or null for all")
+        check("data.skipped_limit", skipped_limit, Range(least=0, most=1))
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
         self.teachers = self.reader.stack.teachers
         self.files: dict[str, Files | None] = {"train": train_files, "val": val_files, "test": test_files}
-        self.holdout_every, self.languages = holdout_every, languages
+        self.holdout_every, self.languages, self.skipped_limit = holdout_every, languages, skipped_limit
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
@@ -149,9 +155,8 @@ class ByteDataModule(LightningDataModule):
 
     def _check_lines(self, part: str, sources: Sequence[Source]) -> None:
         """Says what lines were skipped and what they may hold that was not meant. Raises ValueError where a key that
-        is asked for is in no line."""
+        is asked for is in no line, or too many lines are skipped."""
         corpus = self.corpora[part]
-        report = corpus.report
         for text_key, language_key in dict.fromkeys((source.text_key, source.language_key) for source in sources):
             alike = Report()
             for source, of_file in zip(sources, corpus.reports, strict=True):
@@ -162,8 +167,7 @@ class ByteDataModule(LightningDataModule):
                 missing = alike.has_no(language_key, "data.language_key")
             if missing:
                 raise ValueError(f"data.{part}_files: {missing}")
-        if warning := report.warning():
-            rank_zero_warn(f"{part} files: {warning}")
+        check_skipped(part, corpus, self.skipped_limit)
         sharing: dict[str, list[Path]] = {}
         for source, of_file in zip(sources, corpus.reports, strict=True):
             if of_file.unnamed and not source.named and source.language == stem(source.path):
@@ -175,8 +179,9 @@ class ByteDataModule(LightningDataModule):
                     "which their names begin with, as their lines name none: where they differ, name it, "
                     f"{{path: {paths[0].name}, lang: …}}"
                 )
-        for digest, count in Counter(corpus.digests).items():
-            if count > 1 and report.documents:
+        full = (digest for digest, one in zip(corpus.digests, corpus.reports, strict=True) if one.documents)
+        for digest, count in Counter(full).items():
+            if count > 1:
                 same = [str(path) for path, one in zip(corpus.paths, corpus.digests, strict=True) if one == digest]
                 rank_zero_warn(f"{part} files: {' and '.join(same)} hold the same documents, which count {count} times")
 
@@ -352,7 +357,7 @@ class ByteDataModule(LightningDataModule):
                 f"no file has {self.holdout_every} documents of a language; lower data.holdout_every or name "
                 "data.val_files"
             )
-        return self.corpora[part].report.warning() or "the files are empty"
+        return why_nothing(self.corpora[part].report, self.corpora[part].paths)
 
 
 def _default_cache() -> Path:

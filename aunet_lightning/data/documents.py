@@ -2,12 +2,10 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-
-from aunet_lightning.numbers import listed
 
 EXAMPLES = 3  # places remembered per reason
 MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz"}  # how files begin
@@ -71,11 +69,6 @@ class Report:
         if not self.keys or key in self.keys:
             return None
         return f"no line has the key {key!r} ({setting}); lines have {', '.join(map(repr, self.keys))}"
-
-    def nothing(self, files: Sequence[str | Path], key: str) -> str:
-        """Returns a sentence for files without a document, whose text is under `key`."""
-        why = self.has_no(key, "--text_key") or self.warning()
-        return f"no document is in {listed([*map(str, files)])}" + (f": {why}" if why else "")
 
 
 class Format(ABC):

@@ -16,6 +16,7 @@ import numpy as np
 from aunet_lightning.data.documents import Document, Report
 from aunet_lightning.data.duplicates import Sketches
 from aunet_lightning.data.progress import each_file
+from aunet_lightning.data.skipped import why_nothing
 from aunet_lightning.data.sources import Source
 from aunet_lightning.paths import PART, remove
 
@@ -106,7 +107,8 @@ def _clusters(sources: Sequence[Source], folder: Path, jaccard: float, report: R
                 if sketches is not None:
                     sketches.add(document.text)
         if not hashes:
-            raise ValueError(report.nothing([source.path for source in sources], sources[0].text_key))
+            why = report.has_no(sources[0].text_key, "text_key")
+            raise ValueError(f"there is no document: {why or why_nothing(report, [source.path for source in sources])}")
         known = np.array(hashes, np.uint64)
         if sketches is not None:
             return _Clusters(known, sketches.clusters(jaccard))
