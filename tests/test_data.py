@@ -272,41 +272,12 @@ def test_files_plain_and_compressed_give_the_same(tmp_path, suffix):
     assert module([path]).texts("train") == expected
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
-def test_a_file_cut_short_is_named(tmp_path, suffix):
-    content = (UDHR / "th.jsonl").read_bytes()
-    path = tmp_path / f"cut{suffix}"
-    whole = gzip.compress(content) if suffix.endswith("gz") else zstandard.ZstdCompressor().compress(content)
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"cut.*cannot be read to its end"):
-        module([path])
-    assert not list((tmp_path / "cache").glob("cut*"))  # no half of it is kept
-
-
 def test_language_by_line_by_entry_and_by_file_name(tmp_path):
     first = write(tmp_path / "sw.jsonl", [{"text": "a"}, {"text": "b", "lang": "yo"}])
     second = write(tmp_path / "other.jsonl", [{"text": "c"}])
     data = ByteDataModule([str(first), {"path": str(second), "lang": "fi"}], workers=0)
     data.setup()
     assert data.texts("train") == [("sw", b"a"), ("yo", b"b"), ("fi", b"c")]
-
-
-def test_what_is_unusable_is_counted_and_told(tmp_path):
-    path = tmp_path / "bad.jsonl"
-    lines = [
-        b'{"text": "good"}', b"", b"{not json", b'{"text": ""}', b'{"title": "none"}', b'{"text": 3}', b"[1]",
-        b'{"text": "\\ud800 half"}', b'\xff\xfe{"text": "latin"}', b'{"text": "x", "lang": 5}', b'{"text": "also good"}',
-    ]  # fmt: skip
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    with pytest.warns(UserWarning, match="9 of 11 lines hold no usable document"):
-        data = module([path])
-    assert [text for _, text in data.texts("train")] == [b"good", b"also good"]
-    assert data.skipped == {
-        "empty line": 1, "invalid JSON": 1, "not UTF-8": 1, "empty text": 1, "no string under 'text'": 3, "lone surrogate in text": 1,
-        "'lang' is not a string": 1,
-    }  # fmt: skip
-    with pytest.warns(UserWarning, match="9 of 11"):
-        module([path])  # told again when the flat copy is used
 
 
 def test_good_files_are_silent():

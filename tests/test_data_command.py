@@ -67,17 +67,29 @@ def test_check_says_what_a_run_would(mixed, tmp_path, capsys):
     assert "100.0% of the val text" in capsys.readouterr().err
 
 
+def test_check_takes_settings_as_fit_does(tmp_path, capsys):
+    settings = {"data": {"train_files": [str(UDHR / "th.jsonl")], "holdout_every": 10}, "splitter": "nothing"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
+    given = ["--data.holdout_every", 4, "--splitter", "{name: fixed, n: 3}", f"--data.train_files=[{UDHR}/en.jsonl]"]
+    assert aunet("data", "check", "-c", tmp_path / "mine.yaml", *given) == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert rows == [["train", "en", "24"], ["val", "en", "7"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["check"], "no text is named"), (["inspect"], "no file is named"), (["inspect", "nowhere.jsonl"], "no file matches"),
-        (["check", "-c", "list.yaml"], "has no settings of a run"), (["inspect", "empty.jsonl"], "no document is in"),
+        (["check", "-c", "list.yaml"], "has no settings of a run"), (["inspect", "empty.jsonl"], "there is no document: nothing is in empty.jsonl: name a file that holds text"),
         (["inspect", "other.jsonl"], "no line has the key 'text'"),
+        (["check", "other.jsonl", "--data.languages", "[th"], "data.languages is '[th', it must be a list or null"),
+        (["check", "-c", "typo.yaml"], "data.trian_files is unknown. Did you mean data.train_files?"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_looked_at_is_said(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "typo.yaml").write_text("data: {trian_files: [other.jsonl], val_files: [other.jsonl]}")
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "other.jsonl").write_text('{"content": "a"}\n')
     assert aunet("data", *arguments) == 1

@@ -42,7 +42,7 @@ class Explainer:
             if not key:
                 yield from self._of_mapping(value, "")
             else:
-                as_text, as_yaml = [*self._of_setting(key, value)], [*self._of_setting(key, _loaded(value))]
+                as_text, as_yaml = [*self._of_setting(key, value)], [*self._of_setting(key, loaded(value))]
                 if as_text and as_yaml:
                     yield from as_yaml
 
@@ -201,7 +201,8 @@ def hint(value: Any) -> str:
     return "" if value is None or isinstance(value, str | list | Mapping) else " (put quotes around it)"
 
 
-def _loaded(text: str) -> Any:
+def loaded(text: str) -> Any:
+    """Returns what an option's text is in YAML; the text where it is none."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):

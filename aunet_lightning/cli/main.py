@@ -36,6 +36,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   split       show a text's units:         aunet split "Hello, 世界" --splitter script_aware
               or measure them:             aunet split --stats TEXT.jsonl --splitter trie --splitter whitespace
   data        look at text before a run trains on it: aunet data inspect FILES, aunet data check -c quickstart
+              and deal it to training, validation and test: aunet data split FILES --out DIR
   splitters   list the splitters
   vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
   rate        find the options for a wanted rate: aunet rate --splitter script_aware --language th --bytes_per_unit 6

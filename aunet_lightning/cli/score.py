@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from aunet_lightning.scoring import Score
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-TEXTLESS = ("empty line", "empty text")  # lines that have nothing to score
 LINE = 'each line is an object such as {"text": "…", "lang": "en", "id": "1"}: correct the line, or leave it out'
 ANY = "correct it, or leave it out"
 GROUP = 256  # documents of a Parquet row group
@@ -197,6 +196,8 @@ def _of_lines(
 
 
 def _check_lines(report: "Report", name: str, remedy: str) -> None:
+    from aunet_lightning.data.skipped import TEXTLESS
+
     for reason in report.skipped:
         if reason not in TEXTLESS:
             raise ValueError(f"{name}{report.examples[reason][0]}: {reason}; {remedy}")

@@ -10,13 +10,14 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.documents import Report, bare_name, stem
+from aunet_lightning.data.skipped import why_nothing
 from aunet_lightning.data.sources import LANGUAGE_KEY, Source
 from aunet_lightning.reader.reader import Reader
 
 RANGES = {  # of numbers: the least, the most, and an example
     "row_bytes": (1, math.inf, ""), "batch_rows": (1, math.inf, ""), "workers": (0, math.inf, ""),
     "seed": (0, math.inf, ""), "holdout_every": (2, math.inf, " (10 holds out a tenth)"),
-    "shuffle_buffer_bytes": (1, 1e12, " (64e6 is 64 MB)"),
+    "shuffle_buffer_bytes": (1, 1e12, " (64e6 is 64 MB)"), "skipped_limit": (0, 1, ""),
 }  # fmt: skip
 
 
@@ -46,9 +47,7 @@ def check_keys(part: str, sources: Sequence[Source], reports: Sequence[Report]) 
 
 
 def warn_of_files(part: str, sources: Sequence[Source], corpus: Corpus) -> None:
-    """Warns of lines that were skipped, and of what files may hold that was not meant."""
-    if warning := corpus.report.warning():
-        rank_zero_warn(f"{part} files: {warning}")
+    """Warns of what files may hold that was not meant."""
     sharing: dict[str, list[Path]] = {}
     for source, of_file in zip(sources, corpus.reports, strict=True):
         if of_file.unnamed and not source.named and source.language == stem(source.path):
@@ -60,8 +59,9 @@ def warn_of_files(part: str, sources: Sequence[Source], corpus: Corpus) -> None:
                 "which their names begin with, as their lines name none: where they differ, name it, "
                 f"{{path: {paths[0].name}, lang: …}}"
             )
-    for digest, count in Counter(corpus.digests).items():
-        if count > 1 and corpus.report.documents:
+    full = (digest for digest, one in zip(corpus.digests, corpus.reports, strict=True) if one.documents)
+    for digest, count in Counter(full).items():
+        if count > 1:
             same = [str(path) for path, one in zip(corpus.paths, corpus.digests, strict=True) if one == digest]
             rank_zero_warn(f"{part} files: {' and '.join(same)} hold the same documents, which count {count} times")
 
@@ -101,8 +101,8 @@ def warn_of_none_held_out(corpus: Corpus, documents: Mapping[str, np.ndarray], h
         )
 
 
-def why_none(report: Report, holdout_every: int | None) -> str:
+def why_none(corpus: Corpus, holdout_every: int | None) -> str:
     """Returns why no document is left; holdout_every: of documents that are held out of the training files."""
     if holdout_every is not None:
         return f"no file has {holdout_every} documents of a language; lower data.holdout_every or name data.val_files"
-    return report.warning() or "the files are empty"
+    return why_nothing(corpus.report, corpus.paths)

@@ -24,6 +24,8 @@ from aunet_lightning.data.loader import EpochLoader, ResumableLoader
 from aunet_lightning.data.mixture import Amount, MixConfig, Portion, amounts, interleaved, portions
 from aunet_lightning.data.order import InTurn, Order, Rows, shuffled
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.progress import each_file
+from aunet_lightning.data.skipped import check_skipped
 from aunet_lightning.data.sources import LANGUAGE_KEY, Source, expand
 from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, size_of, stream_of
 from aunet_lightning.data.token_ids import Ids, ids_of, trained
@@ -40,7 +42,7 @@ from splitters.registry import resolve
 Files = list[str | dict[str, str | float]] | str
 
 
-@effects(workers=Effect.NONE, cache_dir=Effect.NONE, parallel_files=Effect.NONE)
+@effects(skipped_limit=Effect.NONE, workers=Effect.NONE, cache_dir=Effect.NONE, parallel_files=Effect.NONE)
 class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
@@ -65,6 +67,8 @@ class ByteDataModule(LightningDataModule):
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder
+        skipped_limit: the share of lines or documents in a part's files that may be unusable, where they are more
+            than 10; above it a run stops before training. Empty ones do not count. null: no limit
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -91,6 +95,7 @@ class ByteDataModule(LightningDataModule):
         mix: MixConfig | None = None,
         text_key: str = "text",
         language_key: str = LANGUAGE_KEY,
+        skipped_limit: float | None = 0.01,
         splitter: Rule | None = DEFAULT,
         upper_splitters: list[Rule] | None = None,
         tokenizer: TokenizerSpec | None = None,
@@ -104,14 +109,14 @@ class ByteDataModule(LightningDataModule):
         super().__init__()
         check_options(
             row_bytes=row_bytes, batch_rows=batch_rows, workers=workers, seed=seed, holdout_every=holdout_every,
-            shuffle_buffer_bytes=shuffle_buffer_bytes, languages=languages,
+            shuffle_buffer_bytes=shuffle_buffer_bytes, skipped_limit=skipped_limit, languages=languages,
         )  # fmt: skip
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
         self.teachers = self.reader.stack.teachers
         self.files: dict[str, Files | None] = {
             "train": train_files, "val": val_files, "test": test_files, "parallel": parallel_files
         }  # fmt: skip
-        self.holdout_every, self.languages = holdout_every, languages
+        self.holdout_every, self.languages, self.skipped_limit = holdout_every, languages, skipped_limit
         self.shuffle_buffer_bytes = shuffle_buffer_bytes
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
@@ -135,7 +140,7 @@ class ByteDataModule(LightningDataModule):
         for teacher in self.teachers.values():
             check_form(teacher)
         for part in self.files:
-            for source in self._sources(part) if not self._streams(part) else []:
+            for source in each_file(self._sources(part) if not self._streams(part) else []):
                 folder = prepare(source, self.cache)
                 all_ = (*self.reader.stack.rules, *self.teachers.values())
                 rules = [rule for rule in all_ if isinstance(rule, Splitter) and rule.needs_model()]
@@ -153,6 +158,7 @@ class ByteDataModule(LightningDataModule):
                 paths, joined = [source.path for source in sources], [source.is_document for source in sources]
                 self.corpora[part] = corpus = Corpus(folders, paths, joined)
                 check_keys(part, sources, corpus.reports)
+                check_skipped(part, corpus, self.skipped_limit)
                 warn_of_files(part, sources, corpus)
         if self._streams("train"):
             self._open_stream()
@@ -169,7 +175,7 @@ class ByteDataModule(LightningDataModule):
         for part, documents in self.documents.items():
             if not len(documents):
                 n = self.holdout_every if part == "val" and self.files["val"] is None else None
-                raise ValueError(f"data: no document is left for {part}: {why_none(self.corpora[part].report, n)}")
+                raise ValueError(f"data: no document is left for {part}: {why_none(self.corpora[part], n)}")
         self.portions = self._mixed()
         if "train" in self.corpora:
             self._check_training()
@@ -204,11 +210,8 @@ class ByteDataModule(LightningDataModule):
 
     def _mixed(self) -> list[Portion] | None:
         sources = self._sources("train")
-        if (
-            "train" not in self.corpora
-            or self.stream is not None
-            or (self.mix is None and all(source.weight is None for source in sources))
-        ):
+        is_plain = self.mix is None and all(source.weight is None for source in sources)
+        if "train" not in self.corpora or self.stream is not None or is_plain:
             return None
         if self.rows == "documents":
             raise ValueError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from aunet_lightning.data.documents import Document, Report
+from aunet_lightning.data.progress import each_file
 from aunet_lightning.data.sources import Source
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -47,7 +48,7 @@ class LanguageText:
 
 
 def inspect(
-    sources: Iterable[Source], script_of: Callable[[str], str], told: Callable[[Document], object] = lambda _: None
+    sources: Sequence[Source], script_of: Callable[[str], str], told: Callable[[Document], object] = lambda _: None
 ) -> tuple[dict[str, LanguageText], Report]:
     """Returns the text of each language, and what of the files was skipped. told: is called with each document.
 
@@ -55,7 +56,7 @@ def inspect(
     """
     found: dict[str, LanguageText] = {}
     report = Report()
-    for source in sources:
+    for source in each_file(sources):
         for document in source.documents(report):
             found.setdefault(document.language, LanguageText()).add(document.text, script_of)
             told(document)

@@ -31,6 +31,9 @@ class JsonLines(Records):
         if not line.strip():
             report.skip("empty line", place)
             return None
+        if b"\0" in line:  # which JSON writes as \u0000
+            report.skip("NUL byte", place)
+            return None
         try:
             fields = json.loads(line.decode("utf-8"))  # bytes would be decoded by a guess
         except UnicodeDecodeError:

@@ -14,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 from aunet_lightning.data.contents import known_digest
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
 from aunet_lightning.data.matching import LANGUAGE, matches
+from aunet_lightning.data.progress import each_document
 from aunet_lightning.numbers import show
 from aunet_lightning.registry import Registry
 
@@ -61,7 +62,8 @@ class Source:
         """
         of_file = Report()
         try:
-            for document in FORMATS.get(self.format)(self.text_key, self.language_key).documents(self.path, of_file):
+            read = FORMATS.get(self.format)(self.text_key, self.language_key).documents(self.path, of_file)
+            for document in each_document(read, self.path.name):
                 of_file.documents += 1
                 of_file.bytes += len(document.text)
                 of_file.unnamed += not document.language

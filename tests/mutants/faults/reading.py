@@ -1,6 +1,6 @@
 """Faults of reading text and packing it into rows."""
 
-from tests.mutants.faults.fault import DATA, Fault
+from tests.mutants.faults.fault import BROKEN_FILES, DATA, DATA_SPLIT, Fault
 
 MIX, STREAMING = "tests/test_mix.py::", "tests/test_streaming.py::"
 
@@ -185,5 +185,38 @@ READING = [
         "if all(name in of for of in texts.values())]",
         "if any(name in of for of in texts.values())]",
         ("tests/test_parallel.py::test_a_tsv_and_aligned_files_give_the_same_documents",),
+        "a cluster's part is drawn by its smallest hash itself",
+        "aunet_lightning/data/splitting.py",
+        'hashlib.blake2b(f"{self.seed} {cluster}".encode(), digest_size=8).digest()',
+        'cluster.to_bytes(8, "big")',
+        (DATA_SPLIT + "test_shares_are_met_by_clusters_of_any_size_and_seeds_draw_others",),
+    ),
+    Fault(
+        "a document's part is its own, whatever is like it",
+        "aunet_lightning/data/splitting.py",
+        "shares.part(int(clusters.smallest[cluster]))",
+        "shares.part(int(clusters.hashes[number - 1]))",
+        (DATA_SPLIT + "test_a_part_is_of_the_text_and_its_near_duplicates_alone",),
+    ),
+    Fault(
+        "texts with a band in common are compared with the first of them alone",
+        "aunet_lightning/data/duplicates.py",
+        "if not apart:",
+        "if True:",
+        (DATA_SPLIT + "test_clusters_are_those_of_all_pairs_that_have_a_band_in_common",),
+    ),
+    Fault(
+        "empty lines stop a run",
+        "aunet_lightning/data/skipped.py",
+        "if reason not in TEXTLESS)",
+        "if reason)",
+        (BROKEN_FILES + "test_a_share_and_more_than_a_few_of_what_holds_text_stop",),
+    ),
+    Fault(
+        "a few lines stop a run",
+        "aunet_lightning/data/skipped.py",
+        "FEW if limit else 0)",
+        "0)",
+        (BROKEN_FILES + "test_a_line_that_is_skipped_is_counted_and_shown",),
     ),
 ]
