@@ -7,8 +7,11 @@ Built-in modules load when they are asked for by name. Plug-ins are announced in
 import difflib
 import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -73,7 +76,7 @@ class Registry(Generic[Made]):
         for room, names in self.built_in.items():
             for name in names:
                 importlib.import_module(f"splitters.{room}.{name}")
-        for point in entry_points(group=self.group):
+        for point in _announced(self.group):
             if point not in self.loaded:
                 self._load_plug_in(point)
                 self.loaded.add(point)
@@ -157,6 +160,18 @@ class Registry(Generic[Made]):
         except TypeError as error:
             raise ValueError(str(error)) from None
         return cls
+
+
+def _announced(group: str) -> tuple[EntryPoint, ...]:
+    """Returns the plug-ins of installed packages. Reading takes 15 ms, so it is done again only after a change: pip
+    makes a folder, or deletes one, beside the other packages."""
+    folders = filter(os.path.isdir, (folder or os.curdir for folder in sys.path))
+    return _announced_in(group, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders))
+
+
+@lru_cache(maxsize=4)
+def _announced_in(group: str, folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
 
 
 _SPLITTER_BASES = {"splitters.Splitter": Splitter, "splitters.LearnedSplitter": LearnedSplitter}

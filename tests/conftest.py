@@ -81,7 +81,16 @@ def _in_place(place, monkeypatch):
     monkeypatch.setenv("AUNET_CACHE", str(place / "cache"))
 
 
+# Of half a minute and more each: they come first, so that no process is left with one at the end.
+LONGEST = (
+    "distributed", "runs", "compare", "splitter_laws", "state", "generation", "plan", "optimizer", "steps", "learned",
+    "tutorial", "own_project", "study_report",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import threading
 import time
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
+import pytest
 import torch
 
-from aunet_lightning.study.fork_server import SERVER
+from aunet_lightning.study.fork_server import REHEARSED, SERVER
 
 
 class Ranks:
@@ -25,6 +27,9 @@ class Ranks:
     def __init__(self, n, place, *arguments, env=None, slurm=False, session=False):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*SERVER, "tests.ranks"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(REHEARSED, str(place))  # by the server, if it does not run yet: the settings there
+            ensure_running()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

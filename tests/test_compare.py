@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from aunet_lightning.cli import compare
 from aunet_lightning.cli.main import main
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
@@ -169,6 +170,7 @@ def test_a_study_runs_in_pieces(tmp_path, monkeypatch, capsys):
     study_of(tmp_path, **budgets, settings={"model": {"optimizer": {"cooldown": 0.5}}})
     ran = []
     monkeypatch.setattr(running, "run_cells", lambda sized, *_: ran.extend(one.cell.name for one in sized))
+    monkeypatch.setattr(compare, "_apart", lambda function, *arguments: function(*arguments))  # not in a new process
     patterns = ("--only", "th-whitespace-*1e+08", "--only", "*bpe*4e+08")
     assert main(["compare", "-c", "grid.yaml", *patterns]) == 0
     large, small = ("th-whitespace-2stages-seed1-4e+08", "th-whitespace-2stages-seed1-1e+08")

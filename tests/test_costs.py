@@ -244,8 +244,7 @@ RULES = [("whitespace", up) for up in ("multi_linear", "repeat", "copy", "insert
 
 
 @pytest.mark.parametrize(("rule", "upsampling"), RULES + LEARNED)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("masked", "precision"), [(False, "32-true"), (True, "bf16-mixed")])
 def test_memory_is_what_autograd_keeps(rule, upsampling, masked, precision):
     shapes = [StageConfig(32, 1, 16, 40, conv=3), StageConfig(48, 1, 16, skip=False), StageConfig(64, 2, 16)]
     config = AUNetConfig(shapes, upsampling=upsampling, document_masking=masked)

@@ -16,9 +16,10 @@ from tests.helpers import SETTINGS, place_store, points
 from tests.ranks import Ranks, logged, ranks, until
 
 pytestmark = pytest.mark.slow
-STEPS = 20
-SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_check_interval", 10, "--report.ngrams", "[]",
-         "--run.checkpoint_every", 5]  # fmt: skip
+STEPS = 12
+SHORT = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", STEPS, "--trainer.val_check_interval", 6, "--run.checkpoint_every", 3,
+         "--report.ngrams", "[]", "--report.page", "false", "--report.sample_prompts", "[]", "--report.generated_bytes", 0]  # fmt: skip
+REPORTS = ["--report.page", "true", "--report.sample_prompts", "[All ]", "--report.generated_bytes", 8]
 KINDS = {
     "rule": [],
     "router": ["--splitter", "{name: router, bytes_per_unit: 4}"],
@@ -35,9 +36,9 @@ KINDS = {
         "0.3",
     ],
     "languages": ["--splitter", "{name: router, bytes_per_unit: {th: 6, en: 4}, one_sided: true, bytes_per_unit_from: 3, "
-                                "target_steps: 15}"],
-    "refresh": ["--splitter", "{name: refresh, of: whitespace, by: {name: fixed, n: 3}}"],
-    "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 3],
+                                "target_steps: 9}", *REPORTS],
+    "refresh": ["--splitter", "{name: refresh, of: whitespace, by: {name: fixed, n: 3}}", *REPORTS],
+    "accumulated": ["--splitter", "{name: distilled, teacher: whitespace}", "--trainer.accumulate_grad_batches", 2],
 }  # fmt: skip
 TRADED = ["--model.parallel.activation_checkpointing", "true", "--model.parallel.wrap", "[stage, block, stage]",
           "--model.parallel.reshard_after_forward", "[true, false, true]", "--model.parallel.cpu_offload", "true",
@@ -93,7 +94,7 @@ def assert_equal(expected, got, since=0, rel=1e-5):
     [
         ("rule", 4, "fsdp2", TRADED),
         ("rule", 4, "ddp", []),
-        ("router", 4, "fsdp2", []),
+        ("router", 2, "fsdp2", []),
         ("refresh", 2, "fsdp2", []),
         ("router", 2, "ddp", []),
         ("muon", 4, "fsdp2", []),
@@ -114,8 +115,8 @@ def test_many_processes_learn_what_one_does(kind, n, strategy, options, one, pla
 def test_four_processes_learn_what_one_does(one, four):
     assert_equal(one("rule"), four)
     names = sorted(path.name for path in (four / "checkpoints").iterdir())
-    assert names == ["best.ckpt", "last.ckpt", *(f"step-{step:08}.ckpt" for step in (5, 10, 15, 20))]
-    assert (four / "checkpoints" / "last.ckpt").resolve().name == "step-00000020.ckpt"
+    assert names == ["best.ckpt", "last.ckpt", *(f"step-{step:08}.ckpt" for step in (3, 6, 9, 12))]
+    assert (four / "checkpoints" / "last.ckpt").resolve().name == "step-00000012.ckpt"
     shards = {path.name for path in (four / "checkpoints" / "last.ckpt").iterdir()}
     assert shards == {".metadata", "meta.pt", *(f"__{rank}_0.distcp" for rank in range(4))}
 
@@ -132,17 +133,17 @@ def begun(source, target, step):
 
 @pytest.mark.parametrize(("n", "strategy"), [(8, "fsdp2"), (2, "fsdp2"), (1, "fsdp2"), (1, "auto"), (2, "ddp")])
 def test_a_sharded_checkpoint_resumes_anywhere(n, strategy, four, place):
-    folder = begun(four, place / f"on-{strategy}-{n}", 15)
+    folder = begun(four, place / f"on-{strategy}-{n}", 9)
     shown = ranks(n, place, *SHORT, "--trainer.strategy", strategy, "--run.folder", folder)
     assert "sums are made in another order" in shown
-    assert_equal(four, folder, since=15)
+    assert_equal(four, folder, since=9)
 
 
 def test_a_single_file_resumes_sharded(one, place):
-    folder = begun(one("router"), place / "from-one", 10)
+    folder = begun(one("router"), place / "from-one", 6)
     options = ["--trainer.strategy", "fsdp2", "--run.folder", folder]
     ranks(2, place, *SHORT, *KINDS["router"], *options)
-    assert_equal(one("router"), folder, since=10)
+    assert_equal(one("router"), folder, since=6)
 
 
 def test_one_file_from_sharded_training(one, place):
@@ -154,9 +155,9 @@ def test_one_file_from_sharded_training(one, place):
         assert torch.allclose(mine["state_dict"][name], tensor, rtol=1e-3, atol=1e-5)
     state, same = mine["optimizer_states"][0], theirs["optimizer_states"][0]
     assert [group["params"] for group in state["param_groups"]] == [group["params"] for group in same["param_groups"]]
-    folder = begun(place / "one-file", place / "from-one-file", 10)
+    folder = begun(place / "one-file", place / "from-one-file", 6)
     ranks(1, place, *SHORT, "--run.folder", folder)
-    assert_equal(one("rule"), folder, since=10)
+    assert_equal(one("rule"), folder, since=6)
 
 
 def test_every_form_of_a_checkpoint_works(four, place, capsys):
@@ -182,10 +183,10 @@ def test_a_run_whose_processes_are_killed_loses_nothing(strategy, place):
     straight, killed = place / f"straight-{strategy}", place / f"killed-{strategy}"
     ranks(2, place, *command, "--run.folder", straight)
     moments = [  # of the second strategy, the first two
-        logged(killed, 3),  # before any checkpoint
-        lambda: list((killed / "checkpoints").glob(f"step-00000005.ckpt{PART}")),  # while it is written
-        lambda: list((killed / "checkpoints").glob(f"step-00000010.ckpt{PART}")),
-        logged(killed, 16),
+        logged(killed, 1),  # before any checkpoint
+        lambda: list((killed / "checkpoints").glob(f"step-00000003.ckpt{PART}")),  # while it is written
+        lambda: list((killed / "checkpoints").glob(f"step-00000006.ckpt{PART}")),
+        logged(killed, 9),
     ][: 4 if strategy == "fsdp2" else 2]
     for i, moment in enumerate(moments):
         run = Ranks(2, place, *command, "--run.folder", killed)
@@ -210,7 +211,7 @@ def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
     path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     folder = place / "signals"
     command = [*SHORT, "--trainer.strategy", "fsdp2", "--run.folder", folder]
-    for step, number, rank in ((3, signal.SIGTERM, 1), (8, signal.SIGUSR1, 0)):
+    for step, number, rank in ((1, signal.SIGTERM, 1), (5, signal.SIGUSR1, 0)):
         run = Ranks(2, place, *command, env=path, slurm=True)
         until(logged(folder, step), run)
         run.kill(rank, number)
@@ -227,12 +228,12 @@ def test_a_signal_to_one_process_saves_and_ends_all(one, place, tmp_path):
 def test_a_full_disk_costs_checkpoints_and_not_the_run(strategy, one, place):
     folder = place / f"full-{strategy}"
     command = [*SHORT, "--trainer.strategy", strategy, "--run.folder", folder]
-    ranks(2, place, *command, code=1, env={"AUNET_TEST_LIMIT": f"{folder}/metrics.jsonl 7 20000"})
+    ranks(2, place, *command, code=1, env={"AUNET_TEST_LIMIT": f"{folder}/metrics.jsonl 4 20000"})
     out = (place / "out-0.txt").read_text()
-    assert re.search(r"the checkpoint \S+step-00000010.ckpt could not be written \(.*\): the run continues", out)
-    assert re.search(r"error: training is done, but the checkpoint \S+step-00000020.ckpt could not be written", out)
+    assert re.search(r"the checkpoint \S+step-00000006.ckpt could not be written \(.*\): the run continues", out)
+    assert re.search(r"error: training is done, but the checkpoint \S+step-00000012.ckpt could not be written", out)
     assert "error:" not in (place / "out-1.txt").read_text()  # an error of all devices is reported once
-    assert [path.name for path in (folder / "checkpoints").iterdir()].count("step-00000005.ckpt") == 1
+    assert [path.name for path in (folder / "checkpoints").iterdir()].count("step-00000003.ckpt") == 1
     assert not list((folder / "checkpoints").glob(f"*{PART}"))
     # The metrics that could be written are right, and the next run writes the rest.
     ranks(2, place, *command)

@@ -118,6 +118,13 @@ def masked(request):
     return request.param
 
 
+# Each with each stack; of both at once, the tests of documents and of chunks.
+TRAINED_OR_MASKED = pytest.mark.parametrize(
+    ("trained", "masked"), [(True, False), (False, True)], ids=["trained", "masked"]
+)
+
+
+@TRAINED_OR_MASKED
 @torch.no_grad()
 def test_a_later_byte_changes_nothing_before(rules, trained, masked):
     model, stack = model_of(rules, trained=trained, document_masking=masked)
@@ -135,6 +142,7 @@ def test_a_later_byte_changes_nothing_before(rules, trained, masked):
         torch.testing.assert_close(one[1][:, :t], before[1][:, :t], atol=1e-5, rtol=1e-5)
 
 
+@TRAINED_OR_MASKED
 @torch.no_grad()
 def test_stepping_equals_the_full_forward(rules, trained, masked):
     assert_steps(rules, trained, masked, MIXED_CHUNKS)
@@ -160,6 +168,7 @@ def assert_steps(rules, trained, masked, chunks):
     torch.testing.assert_close(torch.cat(logits, 1), full.logits, atol=1e-4, rtol=1e-4)
 
 
+@TRAINED_OR_MASKED
 @torch.no_grad()
 def test_a_row_does_not_see_its_company(rules, trained, masked):
     model, stack = model_of(rules, trained=trained, document_masking=masked)

@@ -368,7 +368,8 @@ def test_wrong_configurations_are_named(options, words):
 
 @pytest.mark.slow
 def test_a_compiled_network_gives_the_same():
-    stack, model = stack_of("whitespace", 2), tiny_model(tiny(2))
+    stack = stack_of("whitespace", 2)
+    model = tiny_model(AUNetConfig([{"dim": dim, "layers": 1, "head_dim": 8, "window": 4} for dim in (16, 24)]))
     ids, levels = batch(stack)
     with torch.no_grad():
         plain = model(ids, levels).logits

@@ -196,8 +196,8 @@ def loss_of(width, rate, text, steps=90, rows=4, length=192):
 @pytest.mark.slow
 def test_the_best_learning_rate_is_that_of_other_widths():
     found, text = [], udhr()
-    for width in (64, 96, 128):
-        logs = [i / 2 for i in range(-1, 5)]
+    for width in (64, 128):
+        logs = [i / 2 for i in range(4)]
         losses = [loss_of(width, 2**log, text) for log in logs]
         best = min(range(1, len(logs) - 1), key=losses.__getitem__)
         assert losses[best] < min(losses[0], losses[-1]), (width, losses)

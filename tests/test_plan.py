@@ -39,8 +39,7 @@ def test_a_plan_for_the_published_size_is_the_published_network():
     assert made.extrapolated
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3, 4])
-@pytest.mark.parametrize("flops", [1e16, 5e20])
+@pytest.mark.parametrize(("stages", "flops"), [(1, 5e20), (2, 1e16), (3, 5e20), (4, 1e16)])
 def test_a_budget_is_spent(stages, flops):
     rules, rates = RULES[: stages - 1], RATES[: stages - 1]
     made = plan(rules, rates, Machine(4), flops=flops)

@@ -1,5 +1,6 @@
 """Names, wrong names, and plug-ins."""
 
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,16 @@ def test_a_registered_splitter_is_available(clean_registry):
 def test_a_name_is_registered_once(clean_registry):
     with pytest.raises(ValueError, match="'whitespace' is already"):
         splitters.register("whitespace")(EveryVowel)
+
+
+def test_a_package_installed_meanwhile_is_available(clean_registry, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    os.utime(tmp_path, (0, 0))  # pip comes later, by the file system's clock
+    assert "vowels_too" not in splitters.available()
+    (told := tmp_path / "vowels-1.dist-info").mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: vowels\nVersion: 1\n")
+    (told / "entry_points.txt").write_text("[aunet.splitters]\nvowels_too = tests.test_registry:EveryVowel\n")
+    assert "vowels_too" in splitters.available()
 
 
 class ManyTexts(EveryVowel):

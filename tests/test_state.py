@@ -54,10 +54,9 @@ def full(model, stack, ids):
 
 @pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize(
-    ("conv", "masked", "window", "qk_norm"),
-    [(None, True, 5, False), (3, True, 5, False), (3, False, 9, True), (None, True, None, True)],
+    ("conv", "masked", "window", "qk_norm", "rows"),
+    [(None, True, 5, False, 12), (3, True, 5, False, 1), (3, False, 9, True, 12), (None, True, None, True, 1)],
 )
-@pytest.mark.parametrize("rows", [1, 12])
 @torch.no_grad()
 def test_rows_step_at_their_own_times_through_many_tapes(rules, conv, masked, window, qk_norm, rows):
     model, stack = model_of(rules, conv, masked, window, qk_norm)

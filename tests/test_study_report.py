@@ -408,7 +408,7 @@ def test_what_was_repeated_and_mixed_is_said():
 @pytest.mark.slow
 def test_a_large_study():
     large = synthetic(
-        {f"splitter-{i}": "whitespace" for i in range(30)}, [f"l{chr(97 + i)}" for i in range(20)], (1,), examples=False
+        {f"splitter-{i}": "whitespace" for i in range(30)}, [f"l{chr(97 + i)}" for i in range(8)], (1,), examples=False
     )
     read = Balance(as_html(large))
     assert read.wrong == []

@@ -342,7 +342,7 @@ def test_a_teacher_registers_as_a_splitter_does(clean_registry):
 
 def test_a_package_adds_a_teacher_by_an_entry_point(clean_registry, monkeypatch):
     points = [EntryPoint("halves", "tests.test_teachers:Halves", "aunet.teachers")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "aunet.teachers" else [])
+    monkeypatch.setattr(registry, "_announced", lambda group: points if group == "aunet.teachers" else [])
     assert isinstance(resolve_teacher("halves"), Halves)
     points.append(EntryPoint("half", "tests.test_teachers:Unfinished", "aunet.teachers"))
     with pytest.raises(ValueError, match=r"the teacher 'half' of package .* cannot be registered: .*lacks split"):

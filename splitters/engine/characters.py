@@ -39,7 +39,7 @@ class ByteClasses(NamedTuple):
 @lru_cache(maxsize=32)
 def code_point_classes(classes: Classes) -> np.ndarray:
     """Returns uint8 [0x110000]: the index of each code point's class in `classes`, or their number for REST."""
-    text = "".join(map(chr, range(N_CODE_POINTS)))
+    text = np.arange(N_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")  # every character
     table = np.full(N_CODE_POINTS, len(classes), dtype=np.uint8)
     for index in reversed(range(len(classes))):
         name, pattern = classes[index]
