@@ -1,6 +1,16 @@
 """Faults of metrics, the optimizer and reports."""
 
-from tests.mutants.faults.fault import COMPARE, INFERENCE, METRICS, PAGE, SCORING, STATISTICS, Fault
+from tests.mutants.faults.fault import (
+    COMPARE,
+    INFERENCE,
+    METRICS,
+    PAGE,
+    ROBUSTNESS,
+    SCORING,
+    STATISTICS,
+    TRANSLATION,
+    Fault,
+)
 
 MEASURING = [
     Fault(
@@ -243,6 +253,41 @@ MEASURING = [
         "slice(row.since - row.begin + 1, row.length)",
         "slice(row.since - row.begin, row.length - 1)",
         (SCORING + "test_levels_are_those_of_the_text_wherever_rows_begin",),
+    ),
+    Fault(
+        "diacritics off takes the vowels of Thai",
+        "aunet_lightning/evaluation/robustness.py",
+        r'regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}\p{Arabic}\p{Hebrew}]\p{Mn}*")',
+        r'regex.compile(r"\X")',
+        (ROBUSTNESS + "test_what_changes_make_of_text",),
+    ),
+    Fault(
+        "a character is exchanged twice",
+        "aunet_lightning/evaluation/robustness.py",
+        "if left and not {i, i + 1} & moved:",
+        "if left:",
+        (ROBUSTNESS + "test_an_exchange_is_of_neighbours_in_a_word",),
+    ),
+    Fault(
+        "documents that a change leaves as they are count in its sums",
+        "aunet_lightning/evaluation/robustness.py",
+        "(one.before, one.after) for one in of if one.after is not None",
+        "(one.before, one.after or one.before) for one in of",
+        (ROBUSTNESS + "test_a_text_that_a_change_leaves_as_it_is_is_in_no_sum",),
+    ),
+    Fault(
+        "a wrong translation stands among the examples",
+        "aunet_lightning/evaluation/translation.py",
+        "(one for one in others if one not in choices)",
+        "others[:NEAR]",
+        (TRANSLATION + "test_a_question_asks_the_same_in_every_language",),
+    ),
+    Fault(
+        "where training is unknown, a language counts as never seen",
+        "aunet_lightning/evaluation/translation.py",
+        "None if trained is None else language in trained",
+        "language in (trained or ())",
+        (TRANSLATION + "test_questions_that_a_row_has_no_room_for_are_counted",),
     ),
     Fault(
         "a score counts a token that begins in the context",
