@@ -13,7 +13,7 @@ from aunet_lightning.evaluation.language_text import LanguageText, Parts
 
 
 class Edit(Source):
-    """`TEXT | RULE = EDITED`. kinds: of the wrong edit, in turns: the same with another argument, or two neighbours
+    """`TEXT | RULE =`, `EDITED`. kinds: of the wrong edit, in turns: the same with another argument, or two neighbours
     exchanged (not where the right edit changes the length: it would be likely or not in all items alike)."""
 
     kinds: tuple[str, ...] = ("argument",)
@@ -55,7 +55,7 @@ class Edit(Source):
 
 
 class Insert(Edit):
-    """`word | o > ox = woxrd`: after each o an x."""
+    """`word | o > ox =`, `woxrd`: after each o an x."""
 
     def rule(self, x: str, y: str, joint: str) -> str:
         return f"{x} > {x}{joint}{y}"
@@ -65,7 +65,7 @@ class Insert(Edit):
 
 
 class Delete(Edit):
-    """`word | o > = wrd`: without each o."""
+    """`word | o > =`, `wrd`: without each o."""
 
     def rule(self, x: str, y: str, joint: str) -> str:
         return f"{x} >"
@@ -75,7 +75,7 @@ class Delete(Edit):
 
 
 class Substitute(Edit):
-    """`word | o > x = wxrd`: for each o an x."""
+    """`word | o > x =`, `wxrd`: for each o an x."""
 
     kinds = "argument", "exchanged"
 
@@ -87,7 +87,7 @@ class Substitute(Edit):
 
 
 class Swap(Edit):
-    """`word | o <> r = wrod`: two that are there once change places."""
+    """`word | o <> r =`, `wrod`: two that are there once change places."""
 
     kinds = "argument", "exchanged"
 

@@ -19,7 +19,10 @@ class Line(NamedTuple):
 
 
 class FewShot(Task):
-    """Lines `ASKED = ANSWER`, of which the last one's answer is asked for. examples: the lines before it."""
+    """Lines `ASKED =`, each with its answer in a line below; the last one's answer is asked for.
+
+    examples: solved ones before it.
+    """
 
     group = "spelling"
 
@@ -45,9 +48,9 @@ class FewShot(Task):
             return None
         _, *examples = lines.values()
         rng.shuffle(examples)
-        context = "".join(f"{one.asked} = {one.answer}\n" for one in examples) + f"{last.asked} ="
-        others = {kind: f" {other}\n" for kind, other in last.others.items()}
-        return Question(context, f" {last.answer}\n", others, key=(last.asked, last.answer))
+        context = "".join(f"{one.asked} =\n{one.answer}\n" for one in examples) + f"{last.asked} =\n"
+        others = {kind: f"{other}\n" for kind, other in last.others.items()}
+        return Question(context, f"{last.answer}\n", others, key=(last.asked, last.answer))
 
 
 class Source(FewShot):

@@ -2,8 +2,8 @@
 
 The context is the beginning of the sentence, up to the word with the first difference; a choice is the rest, up to a
 few words after the last one. (That word is in the choice as a whole: a context that ends inside of a word is foreign to
-models of tokens.) What is wrong changes no number of blanks, and differs from item to item: so a model with random
-weights finds both as likely.
+models of tokens.) Both have as many characters and blanks, and what is wrong differs from item to item: so a model with
+random weights finds both as likely.
 """
 
 import random
@@ -18,7 +18,7 @@ from aunet_lightning.evaluation.look_alikes import look_alikes
 from aunet_lightning.evaluation.task import Question, Task
 
 BEFORE, AFTER = 12, 3  # words of a context, and after what is wrong
-LONG = 8  # letters of several bytes: of fewer, single ones would decide
+LONG = 10  # letters of several bytes: of fewer, single ones would decide
 NO_CONTINUATION = [*range(0x20, 0x7F), *range(0xC2, 0xF5)]
 
 _look_alikes = cache(look_alikes)
@@ -39,21 +39,26 @@ class Place(NamedTuple):
         """Returns what stands between the word and one that follows."""
         return "".join(self.pieces[self.words[self.at] + 1 : self.words[self.at + ahead]])
 
-    def question(self, others: Mapping[str, str | bytes], n_words: int = 1) -> Question | None:
+    def question(self, others: Mapping[str, str | bytes], n_words: int = 1, as_long: bool = False) -> Question | None:
         """Returns the question whether the word and those that follow it, n_words in all, stand here, or what `others`
-        have in their place, by kind. None at the end of a sentence, where nothing would tell that a text is over."""
+        have in their place, by kind.
+
+        as_long: others lack a character, so the text as it is ends one earlier. None at the end of a sentence, where
+        nothing would tell that a text is over.
+        """
         first, last = self.words[self.at], self.words[self.at + n_words - 1]
         end = [*self.words, *[len(self.pieces) - 1] * AFTER][self.at + n_words - 1 + AFTER]
         begin = first - self.pieces[first - 1].isspace()  # a blank is read with the word after it
         since = self.words[self.at - BEFORE] if self.at > BEFORE else 0
-        before, after = ("".join(self.pieces[i:j]).encode() for i, j in ((begin, first), (last + 1, end + 1)))
-        if not after:
+        before = "".join(self.pieces[begin:first]).encode()
+        after = characters("".join(self.pieces[last + 1 : end + 1]))
+        if not after or (as_long and not all(map(LETTERS.fullmatch, ["", *after][-2:]))):
             return None
         texts = {kind: other if isinstance(other, bytes) else other.encode() for kind, other in others.items()}
-        right = "".join(self.pieces[first : last + 1]).encode()
+        right = "".join([*self.pieces[first : last + 1], *after[: len(after) - as_long]])
         return Question(
-            "".join(self.pieces[since:begin]), before + right + after,
-            {kind: before + text + after for kind, text in texts.items()},
+            "".join(self.pieces[since:begin]), before + right.encode(),
+            {kind: before + text + "".join(after).encode() for kind, text in texts.items()},
         )  # fmt: skip
 
 
@@ -68,15 +73,16 @@ class Pair(Task):
         """Returns a question about a place that is drawn; None where nothing can be wrong there."""
 
     def question(self, text: LanguageText, rng: random.Random, number: int) -> Question | None:
-        pieces = rng.choice(text.sentences)
+        pieces = rng.choice(text.sentences or [[]])
         words = [i for i, piece in enumerate(pieces) if is_word(piece)]
         return self.asked(Place(pieces, words, rng.randrange(1, len(words))), text, rng) if len(words) > 1 else None
 
 
 class WordPair(Pair):
-    """A word of letters, against one that the text does not have."""
+    """A word of letters, against one that the text does not have. kind: of that one; shorter: by a character."""
 
     kind: str
+    shorter = False
 
     @abstractmethod
     def changed(self, word: list[str], text: LanguageText, rng: random.Random) -> list[str]:
@@ -87,7 +93,9 @@ class WordPair(Pair):
         if not LETTERS.fullmatch(place.word()) or len(word) < text.least:
             return None
         other = Parts(tuple(self.changed(word, text, rng)))
-        return None if str(other) in text.words or not other.intact else place.question({self.kind: str(other)})
+        if str(other) in text.words or not other.intact:
+            return None
+        return place.question({self.kind: str(other)}, as_long=self.shorter)
 
 
 class CharactersExchanged(WordPair):
@@ -104,6 +112,7 @@ class CharacterDropped(WordPair):
     """A character missing; where there are three or more, none at an end, where endings would make other words."""
 
     kind = "dropped"
+    shorter = True
 
     def changed(self, word: list[str], text: LanguageText, rng: random.Random) -> list[str]:
         i = rng.randrange(1, len(word) - 1) if len(word) > 2 else rng.randrange(len(word))
@@ -111,13 +120,15 @@ class CharacterDropped(WordPair):
 
 
 class LookAlike(WordPair):
-    """A character replaced by one that looks like it, of those that the text has."""
+    """A character replaced by one that looks like it and has as many bytes, of those that the text has."""
 
     kind = "look_alike"
 
     def changed(self, word: list[str], text: LanguageText, rng: random.Random) -> list[str]:
         i = rng.randrange(len(word))
-        return [*word[:i], rng.choice(_look_alikes(tuple(text.alphabet)).get(word[i], word[i : i + 1])), *word[i + 1 :]]
+        known = _look_alikes(tuple(text.alphabet)).get(word[i], [])
+        as_long = [other for other in known if len(other.encode()) == len(word[i].encode())]
+        return [*word[:i], rng.choice(as_long or [word[i]]), *word[i + 1 :]]
 
     def left_out(self, text: LanguageText) -> str:
         known = _look_alikes(tuple(text.alphabet))

@@ -15,8 +15,8 @@ SYLLABLE = regex.compile(r"[가-힣]")
 
 
 class PartsOfCharacters(FewShot):
-    """`CHARACTER = its parts, set apart`. Other choices have the first part, the last one, or both of another character
-    with as many."""
+    """`CHARACTER =`, and its parts, set apart. Other choices have the first part, the last one, or both, of another
+    character that has as many."""
 
     group = "parts"
 

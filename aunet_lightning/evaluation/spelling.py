@@ -9,7 +9,7 @@ YES, NO = "+", "-"
 
 
 class Spell(OfCharacters):
-    """`word = w o r d`. Other choices have two neighbours exchanged, a character of another word, or both.
+    """`word =`, `w o r d`. Other choices have two neighbours exchanged, a character of another word, or both.
 
     None is the word as it is: it has no blanks, and a model with random weights would take it always or never.
     """
@@ -31,21 +31,21 @@ class Spell(OfCharacters):
 
 
 class Unspell(Spell):
-    """`w o r d = word`."""
+    """`w o r d =`, `word`."""
 
     joints = " ", ""
 
 
 class SpellMadeUp(OfMadeUpWords, Spell):
-    """`dorw = d o r w`."""
+    """`dorw =`, `d o r w`."""
 
 
 class UnspellMadeUp(OfMadeUpWords, Unspell):
-    """`d o r w = dorw`."""
+    """`d o r w =`, `dorw`."""
 
 
 class Contains(Source):
-    """`word | o = +`, `word | x = -`. Half of the items are no.
+    """`word | o =`, `+`; `word | x =`, `-`. Half of the items are no.
 
     A part is drawn that one of two texts has and the other has not, and the line is about one of them: so what is asked
     for says nothing about the answer.
