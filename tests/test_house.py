@@ -31,7 +31,7 @@ FLOORS = (  # each may import from its own and from those before it
     ("lightning_private",),
     ("reader", "data"),
     ("costs", "checkpoints", "distributed", "generation", "scoring", "entropy", "peers"),
-    ("tracking", "training", "planning", "hf"),
+    ("tracking", "training", "planning", "hf", "evaluation"),
     ("study", "reports", "serving"),
     ("assembly",),
     ("cli", "harness"),
