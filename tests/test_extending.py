@@ -12,6 +12,8 @@ from aunet_lightning import AUNet, AUNetConfig
 from aunet_lightning.checkpoints.forms import read
 from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.evaluation.language_text import LanguageText
+from aunet_lightning.evaluation.task import TASKS
 from aunet_lightning.model.embedding import coefficient, preceding
 from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study.columns import columns_of
@@ -237,6 +239,18 @@ def test_a_column_of_ones_own(here):
     assert [row[-2:] for row in rows] == [["", ""], ["1.5", "0.25"]]
     with pytest.raises(ValueError, match="columns is 'minutes': name your own class as module:Class"):
         columns_of(["minutes"])
+
+
+def test_a_task_of_ones_own(here):
+    pytest.importorskip("icu4py")
+    (name,) = settings_of("task")["evaluate"]
+    text = LanguageText("en", sentences(1) + sentences(2))
+    items = list(TASKS.get(name)().items(name, text, 5, seed=0))
+    assert len(items) == 5
+    for item in items:
+        asked = item.context.decode().splitlines()[-1].removesuffix(" =")
+        assert item.choices[item.answer].decode() == asked[::-1] + "\n"
+        assert item.kinds.count("copy") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from tests.mutants.faults.fault import (
     ROBUSTNESS,
     SCORING,
     STATISTICS,
+    TASKS,
     TRANSLATION,
     Fault,
 )
@@ -316,5 +317,40 @@ MEASURING = [
         "part.unlink(missing_ok=True)",
         "pass",
         (SCORING + "test_an_output_is_written_completely_or_not_at_all",),
+    ),
+    Fault(
+        "a swap that moves one of two",
+        "aunet_lightning/evaluation/edits.py",
+        "return ({x: y, y: x}.get(part, part),)",
+        "return ({x: y}.get(part, part),)",
+        (TASKS + "test_answers_follow_from_the_rule[swap_words]",),
+    ),
+    Fault(
+        "parts of words that a letter of another character merges with",
+        "aunet_lightning/evaluation/language_text.py",
+        "if at in begins:",
+        "if True:",
+        (TASKS + "test_pieces_are_whole_characters_of_the_text",),
+    ),
+    Fault(
+        "a made-up word that the text has",
+        "aunet_lightning/evaluation/language_text.py",
+        "if word.intact and not any(str(word) in document for document in self.documents):",
+        "if word.intact:",
+        (TASKS + "test_answers_follow_from_the_rule[spell_made_up]",),
+    ),
+    Fault(
+        "spelling with the copy among its choices, which random weights take always or never",
+        "aunet_lightning/evaluation/spelling.py",
+        'dict(zip(("exchanged", "replaced", "both"), others, strict=True))',
+        'dict(zip(("exchanged", "copy", "both"), [others[0], str(word), str(exchanged(word, j))], strict=True))',
+        (TASKS + "test_edits_have_the_copy_and_wrong_edits_with_and_without_the_right_one",),
+    ),
+    Fault(
+        "a pair of which one is shorter",
+        "aunet_lightning/evaluation/pairs.py",
+        "*after[: len(after) - as_long]",
+        "*after",
+        (TASKS + "test_pairs_are_the_text_and_the_same_with_one_thing_wrong[character_dropped]",),
     ),
 ]
