@@ -1,6 +1,5 @@
 """ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,11 +14,12 @@ from aunet_lightning.data.corpus import Corpus, prepare
 from aunet_lightning.data.documents import Report, bare_name, stem
 from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
+from aunet_lightning.data.places import Place
 from aunet_lightning.data.sources import Source, expand
 from aunet_lightning.data.token_ids import ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import default_cache, user_path
 from aunet_lightning.reader.reader import Reader, Rule, reader_of
 from aunet_lightning.reader.tokens import Tokenizer, TokenizerSpec
 from splitters import DEFAULT, Splitter
@@ -35,10 +35,11 @@ class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, text_key: …,
+        train_files: files of text, as paths, globs, folders, URLs or {path: …, lang: …, format: …, text_key: …,
             language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
-            parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but the last
-            two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
+            parquet, arrow, datasets with config, split and revision, or module:Class) is by default that of the
+            file's name, else jsonl; those of text may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names
+            the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         holdout_every: without val_files, every n-th document of each language in each training file is
@@ -93,7 +94,7 @@ class ByteDataModule(LightningDataModule):
         self.holdout_every, self.languages = holdout_every, languages
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
-        self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else _default_cache()
+        self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else default_cache()
         self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
         self._words: dict[str, WordMarks] = {}  # by part
@@ -163,7 +164,7 @@ class ByteDataModule(LightningDataModule):
                 raise ValueError(f"data.{part}_files: {missing}")
         if warning := report.warning():
             rank_zero_warn(f"{part} files: {warning}")
-        sharing: dict[str, list[Path]] = {}
+        sharing: dict[str, list[Path | Place]] = {}
         for source, of_file in zip(sources, corpus.reports, strict=True):
             if of_file.unnamed and not source.named and source.language == stem(source.path):
                 sharing.setdefault(source.language, []).append(source.path)
@@ -332,7 +333,7 @@ class ByteDataModule(LightningDataModule):
         self.teardown("")
 
     def _sources(self, part: str) -> list[Source]:
-        return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
+        return expand(self.files[part] or [], f"data.{part}_files", self.cache, **self.keys)
 
     def _select(self, corpus: Corpus) -> np.ndarray:
         if self.languages is None:
@@ -352,9 +353,3 @@ class ByteDataModule(LightningDataModule):
                 "data.val_files"
             )
         return self.corpora[part].report.warning() or "the files are empty"
-
-
-def _default_cache() -> Path:
-    if named := os.environ.get("AUNET_CACHE"):
-        return user_path(named, "$AUNET_CACHE")
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir (by default)") / "aunet-lightning"

@@ -90,6 +90,27 @@ SEAMS = [
         (FORMATS + "test_every_nth_of_files_that_are_a_document_each_is_held_out",),
     ),
     Fault(
+        "a remote file is known by its name",
+        "aunet_lightning/data/remote.py",
+        'return f"{self.url} {self.token}"',
+        "return self.url",
+        ("tests/test_remote.py::test_a_cached_copy_is_found_again_without_the_file",),
+    ),
+    Fault(
+        "a remote file that has changed is read",
+        "aunet_lightning/data/remote.py",
+        "if self.token and filesystem",
+        "if not self.token and filesystem",
+        ("tests/test_remote.py::test_a_file_that_changes_or_goes_is_told",),
+    ),
+    Fault(
+        "a folder that cannot be listed is left out",
+        "aunet_lightning/data/remote.py",
+        "if isinstance(missing, FileNotFoundError)",
+        "if isinstance(missing, OSError)",
+        ("tests/test_remote.py::test_what_cannot_be_listed_is_not_left_out",),
+    ),
+    Fault(
         "another optimizer takes over the state",
         "aunet_lightning/checkpoints/contents.py",
         '"name", "lr", "matrix_lr",',
