@@ -32,6 +32,7 @@ FORMATS = Registry(
         "tsv_unquoted": "aunet_lightning.data.csv_files:TsvUnquoted",
         "parquet": "aunet_lightning.data.arrow_files:Parquet",
         "arrow": "aunet_lightning.data.arrow_files:Arrow",
+        "datasets": "aunet_lightning.data.hub_datasets:Datasets",
     },
 )
 KEYS = ("text_key", "language_key")

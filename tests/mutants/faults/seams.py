@@ -111,6 +111,20 @@ SEAMS = [
         ("tests/test_remote.py::test_what_cannot_be_listed_is_not_left_out",),
     ),
     Fault(
+        "all of a hub's file is in memory",
+        "aunet_lightning/data/hub_datasets.py",
+        'file.endswith(".parquet")',
+        'file.endswith(".none")',
+        ("tests/test_hub_datasets.py::test_no_more_is_held_than_some_rows",),
+    ),
+    Fault(
+        "workers share out a dataset of the hub",
+        "aunet_lightning/data/hub_datasets.py",
+        "stream.iter(ROWS)",
+        "iter(stream)",
+        ("tests/test_hub_datasets.py::test_every_worker_reads_all_of_a_split",),
+    ),
+    Fault(
         "another optimizer takes over the state",
         "aunet_lightning/checkpoints/contents.py",
         '"name", "lr", "matrix_lr",',
