@@ -1,9 +1,14 @@
 """Expands paths as users write them; writes and deletes files as a whole."""
 
 import os
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # how URLs begin
 PART = ".part"  # ends the name of what is being written or deleted
 GONE = ".gone" + PART  # that of a folder which is being deleted
 
@@ -21,11 +26,33 @@ def user_path(path: str | Path, what: str) -> Path:
         raise ValueError(f"{what} is {text!r}, but there is {problem}: write the path in full") from None
 
 
+def is_remote(path: str) -> bool:
+    """Returns whether a path is a URL, such as s3://bucket/a.jsonl."""
+    return REMOTE.match(path) is not None
+
+
 def default_cache() -> Path:
-    """Returns the folder of the cache, which the environment names: $AUNET_CACHE, else one in the user's cache."""
+    """Returns the folder of cached text where no setting names one."""
     if named := os.environ.get("AUNET_CACHE"):
         return user_path(named, "$AUNET_CACHE")
     return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir (by default)") / "aunet-lightning"
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str, what: str) -> Iterator[Path]:
+    """A context whose value is a new folder, deleted at the end unless it has another name by then. Raises ValueError,
+    naming the setting `what`, where `parent` cannot be written."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except OSError as error:
+        raise ValueError(
+            f"{what}: cannot write to {parent} ({error.strerror}): name a folder that can be written"
+        ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_text(path: Path, text: str) -> None:

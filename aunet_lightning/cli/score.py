@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of
-from aunet_lightning.cli.texts import STDIN, format_of, is_file, plain, standard_input
+from aunet_lightning.cli.texts import STDIN, files_of, format_of, is_file, plain, standard_input
 from aunet_lightning.paths import PART, replace_text, user_path
 from aunet_lightning.terminal import json_line, one_line
 
 if TYPE_CHECKING:
     from aunet_lightning.data.documents import Document, Report
+    from aunet_lightning.data.places import Place
     from aunet_lightning.reader.reader import Reader
     from aunet_lightning.scoring import Score
 
@@ -142,33 +143,47 @@ def _out(given: str | None, files: Sequence[str]) -> Path | None:
 
 def _items(files: Sequence[str]) -> Iterator[Item]:
     """Yields the documents of files. Raises ValueError for a file without any, and for a line that is no document."""
-    from aunet_lightning.data.documents import JSONL, Report, stem
-    from aunet_lightning.data.json_lines import JsonLines
+    for argument in files:
+        found = [] if argument == STDIN else files_of(argument)
+        for path, language in found:
+            yield from _of_file(path, language)
+        if argument == STDIN:
+            yield from _of_input(standard_input())
+        elif not found:
+            raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
+
+
+def _of_file(path: "Path | Place", language: str) -> Iterator[Item]:
+    from aunet_lightning.data.documents import JSONL, Report
+    from aunet_lightning.data.places import place_of
     from aunet_lightning.data.sources import FORMATS
 
-    for argument in files:
-        path, report = user_path(argument, "a file"), Report()
-        documents: Iterator[Document] | None = None
-        remedy = LINE
-        if argument == STDIN:
-            name, language, data = "standard input", "text", standard_input()
-            if _is_lines(data):
-                documents = JsonLines(context_key="context").of_lines(io.BytesIO(data), report)
-        elif is_file(path):
-            name, language = os.fsencode(path).decode("utf-8", "backslashreplace"), stem(path)
-            if format := format_of(path):
-                remedy = LINE if format == JSONL else ANY
-                documents = FORMATS.get(format)(context_key="context").documents(path, report)
-            else:
-                data = plain(path)
+    name, report = os.fsencode(str(path)).decode("utf-8", "backslashreplace"), Report()
+    format = format_of(path)
+    with place_of(path).opened() as copy:
+        if format is None:
+            yield _whole(plain(copy), name, language)
         else:
-            raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
-        if documents is not None:
-            yield from _of_lines(documents, report, name, language, remedy)
-        elif data:
-            yield Item(name, language, name, data)
-        else:
-            raise ValueError(f"{name} is empty: there is no text to score")
+            documents = FORMATS.get(format)(context_key="context").documents(copy, report)
+            yield from _of_lines(documents, report, name, language, LINE if format == JSONL else ANY)
+
+
+def _of_input(data: bytes) -> Iterator[Item]:
+    from aunet_lightning.data.documents import Report
+    from aunet_lightning.data.json_lines import JsonLines
+
+    name, language, report = "standard input", "text", Report()
+    if _is_lines(data):
+        documents = JsonLines(context_key="context").of_lines(io.BytesIO(data), report)
+        yield from _of_lines(documents, report, name, language, LINE)
+    else:
+        yield _whole(data, name, language)
+
+
+def _whole(data: bytes, name: str, language: str) -> Item:
+    if not data:
+        raise ValueError(f"{name} is empty: there is no text to score")
+    return Item(name, language, name, data)
 
 
 def _is_lines(data: bytes) -> bool:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, NamedTuple
 
 from aunet_lightning.numbers import Range
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import is_remote, user_path
 from aunet_lightning.terminal import one_line
+
+if TYPE_CHECKING:
+    from aunet_lightning.data.places import Place
 
 STDIN = "-"  # in place of a file or a text
 FORMATS = (  # in each command's help
-    "Files are JSON lines (.jsonl, .gz, .zst: a document per line), .json, .csv, .tsv, .parquet, .arrow or plain text"
+    "Files are JSON lines (.jsonl, .gz, .zst: a document per line), .json, .csv, .tsv, .parquet, .arrow or plain text, "
+    "of this machine or by URL (s3://…, hf://…, https://…)"
 )
 MEGABYTES = 2.0  # of a language, where statistics need no more
 MEGABYTES_RANGE = Range(above=0, most=1e12)
@@ -51,13 +55,26 @@ def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[T
         if argument == STDIN:
             yield Text("text", STDIN, "standard input", standard_input())
             continue
-        path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
-        if is_file(path):
-            yield from _of_file(path)
-        elif must_exist or _names_a_file(argument):
+        must = must_exist or _names_a_file(argument)
+        if found := files_of(argument, must):
+            for path, language in found:
+                yield from _of_file(path, language)
+        elif must:
             raise ValueError(f"{argument!r} is not a file (looked from {Path.cwd()})")
         else:
             yield Text("text", argument, "text", argument.encode("utf-8", "surrogateescape"))
+
+
+def files_of(argument: str, must_exist: bool = True) -> list[tuple[Path | Place, str]]:
+    """Returns the file, or those of a URL, that an argument names, with languages; none where it may be a text."""
+    if is_remote(argument):
+        from aunet_lightning.data.remote import matches
+
+        return [match[:2] for match in matches(argument, "text")] if must_exist else []
+    from aunet_lightning.data.documents import stem
+
+    path = user_path(argument, "text") if argument.startswith("~") else Path(argument)
+    return [(path, stem(path))] if is_file(path) else []
 
 
 def standard_input() -> bytes:
@@ -83,26 +100,28 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _of_file(path: Path) -> Iterator[Text]:
-    from aunet_lightning.data.documents import Report, stem
+def _of_file(path: Path | Place, language: str) -> Iterator[Text]:
+    from aunet_lightning.data.documents import Report
+    from aunet_lightning.data.places import place_of
     from aunet_lightning.data.sources import Source
 
     format = format_of(path)
     if format is None:
-        yield Text(stem(path), str(path), str(path), plain(path))
+        with place_of(path).opened() as copy:
+            yield Text(language, str(path), str(path), plain(copy))
         return
     report = Report()
-    for document in Source(path, stem(path), format=format).documents(report):
+    for document in Source(path, language, format=format).documents(report):
         yield Text(document.language, str(path), f"{path}, {document.name}", document.text)
     if warning := report.warning():
         print(f"aunet: warning: {path}: {warning}", file=sys.stderr)
 
 
-def format_of(path: Path) -> str | None:
+def format_of(path: Path | Place) -> str | None:
     """Returns the format of documents that a file's name tells; None for plain text, which is not compressed."""
     from aunet_lightning.data.documents import COMPRESSED, JSONL, told_format
 
-    format, packed = told_format(path), {*COMPRESSED} & {suffix.lower() for suffix in path.suffixes}
+    format, packed = told_format(path), {*COMPRESSED} & {suffix.lower() for suffix in PurePath(path.name).suffixes}
     return (None if format == "text" else format) if not packed else format or JSONL
 
 

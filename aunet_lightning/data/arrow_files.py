@@ -3,6 +3,7 @@
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ class Columns(Table):
     def documents(self, path: Path, report: Report) -> Iterator[Document]:
         """Raises ValueError also for a missing column, and for one of other values than text."""
         try:
-            import pyarrow as pa
+            import pyarrow  # noqa: F401
         except ModuleNotFoundError:
             raise ValueError(f"{path}: format {self.name} needs pyarrow: {MISSING}") from None
         number = 0
-        try:
+        with self.read_whole(path):
             for names, batch in self.batches(path):
                 count_keys(names, report, len(batch))
                 wanted = self.columns(names, path)
@@ -39,11 +40,19 @@ class Columns(Table):
                         document = self.row(fields, report, f", row {number}", str(number))
                         if document is not None:
                             yield document
+
+    @contextmanager
+    def read_whole(self, path: object) -> Iterator[None]:
+        """A context in which a fault of the file names it."""
+        import pyarrow as pa
+
+        try:
+            yield
         except (pa.ArrowException, OSError) as error:
             problem = str(error).partition("\n")[0]
             raise ValueError(
-                f"{path} cannot be read as {self.name} to its end ({problem}): is it complete, and "
-                "of the format its name says?"
+                f"{path} cannot be read as {self.name} to its end ({problem}): is it complete, and of the format its "
+                "name says?"
             ) from None
 
     @abstractmethod

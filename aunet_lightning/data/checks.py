@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, wi
 
 from aunet_lightning.data.corpus import Corpus
 from aunet_lightning.data.documents import Report, bare_name, stem
+from aunet_lightning.data.places import Place
 from aunet_lightning.data.skipped import why_nothing
 from aunet_lightning.data.sources import LANGUAGE_KEY, Source
 from aunet_lightning.reader.reader import Reader
@@ -48,7 +49,7 @@ def check_keys(part: str, sources: Sequence[Source], reports: Sequence[Report]) 
 
 def warn_of_files(part: str, sources: Sequence[Source], corpus: Corpus) -> None:
     """Warns of what files may hold that was not meant."""
-    sharing: dict[str, list[Path]] = {}
+    sharing: dict[str, list[Path | Place]] = {}
     for source, of_file in zip(sources, corpus.reports, strict=True):
         if of_file.unnamed and not source.named and source.language == stem(source.path):
             sharing.setdefault(source.language, []).append(source.path)

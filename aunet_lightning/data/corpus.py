@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
-from aunet_lightning.data.contents import is_whole, seal, stamp
+from aunet_lightning.data.contents import is_whole, seal
 from aunet_lightning.data.documents import Document, Report, hash_of
+from aunet_lightning.data.places import Place
 from aunet_lightning.data.sources import Source
+from aunet_lightning.paths import temporary_folder
 
 FILES = ("text.bin", "index.npz", "meta.json", "names.json")
 
@@ -29,9 +31,9 @@ def prepare(source: Source, cache: Path) -> Path:
     """
 
     def documents(report: Report) -> Iterator[Document]:
-        before = stamp(source.path)
+        before = source.place.stamp()
         yield from source.documents(report, "")
-        if stamp(source.path) != before:
+        if source.place.stamp() != before:
             raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
 
     return keep(source.folder(cache), documents, str(source.path))
@@ -47,29 +49,20 @@ def keep(folder: Path, documents: Callable[[Report], Iterable[Document]], what: 
             return folder
         rank_zero_warn(f"{folder}, the cached form of {what}, is damaged: it is made again")
         _discard(folder)
-    cache = folder.parent
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
-    except OSError as error:
-        raise ValueError(
-            f"data.cache_dir: cannot write to {cache} ({error.strerror}): name a folder that can be written"
-        ) from None
-    try:
-        _write(documents, part)
-        seal(part, *FILES)
+    with temporary_folder(folder.parent, f".{folder.name}-", "data.cache_dir") as part:
         try:
-            os.replace(part, folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same content
-                raise
-    except OSError as error:
-        raise ValueError(
-            f"data.cache_dir: the flat form of {what} cannot be written to {cache} ({error.strerror}): make room, or "
-            "name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            _write(documents, part)
+            seal(part, *FILES)
+            try:
+                os.replace(part, folder)
+            except OSError:
+                if not folder.is_dir():  # otherwise another process was first, with the same content
+                    raise
+        except OSError as error:
+            raise ValueError(
+                f"data.cache_dir: the flat form of {what} cannot be written to {folder.parent} ({error.strerror}): "
+                "make room, or name another folder"
+            ) from None
     return folder
 
 
@@ -110,9 +103,11 @@ class Corpus:
     says which of them `places` takes for one file.
     """
 
-    def __init__(self, folders: Sequence[Path], paths: Sequence[Path] = (), joined: Sequence[bool] = ()) -> None:
+    def __init__(
+        self, folders: Sequence[Path], paths: Sequence[Path | Place] = (), joined: Sequence[bool] = ()
+    ) -> None:
         self.folders = list(folders)
-        self.paths = list(paths) or self.folders
+        self.paths: list[Path | Place] = [*(paths or self.folders)]
         self._joined = np.array([*joined] or [False] * len(self.folders), bool)
         self.digests: list[str] = []
         self.language_names: list[str] = []

@@ -47,10 +47,11 @@ class ByteDataModule(LightningDataModule):
     """Documents from files, packed into rows of bytes with BOS and EOS.
 
     Args:
-        train_files: files of text, as paths, globs, folders or {path: …, lang: …, format: …, weight: …, text_key: …,
-            language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv, tsv_unquoted,
-            tsv_parallel, parquet, arrow or module:Class) is by default that of the file's name, else jsonl, and all but
-            the last two may be compressed (.gz, .bz2, .xz, .zst); {language} in a glob names the language
+        train_files: files of text, as paths, globs, folders, URLs or {path: …, lang: …, format: …, weight: …,
+            text_key: …, language_key: …}; the format (jsonl, json, text, text_lines, text_paragraphs, csv, tsv,
+            tsv_unquoted, tsv_parallel, parquet, arrow, datasets with config, split and revision, or module:Class) is by
+            default that of the file's name, else jsonl; those of text may be compressed (.gz, .bz2, .xz, .zst);
+            {language} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
         parallel_files: text that says the same in each language, in documents of the same id (or line; or rows of
@@ -222,11 +223,8 @@ class ByteDataModule(LightningDataModule):
     @property
     def packing(self) -> dict[str, Any]:
         """What else the place in the training data depends on."""
-        place: dict[str, Any] = {
-            "data.row_bytes": self.row_bytes,
-            "data.batch_rows": self.batch_rows,
-            "seed_everything": self.seed,
-        }
+        place: dict[str, Any] = {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows}
+        place["seed_everything"] = self.seed
         if self.stream is not None:
             place["data.shuffle_buffer_bytes"] = self.stream.buffer_bytes
         return place | {"data.mix": self.shares}
@@ -385,7 +383,7 @@ class ByteDataModule(LightningDataModule):
         self.teardown("")
 
     def _sources(self, part: str) -> list[Source]:
-        return expand(self.files[part] or [], f"data.{part}_files", **self.keys)
+        return expand(self.files[part] or [], f"data.{part}_files", self.cache, **self.keys)
 
     def _select(self, part: str, corpus: Corpus) -> np.ndarray:
         if self.languages is None or part == "parallel":  # which may tell of languages never seen in training

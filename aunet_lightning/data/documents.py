@@ -3,10 +3,12 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
+
+from aunet_lightning.data.places import Place
 
 EXAMPLES = 3  # places remembered per reason
 MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz"}  # how files begin
@@ -85,9 +87,16 @@ class Format(ABC):
 
     version: int = 1  # another one where the documents of a file become others: cached copies are then made again
     whole_files: bool = False  # whether a file is one document: held-out ones are then counted over files
+    options: tuple[str, ...] = ()  # keys that its entries may have beside those of all: what `place` takes
 
     def __init__(self, text_key: str = "text", language_key: str = "lang", context_key: str | None = None) -> None:
         self.text_key, self.language_key, self.context_key = text_key, language_key, context_key
+
+    @classmethod
+    def place(cls, path: str, what: str, options: Mapping[str, str]) -> Place | None:
+        """Returns what the path of an entry names where that is something else than files; `documents` then gets what
+        the place's `opened` gives. `what` is the setting, for errors."""
+        return None
 
     @abstractmethod
     def documents(self, path: Path, report: Report) -> Iterator[Document]:
@@ -99,15 +108,15 @@ class Format(ABC):
         """
 
 
-def stem(path: Path) -> str:
+def stem(path: PurePath | Place) -> str:
     """Returns the file's name without `.jsonl`, `.gz` and the like: the language of a file that names none."""
     name = os.fsencode(path.name).decode("utf-8", "backslashreplace")  # in any locale, and of any bytes
     return name.lstrip(".").split(".")[0] or name
 
 
-def told_format(path: Path) -> str | None:
+def told_format(path: PurePath | Place) -> str | None:
     """Returns the format that a file's name tells, compressed or not; None where it tells none."""
-    endings = [ending.lower() for ending in path.suffixes]
+    endings = [ending.lower() for ending in PurePath(path.name).suffixes]
     if any(ENDINGS.get(ending) == JSONL for ending in endings):  # a.jsonl.2024
         return JSONL
     while endings and endings[-1] in COMPRESSED:
@@ -115,9 +124,9 @@ def told_format(path: Path) -> str | None:
     return ENDINGS.get(endings[-1]) if endings else None
 
 
-def bare_name(path: Path) -> str:
+def bare_name(path: PurePath | Place) -> str:
     """Returns the file's name without the suffixes of its format: `en.2024` of en.2024.jsonl.gz."""
     name = path.name
-    while Path(name).suffix.lower() in (*COMPRESSED, *ENDINGS):
-        name = name[: -len(Path(name).suffix)]
+    while PurePath(name).suffix.lower() in (*COMPRESSED, *ENDINGS):
+        name = name[: -len(PurePath(name).suffix)]
     return name

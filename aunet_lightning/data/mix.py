@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from aunet_lightning.data.documents import Report
+from aunet_lightning.data.places import Place
 from aunet_lightning.data.sources import expand
 from aunet_lightning.reader.levels import AROUND
 from splitters import Stack
@@ -18,7 +19,7 @@ class Mix:
 
     bytes: dict[str, int] = field(default_factory=dict)
     positions: dict[str, np.ndarray] = field(default_factory=dict)  # [S], in the part that was split, stage 1 first
-    documents: dict[Path, int] = field(default_factory=dict)
+    documents: dict[Path | Place, int] = field(default_factory=dict)
 
     def rates(self, language: str | None = None) -> list[float]:
         """Returns bytes per unit of stages 2 … S, of a language or of all text; the bytes include BOS and EOS."""

@@ -1,7 +1,6 @@
 """What is skipped of files: how much of it stops a run, and what to do about it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
@@ -39,7 +38,7 @@ def check_skipped(part: str, corpus: Corpus, limit: float | None) -> None:
         rank_zero_warn(f"{part} files: no document is in {listed(empty)}")
 
 
-def why_nothing(report: Report, files: Sequence[str | Path]) -> str:
+def why_nothing(report: Report, files: Sequence[object]) -> str:
     """Returns why no document is in files, and what to do."""
     warning = report.warning()
     found = warning or f"nothing is in {listed([*map(str, files)])}"

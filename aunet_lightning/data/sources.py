@@ -4,18 +4,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 
-from aunet_lightning.data.contents import known_digest
+from aunet_lightning.data import remote
 from aunet_lightning.data.documents import JSONL, Document, Report, stem, told_format
-from aunet_lightning.data.matching import LANGUAGE, matches
+from aunet_lightning.data.matching import LANGUAGE, Match, matches
+from aunet_lightning.data.places import Place, place_of
 from aunet_lightning.data.progress import each_document
 from aunet_lightning.numbers import show
+from aunet_lightning.paths import is_remote
 from aunet_lightning.registry import Registry
 
 STORED = 2  # changes when the stored form of documents does
@@ -34,18 +36,20 @@ FORMATS = Registry(
         "tsv_parallel": "aunet_lightning.data.csv_files:TsvParallel",
         "parquet": "aunet_lightning.data.arrow_files:Parquet",
         "arrow": "aunet_lightning.data.arrow_files:Arrow",
+        "datasets": "aunet_lightning.data.hub_datasets:Datasets",
     },
 )
 KEYS = ("text_key", "language_key")
 LANGUAGE_KEY = "lang"  # by default
 HEAVIEST = 1e9
+Entry = str | dict[str, str | float]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, and how to read it."""
+    """A file, or another place of text, and how to read it. It travels to workers, and reads the same in each."""
 
-    path: Path
+    path: Path | Place
     language: str  # for lines that name none
     text_key: str = "text"
     language_key: str = "lang"
@@ -53,6 +57,7 @@ class Source:
     format: str = JSONL
     entry: str = ""  # the path, glob or folder that names it
     weight: float | None = None  # of the entry's text in a mix
+    downloads: Path | None = None  # a folder for copies of remote files while they are read; None: the user's cache
 
     def documents(self, report: Report, shown: str | None = None) -> Iterator[Document]:
         """Yields the documents of the file, and counts in `report` what was read and what was skipped.
@@ -61,15 +66,20 @@ class Source:
         be read to its end.
         """
         of_file = Report()
+        format = FORMATS.get(self.format)(self.text_key, self.language_key)
         try:
-            read = FORMATS.get(self.format)(self.text_key, self.language_key).documents(self.path, of_file)
-            for document in each_document(read, self.path.name):
-                of_file.documents += 1
-                of_file.bytes += len(document.text)
-                of_file.unnamed += not document.language
-                yield document if document.language else document._replace(language=self.language)
+            with self.place.opened(self.downloads) as path:
+                for document in each_document(format.documents(path, of_file), self.place.name):
+                    of_file.documents += 1
+                    of_file.bytes += len(document.text)
+                    of_file.unnamed += not document.language
+                    yield document if document.language else document._replace(language=self.language)
         finally:
             report.add(of_file, str(self.path) if shown is None else shown)
+
+    @property
+    def place(self) -> Place:
+        return place_of(self.path)
 
     @property
     def is_document(self) -> bool:
@@ -81,19 +91,14 @@ class Source:
 
         Raises ValueError where the file cannot be read.
         """
-        where = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:32]
-        try:
-            digest = known_digest(self.path, cache / "digests" / f"{where}.json")
-        except OSError as error:
-            raise ValueError(f"{self.path} cannot be read ({error.strerror})") from None
-        key = [STORED, digest, self.language, self.text_key, self.language_key]
+        key = [STORED, self.place.contents(cache), self.language, self.text_key, self.language_key]
         if self.format != JSONL:
             key += [self.format, FORMATS.get(self.format).version]
         name = re.sub(r"[^\w.-]", "_", stem(self.path))[:40]
         return cache / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
 
 
-def expand(entries: str | Sequence[str | dict[str, str | float]], what: str, **keys: str) -> list[Source]:
+def expand(entries: str | Sequence[Entry], what: str, downloads: Path | None = None, **keys: str) -> list[Source]:
     """Returns the sources that paths, globs, folders and `{path: …, lang: …, format: …}` entries name, in a fixed
     order, each file once.
 
@@ -102,57 +107,83 @@ def expand(entries: str | Sequence[str | dict[str, str | float]], what: str, **k
     Raises ValueError where an entry matches no file or names no format, or two give one file different languages,
     formats or keys.
     """
-    found: dict[tuple[int, int], Source] = {}
-    for entry in [entries] if isinstance(entries, str) else entries:
-        wanted: dict[str, Any] = {**entry} if isinstance(entry, dict) else {"path": entry}
-        if "path" not in wanted or wanted.keys() - {"path", "lang", "format", "weight", *KEYS}:
-            raise ValueError(
-                f"{what}: {entry!r} is neither a path nor {{path: …, lang: …, format: …, weight: …, text_key: …, "
-                "language_key: …}"
-            )
-        if (weight := wanted.pop("weight", None)) is not None:
+    found: dict[Hashable, Source] = {}
+    listed = [entries] if isinstance(entries, str) else entries
+    remote.refresh([_as_mapping(entry, what)["path"] for entry in listed], what)
+    for entry in listed:
+        wanted = _as_mapping(entry, what)
+        if (weight := wanted.get("weight")) is not None:
             check_weight(weight, f"{what}: the weight of {wanted['path']}")
-        if any(not isinstance(value, str) for value in wanted.values()):
-            raise ValueError(
-                f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
-            )
-        format = _known_format(wanted["format"], what) if "format" in wanted else None
-        found_here = matches(str(wanted["path"]), what, any_ending=format is not None)
-        is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANGUAGE)
-        if not found_here and is_yaml:  # but not a list
-            raise ValueError(
-                f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
-                "(YAML reads no as false)"
-            )
-        if not found_here and os.path.exists(wanted["path"]):
-            raise ValueError(f"{what}: {wanted['path']!r} is not a regular file: text is read more than once")
-        if not found_here:
-            raise ValueError(f"{what}: no file matches {wanted['path']!r} (looked from {Path.cwd()})")
         own = keys | {key: wanted[key] for key in KEYS if key in wanted}
-        for path, language, by_path in found_here:
+        for path, language, by_path in _found(entry, wanted, what):
             if by_path and "lang" in wanted:
                 raise ValueError(f"{what}: {entry!r} names the language as lang and as {{language}}: leave out one")
-            status = path.stat()
             one = Source(
                 path, wanted.get("lang", language), named=by_path or "lang" in wanted,
-                format=format or told_format(path) or JSONL, entry=wanted["path"], weight=weight, **own,
+                format=wanted.get("format") or told_format(path) or JSONL, entry=wanted["path"], weight=weight,
+                downloads=downloads, **own,
             )  # fmt: skip
-            other = found.setdefault((status.st_dev, status.st_ino), one)
-            if other is one:
-                continue
-            for of in ("format", "weight", *KEYS):
-                first, second = getattr(other, of), getattr(one, of)
-                if first != second:
-                    raise ValueError(f"{what}: {path} is given the {of}s {first!r} and {second!r}: name it once")
-            if other.named and one.named and other.language != one.language:
-                raise ValueError(
-                    f"{what}: {path} is given the languages {other.language!r} and {one.language!r}: name it once"
-                )
-            same = "" if other.path == path else f" (as {other.path} too)"
-            rank_zero_warn(f"{what} names {path} more than once{same}: it is read once")
-            if one.named:
-                found[status.st_dev, status.st_ino] = one
+            other = found.setdefault(one.place.key, one)
+            if other is not one:
+                _check_same(other, one, what)
+                if one.named:
+                    found[one.place.key] = one
     return list(found.values())
+
+
+def _as_mapping(entry: Entry, what: str) -> dict[str, Any]:
+    """Returns an entry as a mapping. Raises ValueError for keys that it cannot have and values that are not text."""
+    wanted: dict[str, Any] = {**entry} if isinstance(entry, dict) else {"path": entry}
+    known = ["path", "lang", "format", "weight", *KEYS]
+    if isinstance(wanted.get("format"), str):
+        try:
+            known += FORMATS.get(wanted["format"]).options
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+    if "path" not in wanted or wanted.keys() - {*known}:
+        keys = ", ".join(f"{key}: …" for key in known)
+        raise ValueError(f"{what}: {entry!r} is neither a path nor {{{keys}}}")
+    if any(not isinstance(value, str) for key, value in wanted.items() if key != "weight"):
+        raise ValueError(
+            f"{what}: {entry!r} has a value that is not text: put quotes around it (YAML reads no as false)"
+        )
+    return wanted
+
+
+def _found(entry: Entry, wanted: dict[str, Any], what: str) -> list[Match]:
+    """Returns what an entry names. Raises ValueError where that is nothing."""
+    pattern, format = wanted["path"], wanted.get("format")
+    if format is not None:
+        of = FORMATS.get(format)
+        place = of.place(pattern, what, {key: wanted[key] for key in of.options if key in wanted})
+        if place is not None:
+            return [Match(place, place.language or stem(place), False)]
+    found = (remote.matches if is_remote(pattern) else matches)(pattern, what, any_ending=format is not None)
+    is_yaml = isinstance(entry, str) and entry.lstrip()[:1] in ("[", "{") and not entry.startswith(LANGUAGE)
+    if not found and is_yaml:  # but not a list
+        raise ValueError(
+            f"{what} is {entry!r}: give paths, or {{path: …, lang: …}}, with quotes around words such as no "
+            "(YAML reads no as false)"
+        )
+    if not found and os.path.exists(pattern):
+        raise ValueError(f"{what}: {pattern!r} is not a regular file: text is read more than once")
+    if not found:
+        raise ValueError(f"{what}: no file matches {pattern!r} (looked from {Path.cwd()})")
+    return found
+
+
+def _check_same(other: Source, one: Source, what: str) -> None:
+    """Warns of a place that is named twice. Raises ValueError where it is to be read in two ways."""
+    for of in ("format", "weight", *KEYS):
+        first, second = getattr(other, of), getattr(one, of)
+        if first != second:
+            raise ValueError(f"{what}: {one.path} is given the {of}s {first!r} and {second!r}: name it once")
+    if other.named and one.named and other.language != one.language:
+        raise ValueError(
+            f"{what}: {one.path} is given the languages {other.language!r} and {one.language!r}: name it once"
+        )
+    same = "" if other.path == one.path else f" (as {other.path} too)"
+    rank_zero_warn(f"{what} names {one.path} more than once{same}: it is read once")
 
 
 def check_weight(weight: Any, what: str, most: float = HEAVIEST) -> None:
@@ -161,11 +192,3 @@ def check_weight(weight: Any, what: str, most: float = HEAVIEST) -> None:
     if not is_number or not 0 < weight <= most:
         remedy = "leave its text out" if is_number and weight == 0 else f"give a number above 0, at most {most:g}"
         raise ValueError(f"{what} is {show(weight)}: {remedy}")
-
-
-def _known_format(name: str, what: str) -> str:
-    try:
-        FORMATS.check(name)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-    return name

@@ -22,7 +22,6 @@ import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn  # Lightning's, without loading all of it
 from torch.utils.data import IterableDataset, get_worker_info
 
-from aunet_lightning.data.contents import stamp
 from aunet_lightning.data.corpus import keep
 from aunet_lightning.data.documents import Document, Report, hash_of
 from aunet_lightning.data.loader import ResumableLoader
@@ -176,14 +175,15 @@ def kept_sample(stream: Stream, cache: Path) -> Path:
         held, _ = next(stream.buffers([Cursor()] * len(stream.groups), report))
         yield from held
 
-    files = [[str(source), stamp(source.path)] for source in stream.files]
+    files = [[str(source), str(source.place.stamp())] for source in stream.files]
     key = json.dumps([STORED, files, [*stream.names], stream.seed, stream.buffer_bytes, sorted(stream.only or ())])
     digest = hashlib.sha256(key.encode() + stream.held_out.tobytes())
     return keep(cache / f"stream-{digest.hexdigest()[:16]}", documents, "the first of the training files")
 
 
 def size_of(source: Source) -> int:
-    return source.path.stat().st_size
+    """Returns the bytes of a file of this machine; 1 of another place, so that files are counted."""
+    return source.path.stat().st_size if isinstance(source.path, Path) else 1
 
 
 class Held:

@@ -1,6 +1,7 @@
 """The model card of an export: what the model is, what it was trained on, how good it is, and how to use it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def model_card(checkpoint: Path, name: str) -> str:
     """Returns a checkpoint's card as Markdown with metadata, from what its run folder has; name: of the export."""
     contents, run = Contents.from_dict(read_metadata(checkpoint)), RunFolder.around(checkpoint)
     data = _json(run.data).get("train", {})
-    files = [Path(file) for file in data.get("files", [])]
-    of_files = {file: sorted(licences(file)) for file in files}
+    files = list(map(str, data.get("files", [])))
+    of_files = {file: sorted(licences(Path(file))) for file in files}
     named = sorted({licence for of in of_files.values() for licence in of})
     metadata = {
         "library_name": "aunet-lightning",
@@ -50,7 +51,7 @@ def model_card(checkpoint: Path, name: str) -> str:
         parts.append("\n".join(["## Training text", total, "", "| language | bytes |", "|---|---:|", *rows]))
         said = [f"- `{file}`: {', '.join(of_files[file])}" for file in files if of_files[file]]
         none = f"{len(files) - len(said)} of {len(files)} files name no licence in their lines (`license`)"
-        where = sorted({str(file.parent) for file in files if not of_files[file]})
+        where = sorted({os.path.dirname(file) or "." for file in files if not of_files[file]})
         none += f": see {', '.join(f'`{folder}`' for folder in where)}." if where else "."
         parts.append("\n".join([*(["Licences that lines name:", *said, ""] if said else []), none]))
     table = run.path / TABLE

@@ -15,7 +15,7 @@ import yaml
 
 from aunet_lightning.errors import UserError
 from aunet_lightning.numbers import Range, check
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import is_remote, user_path
 from aunet_lightning.study.rows import Factor, Fit, Row, factors_of, rows
 from aunet_lightning.study.settings import Settings, merge
 
@@ -307,7 +307,7 @@ def _rows(
 def files_of(study: Study, part: str, language: str) -> list[str]:
     """Returns the files of a part (train, val or parallel) of a language's text. Raises UserError for missing ones."""
     paths = [study.text[part].replace("{language}", one) for one in study.languages[language]]
-    there = [path for path in paths if user_path(path, f"text.{part}").exists()]
+    there = [path for path in paths if is_remote(path) or user_path(path, f"text.{part}").exists()]
     if part != "parallel" and len(there) < len(paths):
         lost = next(path for path in paths if path not in there)
         raise UserError(

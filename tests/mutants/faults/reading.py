@@ -185,6 +185,8 @@ READING = [
         "if all(name in of for of in texts.values())]",
         "if any(name in of for of in texts.values())]",
         ("tests/test_parallel.py::test_a_tsv_and_aligned_files_give_the_same_documents",),
+    ),
+    Fault(
         "a cluster's part is drawn by its smallest hash itself",
         "aunet_lightning/data/splitting.py",
         'hashlib.blake2b(f"{self.seed} {cluster}".encode(), digest_size=8).digest()',
