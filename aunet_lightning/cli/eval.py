@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of
 from aunet_lightning.cli.texts import FORMATS
-from aunet_lightning.paths import user_path
+from aunet_lightning.paths import replace_text, user_path
 from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ MEGABYTES = 2.0  # of each language
 
 
 def evaluate(arguments: list[str]) -> int:
-    """`aunet eval make`, `run` and `tasks`."""
+    """`aunet eval make`, `run`, `robustness`, `translation` and `tasks`."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         description="What a model knows beside its bits per byte: items made from any text, in any language, and "
         "answered by likelihood.",
     )
-    parts = parser.add_subparsers(dest="what", metavar="make|run|tasks", required=True)
+    parts = parser.add_subparsers(dest="what", metavar="make|run|robustness|translation|tasks", required=True)
 
     tasks = parts.add_parser("tasks", help="list the tasks", description="List the tasks.")
     tasks.set_defaults(run=_tasks)
@@ -58,6 +61,32 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     add_device(run)
     run.set_defaults(run=_run)
+
+    changed = parts.add_parser("robustness", help="bits of changed text", description="Bits of texts that are changed.")
+    changed.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    changed.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
+    changed.add_argument("--change", action="append", help="only this change (default: all); may be repeated")
+    changed.add_argument("--out", metavar="FILE", help="keeps the bits of each document under each change (.jsonl)")
+    changed.add_argument("--megabytes", type=float, default=MEGABYTES, help="of each language, at most")
+    changed.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
+    changed.add_argument("--seed", type=int, default=0)
+    add_device(changed)
+    changed.set_defaults(run=_robustness)
+
+    into = parts.add_parser(
+        "translation", help="translation into English",
+        description="Translation of parallel text into English, chosen by likelihood and written.",
+    )  # fmt: skip
+    into.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    into.add_argument("files", nargs="+", metavar="FILE", help="parallel text, as data.parallel_files names it")
+    into.add_argument("--items", type=int, default=ITEMS, help=f"sentences of each language, at most (default {ITEMS})")
+    into.add_argument(
+        "--no_generation", action="store_true", help="choices by likelihood alone, which needs no sacrebleu"
+    )
+    into.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
+    into.add_argument("--seed", type=int, default=0)
+    add_device(into)
+    into.set_defaults(run=_translation)
     return parser
 
 
@@ -77,6 +106,7 @@ def _tasks(options: argparse.Namespace) -> int:
 
 def _make(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.items import write_items
+    from aunet_lightning.evaluation.lm_eval_tasks import write_lm_eval
     from aunet_lightning.evaluation.task import TASKS
     from aunet_lightning.numbers import Range, check
 
@@ -93,13 +123,17 @@ def _make(options: argparse.Namespace) -> int:
             out.mkdir(parents=True, exist_ok=True)
             n = write_items(path, items)
             rows.append((text.language, name, f"{n}"))
-            if not n:
+            if n:
+                write_lm_eval([path])
+            else:
                 path.unlink()
     _print(rows)
     return 0
 
 
-def _by_language(files: Sequence[str], wanted: Sequence[str] | None) -> Iterable[LanguageText]:
+def _by_language(
+    files: Sequence[str], wanted: Sequence[str] | None, megabytes: float = MEGABYTES
+) -> Iterable[LanguageText]:
     from aunet_lightning.data.documents import Report
     from aunet_lightning.data.sources import expand
     from aunet_lightning.evaluation.language_text import LanguageText
@@ -110,7 +144,7 @@ def _by_language(files: Sequence[str], wanted: Sequence[str] | None) -> Iterable
     for source in expand(files, "FILE", text_key="text", language_key="lang"):
         for document in source.documents(report):
             language = document.language
-            if (wanted is None or language in wanted) and sizes.get(language, 0) < MEGABYTES * 1e6:
+            if (wanted is None or language in wanted) and sizes.get(language, 0) < megabytes * 1e6:
                 found.setdefault(language, []).append(document.text.decode())
                 sizes[language] = sizes.get(language, 0) + len(document.text)
     if warning := report.warning():
@@ -126,27 +160,109 @@ def _by_language(files: Sequence[str], wanted: Sequence[str] | None) -> Iterable
 
 
 def _run(options: argparse.Namespace) -> int:
-    from aunet_lightning import scoring
-    from aunet_lightning.checkpoints.load import load_with_contents
-    from aunet_lightning.data.contents import digest
     from aunet_lightning.evaluation.answers import as_metrics, tallied
     from aunet_lightning.evaluation.running import Asked, answered
-    from aunet_lightning.tracking.results import keep_results
-    from aunet_lightning.tracking.run_folder import RunFolder
 
     items = list(_items(options.items))
+    model = _model(options)
+    out = user_path(options.out, "--out") if options.out else None
+    asked = Asked(model.net, model.reader, _digest(model.path), model.row_ids)
+    tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
+    _report(tallies)
+    _keep(model, as_metrics(tallies))
+    return 0
+
+
+class _Model(NamedTuple):
+    path: Path
+    net: Any
+    reader: Any
+    row_ids: int
+    step: int
+
+
+def _model(options: argparse.Namespace) -> _Model:
+    from aunet_lightning import scoring
+    from aunet_lightning.checkpoints.load import load_with_contents
+
     device = device_of(options.device)
     path = user_path(options.ckpt_path, "CKPT")
     net, reader, contents = load_with_contents(path)
     row = options.row_ids or contents.row_ids or scoring.ROW
     scoring.check_rows(row, 0, None, "--")
-    file = path if path.is_file() else next(iter(sorted(path.glob("*.safetensors"))), None)
-    asked = Asked(net.to(device), reader, digest(file) if file is not None else str(path), row)
-    out = user_path(options.out, "--out") if options.out else None
-    tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
-    _report(tallies)
-    if keep_results(RunFolder.around(path), as_metrics(tallies), contents.global_step):
-        print(f"aunet: kept with the run in {RunFolder.around(path).path}", file=sys.stderr)
+    return _Model(path, net.to(device), reader, row, contents.global_step)
+
+
+def _digest(path: Path) -> str:
+    """A digest of a checkpoint's files."""
+    from aunet_lightning.data.contents import digest
+
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return digest(files[0]) if len(files) == 1 else hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+
+
+def _keep(model: _Model, metrics: dict[str, float]) -> None:
+    from aunet_lightning.tracking.results import keep_results
+    from aunet_lightning.tracking.run_folder import RunFolder
+
+    folder = RunFolder.around(model.path)
+    if keep_results(folder, metrics, model.step):
+        print(f"aunet: kept with the run in {folder.path}", file=sys.stderr)
+
+
+# aunet eval robustness, aunet eval translation
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from aunet_lightning.evaluation.robustness import CHANGES, as_metrics, changes_of, effects, robustness, table
+
+    changes = changes_of(options.change or CHANGES)
+    texts = {
+        of.language: [one.encode() for one in of.documents]
+        for of in _by_language(options.files, None, options.megabytes)
+    }
+    model = _model(options)
+    total = len(changes) * sum(map(len, texts.values()))
+    read = robustness(model.net, model.reader, texts, changes, model.row_ids, options.seed)
+    found = list(_progress(read, "documents", total))
+    if options.out:
+        lines = [
+            {"change": one.change, "lang": one.language, "id": str(one.document), "bits": one.after.bits,
+             "bytes": one.before.bytes}
+            for one in found if one.after is not None
+        ]  # fmt: skip
+        replace_text(user_path(options.out, "--out"), "".join(json.dumps(line) + "\n" for line in lines))
+    print("bits of changed text ÷ bits of the text as it was")
+    _print(table(known := effects(found)))
+    _keep(model, as_metrics(known))
+    return 0
+
+
+def _translation(options: argparse.Namespace) -> int:
+    from aunet_lightning.data.datamodule import ByteDataModule
+    from aunet_lightning.evaluation.translation import (
+        as_metrics,
+        questions,
+        sentences,
+        table,
+        trained_languages,
+        translation,
+    )
+    from aunet_lightning.training.parallel import aligned, named_texts
+
+    data = ByteDataModule(parallel_files=options.files, workers=0)
+    data.prepare_data()
+    data.setup()
+    found = sentences(aligned(named_texts(data)))
+    for reason, n in found.left_out.items():
+        print(f"aunet: {n} {reason} left out", file=sys.stderr)
+    asked = questions(found.found, options.items, seed=options.seed)
+    model = _model(options)
+    trained = trained_languages(model.path)
+    results = translation(model.net, model.reader, asked, trained, not options.no_generation, model.row_ids)
+    total = len(asked[0].sentence.texts) - 1
+    _print(table(known := list(_progress(results, "languages", total))))
+    _keep(model, as_metrics(known))
     return 0
 
 
