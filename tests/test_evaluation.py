@@ -108,9 +108,9 @@ class Doubling(Task):
 
     group, choices = "spelling", 2
 
-    def question(self, text: LanguageText, rng: random.Random) -> Question | None:
+    def question(self, text: LanguageText, rng: random.Random, number: int) -> Question | None:
         word, other = rng.choice(list(text.words)), rng.choice(list(text.words))
-        return Question(f"{word} = ", word * 2, copy=word, edit=other * 2)
+        return Question(f"{word} = ", word * 2, {COPY: word, "edit": other * 2})
 
 
 def test_a_task_makes_different_items_from_its_seed():
@@ -131,7 +131,7 @@ def test_words_and_characters_of_languages_without_blanks():
     assert text.words["สิทธิ"] == 2
     assert "12" not in text.words
     assert characters("กี่") == ["กี่"]
-    made = text.made_up(4, random.Random(0))
+    made = str(text.made_up(4, random.Random(0)))
     assert len(characters(made)) == 4
     assert made not in text.words
 

@@ -32,7 +32,8 @@ RECORDS: list[dict[str, Any]] = [
     {"text": "\ufeff 'x' \\ é🤝🏽", "lang": None, "id": "c"}, {"text": "end", "lang": "en", "id": "d"},
 ]  # fmt: skip
 LONG = [*RECORDS, {"text": "line\nline\r\n\n\tend\r", "lang": "en", "id": "e"}]
-OF_FILES = [name for name in FORMATS.built_in if name != "datasets"]  # test_hub_datasets.py has that
+OTHERS = ("datasets", "tsv_parallel")  # test_hub_datasets.py and test_parallel.py have these
+OF_FILES = [name for name in FORMATS.built_in if name not in OTHERS]
 PLAIN = ("text", "text_lines", "text_paragraphs")
 PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 

@@ -186,8 +186,8 @@ FAULTS = [
     ({"split": "dev"}, "set tha_Thai dev has no split 'dev': it has train, test"),
     ({"text_key": "body"}, "000.parquet has no column 'body', which text_key names; it has 'text', 'lang', 'id'"),
     ({"revision": "main"}, "x: .*set is a folder, which has no revisions: leave out revision"),
-    ({"name": "x"}, r"neither a path nor {path: …, lang: …, format: …, text_key: …, language_key: …, config: …, split: …, revision: …}"),
-    ({"format": "parquet"}, r"neither a path nor {path: …, lang: …, format: …, text_key: …, language_key: …}"),
+    ({"name": "x"}, r"neither a path nor {path: …, lang: …, format: …, weight: …, text_key: …, language_key: …, config: …, split: …, revision: …}"),
+    ({"format": "parquet"}, r"neither a path nor {path: …, lang: …, format: …, weight: …, text_key: …, language_key: …}"),
     ({"path": "nothing"}, "x: 'nothing' is neither a folder nor the name of a dataset of the hub, OWNER/NAME"),
     ({"config": 3}, "has a value that is not text: put quotes around it"),
 ]  # fmt: skip
