@@ -54,17 +54,15 @@ class ByteDataModule(LightningDataModule):
             {language} in a glob names the language
         val_files: the same for validation; null: hold out of the training files, see holdout_every
         test_files: the same for test and predict; null: the validation documents
-        parallel_files: text that says the same in each language, in documents of the same id (or line; or rows of
-            format: tsv_parallel, which has a column per language): validations log its bits in each language
-            relative to English
+        parallel_files: text that says the same in each language; documents correspond by id (or line; or rows of
+            format: tsv_parallel, which has a column per language). Validations log its bits relative to English
         holdout_every: without val_files, every n-th document of each language in each training file is
             validated on and never trained on; of files that are a document each (text), every n-th file
         languages: only documents in these languages; null: all
-        shuffle_buffer_bytes: null: flat copies of all files are kept in cache_dir, and an epoch shuffles all documents;
-            a number: training files are read as they come, without a copy or an end, and documents are shuffled in
-            buffers of so many bytes (each worker holds two)
-        mix: shares of languages in an epoch of training, or of entries of train_files by their weight; null: every
-            document once, unless entries have a weight
+        shuffle_buffer_bytes: read training files as a stream; documents are shuffled in buffers of so many bytes (each
+            worker holds two), and there is no copy and no end. null: an epoch shuffles flat copies of all files
+        mix: shares of languages in training; or entries of train_files have a weight. null: every document once an
+            epoch
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder

@@ -26,7 +26,7 @@ class BpeMerged(SpanTeacher):
 
     def __init__(self, bytes_per_unit: float = 8, file: str | None = None, at: At = "end") -> None:
         super().__init__("bpe_merged", at)
-        self.bytes_per_unit = number("bpe_merged", "bytes_per_unit", bytes_per_unit, least=1)
+        self.bytes_per_unit = number("teacher bpe_merged", "bytes_per_unit", bytes_per_unit, least=1)
         self.tokens = TokenTeacher(str(SHIPPED) if file is None else file, at)
 
     def spans(self, text: str) -> np.ndarray:
