@@ -203,4 +203,4 @@ def test_the_best_learning_rate_is_that_of_other_widths():
         assert losses[best] < min(losses[0], losses[-1]), (width, losses)
         a, b, c = losses[best - 1 : best + 2]
         found.append(2 ** (logs[best] + 0.25 * (a - c) / (a - 2 * b + c)))  # the lowest point of the parabola
-    assert max(found) < 1.5 * min(found), found
+    assert max(found) < 1.4 * min(found), found  # 1.07; with a matrix's rate by width 1.53

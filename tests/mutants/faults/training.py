@@ -179,7 +179,7 @@ TRAINING = [
         "aunet_lightning/training/by_group.py",
         "step = step[0, first : first + len(local)]",
         "step = step[0, : len(local)]",
-        ("tests/test_distributed.py::test_many_processes_learn_what_one_does",),
+        ("tests/test_distributed.py::test_many_processes_learn_what_one_does[muon-4-fsdp2-[]]",),
     ),
     Fault(
         "a tall matrix steps as a wide one",
