@@ -34,7 +34,7 @@ GROUPS = {
     name: [one for one in NAMES if TASKS.get(one).group == name] for name in ("spelling", "parts", "minimal_pairs")
 }
 N = 16  # items of a task and language
-WITHOUT_BLANKS = {"ja", "km", "lo", "my", "th", "zh-Hans", "zh-Hant"}
+WITHOUT_BLANKS = {"am", "bo", "dz", "ja", "km", "lo", "my", "th", "zh-Hans", "zh-Hant"}
 LATIN = {"de", "en", "eu", "fi", "fr", "quz", "sw"}  # with few letters of several bytes
 LEFT_OUT = {
     "jamo": {*LANGUAGES} - {"ko"},
@@ -209,8 +209,8 @@ def test_pairs_are_the_text_and_the_same_with_one_thing_wrong(texts, made, name)
                     assert Counter(text.pieces(one)) == Counter(text.pieces(other)) or language in WITHOUT_BLANKS
                     assert Counter(one) == Counter(other)
                 else:
-                    assert one.count(text.joint) == other.count(text.joint)
-                    assert one.replace(text.joint, "") == other.replace(text.joint, "")
+                    assert one.count(" ") == other.count(" ")
+                    assert one.replace(" ", "") == other.replace(" ", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -326,7 +326,7 @@ def files(tmp_path_factory, made):
     wanted = (
         ("spell", "th"),
         ("swap_words", "en"),
-        ("blank_moved", "bo"),
+        ("blank_moved", "fr"),
         ("contains_word", "zh-Hans"),
         ("broken_bytes", "th"),
     )

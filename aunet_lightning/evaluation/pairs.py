@@ -18,6 +18,7 @@ from aunet_lightning.evaluation.look_alikes import look_alikes
 from aunet_lightning.evaluation.task import Question, Task
 
 BEFORE, AFTER = 12, 3  # words of a context, and after what is wrong
+BLANK = " "
 LONG = 10  # letters of several bytes: of fewer, single ones would decide
 NO_CONTINUATION = [*range(0x20, 0x7F), *range(0xC2, 0xF5)]
 
@@ -39,26 +40,32 @@ class Place(NamedTuple):
         """Returns what stands between the word and one that follows."""
         return "".join(self.pieces[self.words[self.at] + 1 : self.words[self.at + ahead]])
 
-    def question(self, others: Mapping[str, str | bytes], n_words: int = 1, as_long: bool = False) -> Question | None:
+    def question(
+        self, others: Mapping[str, str | bytes], n_words: int = 1, rng: random.Random | None = None
+    ) -> Question | None:
         """Returns the question whether the word and those that follow it, n_words in all, stand here, or what `others`
         have in their place, by kind.
 
-        as_long: others lack a character, so the text as it is ends one earlier. None at the end of a sentence, where
-        nothing would tell that a text is over.
+        rng: where others lack a character, draws between which letters the text as it is ends; others have one more.
+        None at the end of a sentence, where nothing would tell that a text is over.
         """
         first, last = self.words[self.at], self.words[self.at + n_words - 1]
         end = [*self.words, *[len(self.pieces) - 1] * AFTER][self.at + n_words - 1 + AFTER]
         begin = first - self.pieces[first - 1].isspace()  # a blank is read with the word after it
         since = self.words[self.at - BEFORE] if self.at > BEFORE else 0
-        before = "".join(self.pieces[begin:first]).encode()
+        before, right = ("".join(self.pieces[i:j]).encode() for i, j in ((begin, first), (first, last + 1)))
         after = characters("".join(self.pieces[last + 1 : end + 1]))
-        if not after or (as_long and not all(map(LETTERS.fullmatch, ["", *after][-2:]))):
+        at, more = len(after), 0
+        if rng is not None:
+            inside = [i for i in range(1, len(after)) if all(map(LETTERS.fullmatch, after[i - 1 : i + 1]))]
+            at, more = rng.choice(inside or [0]), 1
+        if not at:
             return None
+        following = "".join(after[: at + more]).encode()
         texts = {kind: other if isinstance(other, bytes) else other.encode() for kind, other in others.items()}
-        right = "".join([*self.pieces[first : last + 1], *after[: len(after) - as_long]])
         return Question(
-            "".join(self.pieces[since:begin]), before + right.encode(),
-            {kind: before + text + "".join(after).encode() for kind, text in texts.items()},
+            "".join(self.pieces[since:begin]), before + right + "".join(after[:at]).encode(),
+            {kind: before + text + following for kind, text in texts.items()},
         )  # fmt: skip
 
 
@@ -95,7 +102,7 @@ class WordPair(Pair):
         other = Parts(tuple(self.changed(word, text, rng)))
         if str(other) in text.words or not other.intact:
             return None
-        return place.question({self.kind: str(other)}, as_long=self.shorter)
+        return place.question({self.kind: str(other)}, rng=rng if self.shorter else None)
 
 
 class CharactersExchanged(WordPair):
@@ -125,10 +132,11 @@ class LookAlike(WordPair):
     kind = "look_alike"
 
     def changed(self, word: list[str], text: LanguageText, rng: random.Random) -> list[str]:
-        i = rng.randrange(len(word))
-        known = _look_alikes(tuple(text.alphabet)).get(word[i], [])
-        as_long = [other for other in known if len(other.encode()) == len(word[i].encode())]
-        return [*word[:i], rng.choice(as_long or [word[i]]), *word[i + 1 :]]
+        known = _look_alikes(tuple(text.alphabet))
+        pairs = [(i, other) for i, character in enumerate(word) for other in known.get(character, [])]
+        as_long = [(i, other) for i, other in pairs if len(other.encode()) == len(word[i].encode())]
+        i, other = rng.choice(as_long or [(0, word[0])])
+        return [*word[:i], other, *word[i + 1 :]]
 
     def left_out(self, text: LanguageText) -> str:
         known = _look_alikes(tuple(text.alphabet))
@@ -147,20 +155,24 @@ class WordsExchanged(Pair):
 
 
 class BlankPair(Pair):
-    """A blank in a wrong place, or the sign that a language has between words (Tibetan, Amharic)."""
+    """A blank in a wrong place.
+
+    (Not the signs of Tibetan and Amharic: all their characters begin with the same byte, as the sign does, so that both
+    choices have the same pairs of bytes, and a random model takes one or the other by its place.)
+    """
 
     def left_out(self, text: LanguageText) -> str:
-        return "" if text.joint else "there are no blanks between its words"
+        return "" if text.joint == BLANK else "there are no blanks between its words"
 
     def asked(self, place: Place, text: LanguageText, rng: random.Random) -> Question | None:
         one, other = characters(place.word()), characters(place.word(1))
-        if not other or place.between() != text.joint:
+        if not other or place.between() != BLANK:
             return None
         both = [*one, *other]
         others = {}
         for kind, at in self.wrong(len(one), len(both), rng).items():
             if 0 < at < len(both):
-                others[kind] = "".join([*both[:at], text.joint, *both[at:]])
+                others[kind] = "".join([*both[:at], BLANK, *both[at:]])
         return place.question(others, 2)
 
     @abstractmethod

@@ -349,8 +349,8 @@ MEASURING = [
     Fault(
         "a pair of which one is shorter",
         "aunet_lightning/evaluation/pairs.py",
-        "*after[: len(after) - as_long]",
-        "*after",
+        'before + right + "".join(after[:at]).encode(),',
+        "before + right + following,",
         (TASKS + "test_pairs_are_the_text_and_the_same_with_one_thing_wrong[character_dropped]",),
     ),
 ]
