@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from aunet_lightning.cli.named import with_paths
-from aunet_lightning.cli.options import rule_of
+from aunet_lightning.cli.options import print_table, rule_of, warn
 from aunet_lightning.cli.texts import FORMATS
 from aunet_lightning.numbers import Range, check, listed
 from aunet_lightning.paths import user_path
@@ -105,9 +105,9 @@ def _inspect(options: argparse.Namespace) -> int:
     if not languages:
         why = report.has_no(options.text_key, "--text_key")
         raise ValueError(f"there is no document: {why or why_nothing(report, options.files)}")
-    _warn(report.warning())
+    warn(report.warning())
     total = sum(text.bytes for text in languages.values())
-    _print_table([TITLES, *(_row(*one, total) for one in sorted(languages.items()))])
+    print_table([TITLES, *(_row(*one, total) for one in sorted(languages.items()))], LEFT)
     print("\nlengths, a bar for each power of two from 1 byte to 1 MB and more, and the beginning of a document")
     width = max(map(len, languages))
     for language, text in sorted(languages.items()):
@@ -115,7 +115,7 @@ def _inspect(options: argparse.Namespace) -> int:
         print(f"{one_line(language):<{width}}  {text.picture()}  {one_line(sample)}")
     if stacks:
         print()
-        _print_table([("bytes per unit", *stacks), *(_rates(*one, stacks) for one in sorted(languages.items()))])
+        print_table([("bytes per unit", *stacks), *(_rates(*one, stacks) for one in sorted(languages.items()))], LEFT)
     return 0
 
 
@@ -140,17 +140,6 @@ def _sources(options: argparse.Namespace) -> list[Source]:
     if not options.files:
         raise ValueError("no file is named: give files or globs of text")
     return expand(options.files, "FILE", text_key=options.text_key, language_key=options.language_key)
-
-
-def _warn(text: str | None) -> None:
-    if text:
-        print(f"aunet: warning: {one_line(text)}", file=sys.stderr)
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    from aunet_lightning.reports.table import aligned
-
-    print("\n".join(line.rstrip() for line in aligned(rows, left=LEFT)))
 
 
 # aunet data check
@@ -187,10 +176,10 @@ def _check(options: argparse.Namespace) -> int:
             here = documents[corpus.languages[documents] == i]
             if len(here):
                 rows.append((part, language, str(len(here)), str(int(corpus.lengths[here].sum()))))
-    _print_table(rows)
+    print_table(rows, LEFT)
     said = [str(one.message) for one in caught if "aunet_lightning" in str(one.filename)]
     for warning in said:
-        _warn(warning)
+        warn(warning)
     print(f"aunet: {len(said) or 'no'} warning{'s' * (len(said) != 1)}: a run can train on this text", file=sys.stderr)
     return 0
 
@@ -231,13 +220,13 @@ def _split(options: argparse.Namespace) -> int:
         raise ValueError("--out is missing: name the folder that is written")
     out, shares = user_path(options.out, "--out"), Shares(options.valid, options.test, options.seed)
     done = split(_sources(options), out, shares, options.jaccard, options.drop_duplicates)
-    _print_table([("part", "language", "documents", "bytes", "of language", "alike"), *_parts(done)])
-    _warn(done.report.warning())
+    print_table([("part", "language", "documents", "bytes", "of language", "alike"), *_parts(done)], LEFT)
+    warn(done.report.warning())
     languages = {language for _, language in done.written}
     for part, share in (("valid", options.valid), ("test", options.test)):
         if share and (without := sorted(languages - {one for other, one in done.written if other == part})):
             remedy = f"give a larger --{part}, another --seed, or more text"
-            _warn(f"no document of {listed(without)} is in {part}: {remedy}")
+            warn(f"no document of {listed(without)} is in {part}: {remedy}")
     alike = sum(row.alike for row in done.written.values()) + done.dropped
     then = f"{done.dropped} of them dropped" if options.drop_duplicates else "each in one part"
     print(

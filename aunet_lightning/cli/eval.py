@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aunet_lightning.cli.options import add_device, device_of
+from aunet_lightning.cli.options import add_device, device_of, print_table, warn
 from aunet_lightning.cli.texts import FORMATS
 from aunet_lightning.paths import replace_text, user_path
 from aunet_lightning.terminal import one_line
@@ -97,7 +97,7 @@ def _tasks(options: argparse.Namespace) -> int:
     for name in TASKS.built_in:
         task = TASKS.get(name)
         rows.append((name, task.group, (task.__doc__ or "").split("\n")[0]))
-    _print(rows)
+    print_table(rows, LEFT)
     return 0
 
 
@@ -127,7 +127,7 @@ def _make(options: argparse.Namespace) -> int:
                 write_lm_eval([path])
             else:
                 path.unlink()
-    _print(rows)
+    print_table(rows, LEFT)
     return 0
 
 
@@ -147,8 +147,7 @@ def _by_language(
             if (wanted is None or language in wanted) and sizes.get(language, 0) < megabytes * 1e6:
                 found.setdefault(language, []).append(document.text.decode())
                 sizes[language] = sizes.get(language, 0) + len(document.text)
-    if warning := report.warning():
-        print(f"aunet: warning: {one_line(warning)}", file=sys.stderr)
+    warn(report.warning())
     if missing := sorted({*(wanted or ())} - found.keys()):
         raise ValueError(
             f"--language: no document is in {', '.join(missing)}; the files have {', '.join(sorted(found))}"
@@ -233,7 +232,7 @@ def _robustness(options: argparse.Namespace) -> int:
         ]  # fmt: skip
         replace_text(user_path(options.out, "--out"), "".join(json.dumps(line) + "\n" for line in lines))
     print("bits of changed text ÷ bits of the text as it was")
-    _print(table(known := effects(found)))
+    print_table(table(known := effects(found)), LEFT)
     _keep(model, as_metrics(known))
     return 0
 
@@ -261,7 +260,7 @@ def _translation(options: argparse.Namespace) -> int:
     trained = trained_languages(model.path)
     results = translation(model.net, model.reader, asked, trained, not options.no_generation, model.row_ids)
     total = len(asked[0].sentence.texts) - 1
-    _print(table(known := list(_progress(results, "languages", total))))
+    print_table(table(known := list(_progress(results, "languages", total))), LEFT)
     _keep(model, as_metrics(known))
     return 0
 
@@ -286,16 +285,10 @@ def _report(tallies: dict[tuple[str, str], Tally]) -> None:
             task, language, f"{tally.n}", f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}",
             f"{tally.chance / tally.n:.1%}", f"{tally.copies / tally.n:.1%}", f"{tally.right_by_bits / tally.n:.1%}",
         ))  # fmt: skip
-    _print(rows)
+    print_table(rows, LEFT)
 
 
 def _progress(items: Iterable[Any], name: str, total: int | None = None) -> Iterable[Any]:
     from tqdm import tqdm
 
     return tqdm(items, name, total=total, leave=False, disable=None)  # None: where there is no terminal
-
-
-def _print(rows: Sequence[Sequence[str]]) -> None:
-    from aunet_lightning.reports.table import aligned
-
-    print("\n".join(line.rstrip() for line in aligned(rows, left=LEFT)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from aunet_lightning.numbers import show
+from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -55,3 +57,16 @@ def device_of(name: str) -> torch.device:
         why = (str(error).splitlines() or [""])[0][:100]
         raise ValueError(f"--device is {name!r}, which cannot be used ({why}): give auto or cpu") from None
     return found
+
+
+def warn(text: str | None) -> None:
+    """Prints a warning, if there is one."""
+    if text:
+        print(f"aunet: warning: {one_line(text)}", file=sys.stderr)
+
+
+def print_table(rows: Sequence[Sequence[str]], left: Sequence[str]) -> None:
+    """Prints a line per row, the first of which is the header; columns headed by `left` are aligned on the left."""
+    from aunet_lightning.reports.table import aligned
+
+    print("\n".join(line.rstrip() for line in aligned(rows, left=left)))

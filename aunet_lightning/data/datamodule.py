@@ -128,6 +128,7 @@ class ByteDataModule(LightningDataModule):
         self.documents: dict[str, np.ndarray] = {}
         self.stream: Stream | None = None  # of the training text; corpora["train"] is then its first buffer
         self.portions: list[Portion] | None = None  # of the training text; None: every document once an epoch
+        self._training_order: Order | None = None
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, Any] | None = None  # where a checkpoint's run was in the training data
 
@@ -151,8 +152,9 @@ class ByteDataModule(LightningDataModule):
         """Opens the documents and deals them to train, val and test. `stage` makes no difference."""
         if self.corpora:
             return
-        for part in self.files:
-            if (sources := self._sources(part)) and not self._streams(part):
+        of_parts = {part: self._sources(part) for part in self.files}
+        for part, sources in of_parts.items():
+            if sources and not self._streams(part):
                 folders = [prepare(source, self.cache) for source in sources]
                 paths, joined = [source.path for source in sources], [source.is_document for source in sources]
                 self.corpora[part] = corpus = Corpus(folders, paths, joined)
@@ -160,7 +162,7 @@ class ByteDataModule(LightningDataModule):
                 check_skipped(part, corpus, self.skipped_limit)
                 warn_of_files(part, sources, corpus)
         if self._streams("train"):
-            self._open_stream()
+            self._open_stream(of_parts["train"])
         self.documents = {part: self._select(part, corpus) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
             documents, places = self.documents["train"], self.corpora["train"].places
@@ -175,7 +177,7 @@ class ByteDataModule(LightningDataModule):
             if not len(documents):
                 n = self.holdout_every if part == "val" and self.files["val"] is None else None
                 raise ValueError(f"data: no document is left for {part}: {why_none(self.corpora[part], n)}")
-        self.portions = self._mixed()
+        self.portions = self._mixed(of_parts["train"])
         if "train" in self.corpora:
             self._check_training()
         self.reader.fit(self._trained)
@@ -185,7 +187,7 @@ class ByteDataModule(LightningDataModule):
     def _streams(self, part: str) -> bool:
         return part == "train" and self.shuffle_buffer_bytes is not None and bool(self.files["train"])
 
-    def _open_stream(self) -> None:
+    def _open_stream(self, sources: list[Source]) -> None:
         if self.holdout_every:
             raise ValueError(
                 "data.holdout_every: a stream (data.shuffle_buffer_bytes) does not know its documents beforehand: name "
@@ -193,7 +195,7 @@ class ByteDataModule(LightningDataModule):
             )
         held_out = [corpus.hashes for corpus in self.corpora.values()]
         self.stream = stream_of(
-            self._sources("train"), self.mix, self.languages, self.seed, float(self.shuffle_buffer_bytes or 0),
+            sources, self.mix, self.languages, self.seed, float(self.shuffle_buffer_bytes or 0),
             np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])),
         )  # fmt: skip
         self.corpora["train"] = Corpus([kept_sample(self.stream, self.cache)])
@@ -207,8 +209,7 @@ class ByteDataModule(LightningDataModule):
         if self.files["val"] is None and "val" in self.corpora and self.holdout_every:
             warn_of_none_held_out(corpus, self.documents, self.holdout_every)
 
-    def _mixed(self) -> list[Portion] | None:
-        sources = self._sources("train")
+    def _mixed(self, sources: list[Source]) -> list[Portion] | None:
         is_plain = self.mix is None and all(source.weight is None for source in sources)
         if "train" not in self.corpora or self.stream is not None or is_plain:
             return None
@@ -324,12 +325,15 @@ class ByteDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _order(self, part: str, ids: Ids, reader: Reader) -> Order:
-        documents = self.documents[part]
+        sizes = ids.lengths + AROUND
         if part != "train":
-            return InTurn(documents, ids.lengths + AROUND, self.row_ids, whole=self.keeps_whole)
-        if self.portions is not None:
-            return interleaved(self.portions, ids.lengths + AROUND, self.row_ids, self.batch_rows, self.seed)
-        return shuffled(self.rows, ids, documents, self.row_ids, self.seed, reader.tokenizer is None)
+            return InTurn(self.documents[part], sizes, self.row_ids, whole=self.keeps_whole)
+        if self._training_order is None:  # fitting rows takes seconds, and costs, length and loader ask
+            self._training_order = (
+                interleaved(self.portions, sizes, self.row_ids, self.batch_rows, self.seed) if self.portions is not None
+                else shuffled(self.rows, ids, self.documents[part], self.row_ids, self.seed, reader.tokenizer is None)
+            )  # fmt: skip
+        return self._training_order
 
     def _words_of(self, part: str) -> WordMarks | None:
         """Returns the marks of words in held-out text; None where the package that finds them is missing."""

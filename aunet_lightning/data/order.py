@@ -143,8 +143,8 @@ class Interleaved(Laid):
     each time.
 
     Of group g, the document that begins at id x of the group's own stream is due at x ÷ share; what is due first comes
-    first. So after any number of ids each group has had its share of them but for one document, an epoch goes on where
-    the last one stopped, and a document comes again only when all others of its group have come.
+    first. So after any number of ids each group has had its share of them but for one document, an epoch continues
+    where the last one stopped, and a document comes again only when all others of its group have come.
 
     groups: the documents of each; shares: of each, sum 1; epoch: ids of an epoch, rounded to batches of `batch` rows,
     at least one.

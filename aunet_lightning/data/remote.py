@@ -30,7 +30,7 @@ SILENT = 300.0  # seconds without a byte after which a web server is given up
 class RemoteFile(Place):
     """A file of another machine.
 
-    token: what its filesystem told of its contents when it was found; empty: nothing
+    token: what its filesystem said about its contents when it was found; empty: nothing
     size: bytes; None where it is not known
     """
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aunet_lightning.data.documents import Document, Report
+from aunet_lightning.data.documents import Document, Report, hash_of
 from aunet_lightning.data.duplicates import Sketches
 from aunet_lightning.data.progress import each_file
 from aunet_lightning.data.skipped import why_nothing
@@ -103,7 +103,7 @@ def _clusters(sources: Sequence[Source], folder: Path, jaccard: float, report: R
         sketches = Sketches(file) if jaccard < 1 else None
         for source in each_file(sources):
             for document in source.documents(report):
-                hashes.append(_hash(document))
+                hashes.append(hash_of(document.text))
                 if sketches is not None:
                     sketches.add(document.text)
         if not hashes:
@@ -116,10 +116,6 @@ def _clusters(sources: Sequence[Source], folder: Path, jaccard: float, report: R
     return _Clusters(known, first[equal])
 
 
-def _hash(document: Document) -> int:
-    return int.from_bytes(hashlib.blake2b(document.text, digest_size=8).digest())
-
-
 def _write(
     sources: Sequence[Source], folder: Path, shares: Shares, clusters: _Clusters, drop: bool
 ) -> tuple[dict[tuple[str, str], Written], int]:
@@ -128,7 +124,7 @@ def _write(
     number = dropped = 0
     for source in each_file(sources):
         for document in source.documents(Report()):
-            if number == len(kept) or _hash(document) != int(clusters.hashes[number]):
+            if number == len(kept) or hash_of(document.text) != int(clusters.hashes[number]):
                 raise ValueError(f"{source.path} has changed while it was read: start again once it is complete")
             cluster = clusters.of[number]
             chosen = clusters.hashes[number] == clusters.smallest[cluster] and not kept[cluster]

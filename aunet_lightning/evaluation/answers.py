@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from aunet_lightning.evaluation.items import COPY, Item
@@ -55,16 +55,14 @@ class Tally:
     right_by_bits: int = 0
     copies: int = 0  # the input as it is was chosen
     chance: float = 0.0  # sum over items
-    kinds: dict[str, int] = field(default_factory=dict)  # what was chosen
 
     def add(self, one: Answered) -> None:
-        item, kind = one.item, one.item.kinds[one.chosen]
+        item = one.item
         self.n += 1
         self.right += one.chosen == item.answer
         self.right_by_bits += one.chosen_by_bits == item.answer
-        self.copies += kind == COPY
+        self.copies += item.kinds[one.chosen] == COPY
         self.chance += 1 / len(item.choices)
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
     @property
     def accuracy(self) -> float:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from aunet_lightning.data.records import is_unicode
+
 ANSWER, COPY = "answer", "copy"  # kinds of choices: the right one; the input as it is
 ERRORS = "surrogateescape"  # how bytes that are not UTF-8 stand in JSON
 
@@ -34,7 +36,7 @@ class Item:
         fields = asdict(self) | {"answer": self.answer, "context": _shown(self.context)}
         fields["choices"] = [_shown(choice) for choice in self.choices]
         text = json.dumps(fields, ensure_ascii=False)
-        return text if _is_utf8(text) else json.dumps(fields)  # escapes of what is not UTF-8
+        return text if is_unicode(text) else json.dumps(fields)  # escapes of what is not UTF-8
 
 
 def read_items(path: Path) -> Iterator[Item]:
@@ -70,11 +72,3 @@ def write_items(path: Path, items: Iterable[Item]) -> int:
 
 def _shown(text: bytes) -> str:
     return text.decode("utf-8", ERRORS)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
