@@ -54,7 +54,7 @@ def test_what_each_command_needs():
     ]
     always.append("Watchdog")
     fit = assemble(request())
-    assert kinds(fit) == [*always, "ValidationWriter", "RunPage", "Checkpointing"]
+    assert kinds(fit) == [*always, "TextRead", "ValidationWriter", "RunPage", "Checkpointing"]
     assert fit.trainer["enable_checkpointing"] is True
     assert fit.trainer["logger"] is fit.logger
     assert isinstance(fit.logger, MLflowRunLogger)

@@ -26,7 +26,7 @@ from aunet_lightning.data.order import InTurn, Order, Rows, shuffled
 from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.progress import each_file
 from aunet_lightning.data.skipped import check_skipped
-from aunet_lightning.data.sources import LANGUAGE_KEY, Source, expand
+from aunet_lightning.data.sources import LANGUAGE_KEY, Entry, Source, expand
 from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, size_of, stream_of
 from aunet_lightning.data.token_ids import Ids, ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
@@ -39,7 +39,7 @@ from splitters import DEFAULT, Splitter
 from splitters.laws.check import check_foreign, check_form
 from splitters.registry import resolve
 
-Files = list[str | dict[str, str | float]] | str
+Files = list[Entry] | str
 
 
 @effects(skipped_limit=Effect.NONE, workers=Effect.NONE, cache_dir=Effect.NONE, parallel_files=Effect.NONE)

@@ -42,7 +42,8 @@ FORMATS = Registry(
 KEYS = ("text_key", "language_key")
 LANGUAGE_KEY = "lang"  # by default
 HEAVIEST = 1e9
-Entry = str | dict[str, str | float]
+# bool, which is refused: without it, jsonargparse takes `[{path: p, lang: no}]` for a string
+Entry = str | dict[str, str | float | bool]
 
 
 @dataclass(frozen=True)
