@@ -57,8 +57,13 @@ def temporary_folder(parent: Path, prefix: str, what: str) -> Iterator[Path]:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file as a whole: who reads it finds the text before or this one, also where the process is killed."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, contents: bytes) -> None:
+    """Writes a file as a whole, as `replace_text` does."""
     part = path.with_name(path.name + PART)
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(contents)
     part.replace(path)
 
 

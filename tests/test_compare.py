@@ -1,5 +1,6 @@
 """A study: its grid, what its cells cost, and that it is run, stopped, continued and told as it should be."""
 
+import gzip
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,10 @@ from aunet_lightning.study.collect import collect
 from aunet_lightning.study.fitting import Fitter
 from aunet_lightning.study.fork_server import kinds
 from aunet_lightning.study.grid import cells, load
+from aunet_lightning.study.kept import read as read_results
+from aunet_lightning.study.kept import write as write_results
 from aunet_lightning.study.protocol import told
-from aunet_lightning.study.results import Point
+from aunet_lightning.study.results import CellResult, Point
 from aunet_lightning.study.settings import merge
 from aunet_lightning.study.sizing import Sizer
 from aunet_lightning.study.study_folder import StudyFolder
@@ -178,6 +182,43 @@ def test_a_study_runs_in_pieces(tmp_path, monkeypatch, capsys):
     assert "0 of 12 cells are done" in capsys.readouterr().out
     assert main(["compare", "-c", "grid.yaml", "--only", "zh-*"]) == 1
     assert "--only zh-* is the name of no cell; they are called en-whitespace" in capsys.readouterr().err
+
+
+def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
+    budgets = {"match": {"budget": None, "budgets": [4e8, 1e8]}}
+    path = study_of(tmp_path, languages=["en"], **budgets, settings={"model": {"optimizer": {"cooldown": 0.5}}})
+    ran = []
+    monkeypatch.setattr(running, "run_cells", lambda sized, *_: ran.extend(one.cell.name for one in sized))
+    monkeypatch.setattr(compare, "_apart", lambda function, *arguments: function(*arguments))  # not in a new process
+    study, _ = load([path])
+    sized = {one.name: Sizer(study).sized(one) for one in cells(study, Fitter(study))}
+    old, one = "en-bpe-1stages-seed1-1e+08", "en-whitespace-2stages-seed1-4e+08"
+    results = replace(collect(study, [*sized.values()], "", ""), plan="Planned before.")
+    done = [
+        CellResult(
+            name, "whitespace", "en", 2, 1, "done", budget=4e8, bpb=2.0, definition=definition, bytes_per_unit=[5]
+        )
+        for name, definition in ((one, sized[one].definition), (old, "of before"))
+    ]
+    write_results(replace(results, cells=done), tmp_path / "r.csv.gz")
+    arguments = ("compare", "-c", "grid.yaml", "--only", "*whitespace*", "--results", "r.csv.gz")
+    assert main([*arguments, "--only", "*bpe*1e+08"]) == 0
+    told = capsys.readouterr()
+    # The kept cell runs where another one branches from it.
+    assert ran == [one, "en-bpe-1stages-seed1-4e+08", "en-whitespace-2stages-seed1-1e+08", old]
+    assert "1 of 2 results in r.csv.gz are of other settings or text" in told.err
+    assert "1 of 6 cells are done" in told.out
+    kept = read_results(tmp_path / "r.csv.gz")
+    assert [(cell.name, cell.bpb) for cell in kept.cells] == [(one, 2.0)]
+    assert kept.plan == "Planned before."
+    ran.clear()
+    assert main(["compare", "-c", "grid.yaml", "--only", "*whitespace*4e+08", "--results", "r.csv.gz"]) == 0
+    assert ran == []
+    assert main(["compare", "--results", "r.csv.gz", "--out", "again"]) == 0
+    assert "Planned before." in Path("again/report.md").read_text(encoding="utf-8")
+    Path("r.csv.gz").write_bytes(gzip.compress(b"a,b"))
+    assert main([*arguments]) == 1
+    assert "r.csv.gz is not a file of results that aunet compare --results wrote" in capsys.readouterr().err
 
 
 def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeypatch, capsys):

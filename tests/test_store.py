@@ -370,7 +370,7 @@ def test_a_report_that_mlflow_does_not_take_is_still_a_report(here, monkeypatch,
     made = SimpleNamespace(
         tracking_uri=None, study="s", folder=here, match=SimpleNamespace(by="flops", budget=1.0), jobs=1
     )
-    assert command._run(made, [], [], "", "", None) == 1
+    assert command._run(made, [], [], "", "", None, ()) == 1
     told = capsys.readouterr()
     assert "report.html" in told.out
     assert "the report is not in MLflow; aunet compare --report puts it there. tracking_uri: gone" in told.err

@@ -15,7 +15,9 @@ import pytest
 from aunet_lightning.reports import figures
 from aunet_lightning.reports.study import columns
 from aunet_lightning.reports.study.report import as_csv, as_html, as_markdown, heatmap_png, write_report
-from aunet_lightning.study.results import CellResult, Example, Point, StudyResult, StudyText
+from aunet_lightning.study.kept import read as read_results
+from aunet_lightning.study.kept import write as write_results
+from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, StudyText, Tuned
 from splitters import Stack
 from tests.helpers import UDHR, Balance, cell, study
 
@@ -167,6 +169,33 @@ def test_figures_are_files_too_and_the_table_is_latex(tmp_path):
     table = (tmp_path / "table.tex").read_text()
     assert table.count(r"\\") == 1 + 16
     assert re.findall(r"(.*) & \\textbf{(.*)}", table) == [("trie 6 B align first", shown_best(tmp_path))]
+
+
+@pytest.mark.parametrize("study", [synthetic, with_axes], ids=["cells", "axes"])
+def test_a_report_is_drawn_again_from_kept_results(study, tmp_path):
+    """The same to the letter: bits of documents are whole numbers here, as they are kept."""
+    random, made = np.random.default_rng(0), study()
+    n_bytes = random.integers(50, 300, 40).astype(float)
+
+    def of_documents(cell):
+        bits = np.rint(n_bytes * cell.bpb * random.uniform(0.8, 1.2, 40))
+        wrong = (random.random(40) < 0.3).astype(float)
+        asked = {"spelling": DocumentBits("items", wrong, np.ones(40))}
+        metrics = {"eval/spelling": 1 - wrong.mean(), "val/chance_stage2": math.nan}
+        of = DocumentBits("text", bits, n_bytes)
+        return replace(cell, document_bits=of, evaluations=asked, metrics=metrics, folder="")
+
+    made = replace(
+        made, cells=[of_documents(cell) for cell in made.cells if cell.status == "done"], plan="A plan.",
+        texts=[StudyText("th", "val", ["th.jsonl"], 40, 7000, ["CC0"])],
+        tuned=[Tuned("trie", 2, {0.5: 2.0, 1.0: 1.9, 2.0: 2.1})],
+    )  # fmt: skip
+    write_results(made, tmp_path / "a" / "study.csv.gz")
+    again = read_results(tmp_path / "a" / "study.csv.gz")
+    assert as_html(again) == as_html(made)
+    assert as_csv(again) == as_csv(made)
+    write_results(again, tmp_path / "b.csv.gz")
+    assert (tmp_path / "b.csv.gz").read_bytes() == (tmp_path / "a" / "study.csv.gz").read_bytes()
 
 
 def shown_best(folder):

@@ -25,13 +25,15 @@ from aunet_lightning.terminal import printable
 if TYPE_CHECKING:
     from aunet_lightning.study.cell_process import Main
     from aunet_lightning.study.grid import Study
-    from aunet_lightning.study.results import Tuned
+    from aunet_lightning.study.results import StudyResult, Tuned
     from aunet_lightning.study.sizing import Sized
 
 
 def compare(arguments: list[str], main: Main) -> int:
     """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
+    if not options.config:
+        return _redraw(options.results, options.out)
     from aunet_lightning.reports.study.columns import columns_of
     from aunet_lightning.study.branching import branched
     from aunet_lightning.study.fitting import Fitter
@@ -60,7 +62,8 @@ def compare(arguments: list[str], main: Main) -> int:
     sized = [sizer.sized(cell) for cell in found]
     for warning in sizer.warnings:
         print(f"aunet compare: {warning}", file=sys.stderr)
-    chosen = _chosen(sized, options.only)
+    kept = _kept(options.results, sized)
+    chosen = _chosen(sized, options.only, {cell.name for cell in kept.cells} if kept else set())
     _check_folders([*search, *([] if search else sized)])
     if not options.report:
         _check_settings(sized, main)
@@ -77,7 +80,18 @@ def compare(arguments: list[str], main: Main) -> int:
         if search:
             sized = [sizer.sized(cell) for cell in at_best(found, rows)]
             _check_folders(sized)
-        return _run(study, sized, rows, grid, command, None if options.report else main, chosen)
+        main_of = None if options.report else main
+        return _run(study, sized, rows, grid, command, main_of, chosen, kept, options.results)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.config and (options.results is None or options.out is None):
+        parser.error("name a study (-c FILE), or --results FILE --out FOLDER to draw a report of results again")
+    if options.config and options.out is not None:
+        parser.error("--out is for --results without -c: a study's report is in its folder")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "command again continues a stopped study and retries failed cells.",
     )
     parser.add_argument(
-        "-c", "--config", action="append", required=True, type=Path, metavar="FILE",
+        "-c", "--config", action="append", type=Path, metavar="FILE",
         help="the study (experiments/compare/*.yaml); of several files, later ones win",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, help="cells to run at once, overriding the study's jobs")
@@ -103,17 +117,52 @@ def _parser() -> argparse.ArgumentParser:
         help="run the cells of this name, as in 'zh-Hans-*' or '*-seed1' (repeatable), and what they branch from; the "
         "report has all that were run",
     )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE.csv.gz",
+        help="results of finished cells, also of other machines: cells that are there are not run here, and those that "
+        "finish here are added. Without -c, the report is drawn from it into --out",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the report of --results without -c")
     return parser
 
 
-def _chosen(sized: Sequence[Sized], patterns: Sequence[str]) -> set[str]:
-    """Returns the names of the cells that match one of the patterns, and of those that they branch from; of all
-    without patterns. Raises UserError for a pattern that matches none."""
+def _redraw(results: Path, out: Path) -> int:
+    """Writes the report of results that were kept."""
+    from aunet_lightning.reports.study.report import write_report
+    from aunet_lightning.study.kept import read
+    from aunet_lightning.study.study_folder import StudyFolder
+
+    write_report(read(results), out)
+    print(f"Report: {StudyFolder(out).page}")
+    return 0
+
+
+def _kept(path: Path | None, sized: Sequence[Sized]) -> StudyResult | None:
+    """Returns the kept results of cells that are as they were, and says how many are not."""
+    if path is None or not path.exists():
+        return None
+    from aunet_lightning.study.kept import read, valid
+
+    found = read(path)
+    kept = valid(found, {one.cell.name: one.definition for one in sized})
+    if others := len(found.cells) - len(kept.cells):
+        print(
+            f"aunet compare: {others} of {len(found.cells)} results in {path} are of other settings or text than this "
+            "study's: they are left out, and will not be in the file when it is written again",
+            file=sys.stderr,
+        )
+    return kept
+
+
+def _chosen(sized: Sequence[Sized], patterns: Sequence[str], kept: Collection[str]) -> set[str]:
+    """Returns the names of the cells that match one of the patterns and have no kept results, and of those that they
+    branch from; of all without patterns. Raises UserError for a pattern that matches none."""
     names = [one.cell.name for one in sized]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UserError(f"--only {pattern} is the name of no cell; they are called {', '.join(names[:3])}, …")
-    found = [one.cell for one in sized if not patterns or any(fnmatch.fnmatchcase(one.cell.name, p) for p in patterns)]
+    wanted = [one.cell for one in sized if one.cell.name not in kept]
+    found = [one for one in wanted if not patterns or any(fnmatch.fnmatchcase(one.name, p) for p in patterns)]
     return {cell.name for cell in found} | {cell.branch.cell for cell in found if cell.branch is not None}
 
 
@@ -168,12 +217,15 @@ def _run(
     grid: str,
     command: str,
     main: Main | None,
-    chosen: Collection[str] = (),
+    chosen: Collection[str],
+    kept: StudyResult | None = None,
+    results: Path | None = None,
 ) -> int:
-    """Runs the chosen cells, and reports all. main: None to report alone."""
+    """Runs the chosen cells, reports all, with kept results, and writes those. main: None to report alone."""
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.collect import collect
     from aunet_lightning.study.evaluating import make_items
+    from aunet_lightning.study.kept import completed, write
     from aunet_lightning.study.mlflow_study import begin, finish
     from aunet_lightning.study.running import run_cells
     from aunet_lightning.study.study_folder import StudyFolder
@@ -192,7 +244,9 @@ def _run(
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)
-    result = collect(study, sized, grid, command, tuned)
+    result = completed(collect(study, sized, grid, command, tuned), kept)
+    if results is not None:
+        write(result, results)
     write_report(result, study.folder)
     failed = [cell for cell in result.cells if cell.status == "failed"]
     done = sum(cell.status == "done" for cell in result.cells)

@@ -66,7 +66,7 @@ def _cell(sized: Sized) -> CellResult:
         "name": cell.name, "splitter": cell.splitter, "language": cell.language, "stages": cell.stages,
         "seed": cell.seed, "folder": str(files.path), "parameters": sized.parameters,
         "embedding_parameters": sized.embedding_parameters, "budget": cell.budget, "rule": cell.rule,
-        "rate": cell.rate, "levels": cell.levels,
+        "rate": cell.rate, "levels": cell.levels, "definition": sized.definition,
     }  # fmt: skip
     if not sized.is_done:
         if files.failed.exists():

@@ -67,6 +67,7 @@ class CellResult:
     examples: Sequence[Example] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each that the run logged
     other_settings: str = ""  # a digest of all settings but splitter and seed; empty: not known
+    definition: str = ""  # a digest of what defines the cell: see study.sizing
 
 
 class StudyText(NamedTuple):

@@ -1,5 +1,6 @@
 """Sizes cells: what each costs, and the settings that make all cost the same."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from aunet_lightning.training.budget import BudgetConfig, Spent
 from splitters import Stack
 
 FAR = 0.25  # a trunk this far from the wanted cost is worth a warning
+DIGITS = 6  # of numbers in the digest of a cell
 WIDEST = 128  # heads that a trunk may get
 BESIDE: Settings = {  # the study has a page, and its cells have its time to train; of many models few are served
     "report": {"page": False}, "run": {"log_model": False}
@@ -48,6 +50,16 @@ class Sized:
     @property
     def files(self) -> CellFolder:
         return CellFolder(self.folder)
+
+    @property
+    def definition(self) -> str:
+        """A digest of what defines the cell on any machine: settings, what it is asked, and what its text and its model
+        come to."""
+        cell, row = self.cell, self.row
+        come_to = [*row.positions, row.text_bytes, self.flops_per_byte, self.parameters]
+        settings = {key: value for key, value in cell.settings.items() if key not in BESIDE}
+        known = [settings, cell.budget, cell.parallel, [*cell.evaluate], [f"{x:.{DIGITS}g}" for x in come_to]]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
     def is_done(self) -> bool:

@@ -21,7 +21,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 
 _NOT_SCALAR = (  # of a CellResult
     "levels", "bpb_by_language", "curve", "bytes_per_unit", "document_bits", "parallel_bits", "parallel_steps",
-    "parallel_flops", "evaluations", "examples", "metrics", "other_settings",
+    "parallel_flops", "evaluations", "examples", "metrics", "other_settings", "definition",
 )  # fmt: skip
 
 
