@@ -593,6 +593,7 @@ def test_ready_studies_are_understood(path, tmp_path):
     rows = {
         "answer-short": ("cjk_character", "trie 6 B", "bpe 3 B"),
         "answer": ("whitespace", "fixed 6 B", "router 9 B"),
+        "answer-hours": ("whitespace", "fixed 4.5 B", "router 9 B"),
         "controls": ("script_aware", "flat bytes", "bpe 1024"),
         "recipe": ("none", "conv + muon", "all"),
         "mark": ("script_aware 8 bytes", "bpe 16384"),

@@ -8,6 +8,7 @@ import pytest
 
 from aunet_lightning.reports.study.inference import LEVEL, Runs, holm, judge, resample, student
 from aunet_lightning.reports.study.report import as_markdown
+from aunet_lightning.reports.study.scaling import fit_laws, interval, multiplier
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.reports.study.verdicts import Verdicts
 from aunet_lightning.study.results import DocumentBits, Example
@@ -153,6 +154,23 @@ def test_draws_agree_with_intervals(seeds, documents, near):
         half = runs.half_width(LEVEL, np.array([i]), np.array([j]))[0]
         assert (high - low) / 2 == pytest.approx(half, rel=near)
         assert (high + low) / 2 == pytest.approx(runs.differences[i, j], abs=near * half)
+
+
+@pytest.mark.parametrize("kinship", [0.0, 0.9])
+def test_ratios_of_compute_are_covered_and_no_wider_than_they_need_be(kinship):
+    """Four rules that need the same compute, at three budgets that branch from one run or, without kinship, do not."""
+    budgets, rules, seeds, studies = np.array([1.0, 2.0, 4.0]), 4, 3, 250
+    random, families = np.random.default_rng(0), np.repeat(np.arange(rules), 3)
+    law, covered = 1 + (budgets / 4) ** -0.3, []
+    for _ in range(studies):
+        of_run, alone = random.standard_normal((rules, 1, seeds)), random.standard_normal((rules, 3, seeds))
+        residuals = SPREAD * (math.sqrt(kinship) * of_run + math.sqrt(1 - kinship) * alone)
+        bpb = (law[:, None] + 5 * SPREAD * random.standard_normal((3, seeds)) + residuals).reshape(rules * 3, seeds)
+        runs = Runs(bpb, np.arange(rules * 3), families=families, blocks=np.tile(np.arange(3), rules))
+        draws = resample(runs, 200, np.random.default_rng(1))
+        low, high = interval(np.log(multiplier(*(fit_laws(budgets, draws[:, families == i]) for i in (0, 1)))))
+        covered.append(low <= 0 <= high)
+    assert 1 - most(LEVEL, studies) <= np.mean(covered) <= 1 - LEVEL + 3 * math.sqrt(LEVEL / studies)
 
 
 def documents_of(bpb, text="x", n=50, seed=0):

@@ -122,12 +122,17 @@ class Growth:
 def growth(study: StudyResult, comparison: Comparison, language: str) -> Growth:
     """Returns the curves over the budgets of a whole study; `comparison` is that of the largest budget."""
     cells: dict[Hashable, list[CellResult]] = {}
+    rows, budgets = list[Arm](), list[float]()  # of `cells`
     for cell in study.cells:
         if cell.language == language and finished(cell):
-            cells.setdefault((Arm(cell.splitter, cell.stages), cell.budget or study.budget), []).append(cell)
+            arm, budget = Arm(cell.splitter, cell.stages), cell.budget or study.budget
+            if (arm, budget) not in cells:
+                rows, budgets = [*rows, arm], [*budgets, budget]
+            cells.setdefault((arm, budget), []).append(cell)
     if len(study.budgets) < 2 or not cells:
         return Growth({}, {})
-    draws = drawn(Verdicts(cells), {key: fmean(cell.bpb or math.nan for cell in of) for key, of in cells.items()})
+    means = {key: fmean(cell.bpb or math.nan for cell in of) for key, of in cells.items()}
+    draws = drawn(Verdicts(cells, rows, budgets), means)
     points = {arm: [(b, draws[arm, b]) for b in study.budgets if (arm, b) in draws] for arm in comparison.arms}
     return Growth(points, {arm: _laws(of) for arm, of in points.items() if len(of) > 1})
 

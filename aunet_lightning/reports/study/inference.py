@@ -58,6 +58,8 @@ class Runs:
     bits: np.ndarray | None = None  # [..., A, N]: of each document, mean over seeds; None where they are not known
     bytes: np.ndarray | None = None  # [N]
     near_to: np.ndarray | None = None  # [A]: the first arm with nearly the same units; None: as `same_as`
+    families: np.ndarray | None = None  # [A], from 0: arms of one number branch from the same runs; None: none do
+    blocks: np.ndarray | None = None  # [A], from 0: a seed does the same to arms of one number; None: to all
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -84,8 +86,8 @@ class Runs:
         Runs that are nearly alike vary together, so they would count twice; but they count where there are no others.
         """
         near = self.same_as if self.near_to is None else self.near_to
-        pool = _pooled(near, self.known)
-        return pool if np.trace(pool[2]) > 0.5 else _pooled(self.same_as, self.known)
+        pool = _pooled(near, self.known, self.blocks)
+        return pool if np.trace(pool[2]) > 0.5 else _pooled(self.same_as, self.known, self.blocks)
 
     @cached_property
     def freedom(self) -> int:
@@ -103,6 +105,28 @@ class Runs:
         of_arm = share.sum(-1)
         own = np.where(of_arm > 1e-9, squares / np.maximum(of_arm, 1e-9), 0.0)
         return np.maximum(own, squares.sum(-1, keepdims=True) / self.freedom)[..., counts_as]
+
+    @cached_property
+    def kinship(self) -> float:
+        """The correlation of the residuals of arms of one family, pooled over the families; 0 at least."""
+        counts_as, pooled, maker = self._pool
+        own = counts_as == np.arange(len(counts_as))
+        if self.families is None or self.bpb.ndim > 2 or not own.any():
+            return 0.0
+        residuals = np.zeros(self.bpb.shape)
+        residuals[pooled] = self.bpb[pooled] @ maker
+        products = residuals[own] @ residuals[own].T
+        kin = np.triu(self.families[own][:, None] == self.families[own], 1)
+        alone = float(np.diagonal(products).mean())
+        return float(np.clip(products[kin].mean() / alone, 0.0, 1.0)) if kin.any() and alone > 0 else 0.0
+
+    @property
+    def effective_freedom(self) -> float:
+        """The degrees of freedom, less what residuals of a family tell twice."""
+        if self.families is None:
+            return self.freedom
+        size = len(self.families) / len(np.unique(self.families))
+        return max(self.freedom / (1 + (size - 1) * self.kinship**2), 1.0)
 
     @cached_property
     def by_seeds(self) -> np.ndarray:
@@ -131,10 +155,14 @@ class Runs:
         return np.sqrt(squared)
 
 
-def _pooled(counts_as: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pooled(
+    counts_as: np.ndarray, known: np.ndarray, blocks: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pooled = known & (counts_as == np.arange(len(known)))[:, None]
     arm, seed = np.nonzero(pooled)
-    design = np.concatenate([np.eye(len(known))[arm], np.eye(known.shape[1])[seed]], axis=1)
+    n_seeds, block = known.shape[1], np.zeros(len(known), int) if blocks is None else blocks
+    of_seeds = np.eye(n_seeds * (1 + block.max(initial=0)))[seed + n_seeds * block[arm]]
+    design = np.concatenate([np.eye(len(known))[arm], of_seeds], axis=1)
     return counts_as, pooled, np.eye(len(arm)) - design @ np.linalg.pinv(design)
 
 
@@ -174,15 +202,19 @@ def resample(runs: Runs, n: int, generator: np.random.Generator) -> np.ndarray:
     """Returns draws [n, A] of the mean BPB of each arm, which vary as `half_width` says: for what has no formula.
 
     Only what differs between arms is drawn: what a seed does to all arms alike is as in the runs. Documents are drawn
-    with replacement, the same for all arms; residuals from the normal distribution, over a variance that is itself
-    drawn from its own, so that few seeds give the long tails of Student's t.
+    with replacement, the same for all arms; residuals from the normal distribution, those of a family together, over a
+    variance that is itself drawn from its own, so that few seeds give the long tails of Student's t.
     Raises ValueError where no variance over seeds is known.
     """
     if not runs.freedom:
         raise ValueError("draws need two arms with two common seeds: what seeds change is unknown")
-    unsure = np.sqrt(runs.freedom / generator.chisquare(runs.freedom, (n, 1)))
+    unsure = np.sqrt(runs.effective_freedom / generator.chisquare(runs.effective_freedom, (n, 1)))
     spread = np.sqrt(runs.variances / np.maximum(runs.known.sum(-1), 1))
-    draws = np.nanmean(runs.bpb, -1) + unsure * spread * generator.standard_normal((n, len(spread)))
+    noise = generator.standard_normal((n, len(spread)))
+    if runs.families is not None and runs.kinship:
+        common = generator.standard_normal((n, int(runs.families.max()) + 1))[:, runs.families]
+        noise = np.sqrt(runs.kinship) * common + np.sqrt(1 - runs.kinship) * noise
+    draws = np.nanmean(runs.bpb, -1) + unsure * spread * noise
     if runs.bits is not None and runs.bytes is not None:
         both = np.concatenate([runs.bits, runs.bytes[None]]).T
         mean = both[:, :-1].sum(0) / both[:, -1].sum()

@@ -37,9 +37,18 @@ class Difference(NamedTuple):
 
 
 class Verdicts:
-    """The differences of a language's arms, from the cells of each that have a BPB."""
+    """The differences of a language's arms, from the cells of each that have a BPB.
 
-    def __init__(self, cells: Mapping[Hashable, Sequence[CellResult]]) -> None:
+    Of arms at several budgets, `families` has what each shares with those that branch from the same runs, and `budgets`
+    its budget.
+    """
+
+    def __init__(
+        self,
+        cells: Mapping[Hashable, Sequence[CellResult]],
+        families: Sequence[Hashable] | None = None,
+        budgets: Sequence[float] | None = None,
+    ) -> None:
         self._place = {arm: i for i, arm in enumerate(cells)}
         of_arms = [{cell.seed: cell for cell in reversed(of_arm)} for of_arm in cells.values()]
         seeds = sorted({seed for of_arm in of_arms for seed in of_arm})
@@ -50,6 +59,8 @@ class Verdicts:
             _first(units, _Units.__eq__),
             *_documents(of_arms),
             near_to=_first(units, _Units.near),
+            families=_numbered(families),
+            blocks=_numbered(budgets),
         )
         self.judgement: Judgement = judge(self.runs)
         pairs = zip(self.judgement.first.tolist(), self.judgement.second.tolist(), strict=True)
@@ -97,6 +108,11 @@ def drawn(verdicts: Verdicts, measured: Mapping[Hashable, float]) -> Draws:
     except ValueError:
         draws = {arm: np.zeros(0) for arm in measured}
     return {arm: np.append(value, draws[arm]) for arm, value in measured.items()}
+
+
+def _numbered(names: Sequence[Hashable] | None) -> np.ndarray | None:
+    """Returns the place of the first name that equals each, [A]."""
+    return None if names is None else np.array([names.index(name) for name in names], int)
 
 
 def _bpb(cell: CellResult | None) -> float:

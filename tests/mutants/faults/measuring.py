@@ -151,6 +151,20 @@ MEASURING = [
         (INFERENCE + "test_the_variance_over_documents_is_that_of_resampling",),
     ),
     Fault(
+        "a seed does the same to runs of every budget",
+        "aunet_lightning/reports/study/inference.py",
+        "block = known.shape[1], np.zeros(len(known), int) if blocks is None else blocks",
+        "block = known.shape[1], np.zeros(len(known), int)",
+        (INFERENCE + "test_ratios_of_compute_are_covered_and_no_wider_than_they_need_be",),
+    ),
+    Fault(
+        "results of other settings are taken for those of a cell",
+        "aunet_lightning/study/kept.py",
+        "if cell.definition == definitions.get(cell.name)",
+        "if cell.name in definitions",
+        ("tests/test_compare.py::test_cells_with_kept_results_do_not_run",),
+    ),
+    Fault(
         "a run under two names counts twice",
         "aunet_lightning/reports/study/inference.py",
         "(counts_as == np.arange(len(known)))[:, None]",
