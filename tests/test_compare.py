@@ -320,6 +320,7 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"gpus_per_cell": 3}, r"batch_rows is 8: it must be a multiple of the devices of a cell \(3\)"),
         ({"settings": {"trainer": {"devices": "auto"}}}, "devices is 'auto'"),
         ({"languages": [False]}, "False is not a name"),
+        ({"other_text": {"novel": "novels/{language}.txt"}}, "novels/{language}.txt names no file in any language"),
         (
             {
                 "languages": {"en": ["en"], "en-x": ["th"]},
@@ -535,7 +536,9 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
     broken = {"splitter": "whitespace", "trainer": {"devicez": 3}}
     sharded = {"splitter": "whitespace", "trainer": {"devices": 2, "strategy": "fsdp2"}}
     parallel = {"parallel": str(UDHR / "{language}.jsonl")}
-    study_of(tmp_path, languages=["en"], splitters={"broken": broken, "sharded": sharded}, text=parallel, jobs=2)
+    other = {"declaration": str(UDHR / "{language}.jsonl")}
+    rules = {"broken": broken, "sharded": sharded}
+    study_of(tmp_path, languages=["en"], splitters=rules, text=parallel, other_text=other, jobs=2)
     process, whitespace = compare_process(), tmp_path / "runs/tiny/cells/en-whitespace-2stages-seed1"
     for _ in range(1200):
         if (whitespace / "cell.json").exists():
@@ -572,6 +575,13 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
             assert len(seen) == len(set(seen))
     page = (tmp_path / "runs/tiny/report.html").read_text()
     assert "devicez" in page
+    assert "BPB of text of another kind: declaration" in page
+    for folder in both:  # here it is the validation text, which is read in other rows
+        metrics = CellFolder(folder).last_metrics()
+        lines = [json.loads(line) for line in (folder / "other-declaration.jsonl").open()]
+        assert len(lines) == 31
+        bpb = sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines)
+        assert bpb == pytest.approx(metrics["val/bpb"], rel=0.02)
     check_study_in_mlflow(tmp_path)
 
     study_of(tmp_path, languages=["en"], settings={"model": {"optimizer": {"lr": 0.5}}})
@@ -585,7 +595,10 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
 def test_ready_studies_are_understood(path, tmp_path):
     """On the shipped text, in place of their own."""
     text = {"train": str(UDHR / "{language}.jsonl"), "val": str(UDHR / "{language}.jsonl")}
-    Path("text.yaml").write_text(yaml.safe_dump({"text": text | {"parallel": text["val"]}}), encoding="utf-8")
+    Path("text.yaml").write_text(
+        yaml.safe_dump({"text": text | {"parallel": text["val"]}, "other_text": {"udhr": text["val"]}}),
+        encoding="utf-8",
+    )
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
     study.languages = {name: of for name, of in study.languages.items() if name == study_language(study)}

@@ -24,6 +24,10 @@ class CellFolder(RunFolder):
         self.job = path / "job.json"  # the job of a cluster that runs it
         self.jobs = path / "jobs"  # what submitit keeps of it
 
+    def other_text(self, name: str) -> Path:
+        """Returns the path of the bits of a text of another kind."""
+        return self.path / f"other-{name}.jsonl"
+
     def log(self, rank: int = 0) -> Path:
         """Returns the path of what a process of the cell prints."""
         return self.path / (f"log-{rank}.txt" if rank else "log.txt")

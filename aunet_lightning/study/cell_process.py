@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ class CellTask(NamedTuple):
     evaluate: tuple[str, ...]
     language: str  # of the study
     val_files: tuple[str, ...]
+    other_text: Mapping[str, Sequence[str]]
 
 
 def prepare(cell: Sized) -> CellTask:
@@ -48,7 +49,7 @@ def prepare(cell: Sized) -> CellTask:
     write(files.given, cell.settings)
     one = cell.cell
     val_files = tuple(cell.settings["data"]["val_files"])
-    return CellTask(files.path, one.parallel, one.branch, one.evaluate, one.language, val_files)
+    return CellTask(files.path, one.parallel, one.branch, one.evaluate, one.language, val_files, one.other_text)
 
 
 def write(path: Path, settings: Settings) -> None:
@@ -96,12 +97,13 @@ def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
             test = ["--data.test_files", json.dumps([task.parallel]), "--ckpt_path", str(files.last)]
             code = main(["predict", "-c", given, *test])
         if rank == 0:
-            for command in commands(task.evaluate, task.language, task.val_files, files):
+            for command in commands(task.evaluate, task.language, task.val_files, task.other_text, files):
                 code = code or main(command)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
-        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluated": [*task.evaluate]}
+        asked = [*task.evaluate, *task.other_text]
+        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluated": asked}
         replace_text(files.done, json.dumps(done))
     return code
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from aunet_lightning.study.study_folder import StudyFolder
 N_ITEMS = 100  # of each task
 SEED = 0
 ROBUSTNESS = "robustness"
+OTHER_TEXT = "other text"
 
 Main = Callable[[list[str]], int]  # runs an `aunet` command, and returns its exit code
 
@@ -48,7 +49,13 @@ def make_items(study: Study, main: Main) -> None:
         replace_text(made, known)
 
 
-def commands(evaluate: Sequence[str], language: str, val_files: Sequence[str], files: CellFolder) -> list[list[str]]:
+def commands(
+    evaluate: Sequence[str],
+    language: str,
+    val_files: Sequence[str],
+    other_text: Mapping[str, Sequence[str]],
+    files: CellFolder,
+) -> list[list[str]]:
     """Returns the `aunet` commands that evaluate a cell."""
     found = []
     items = StudyFolder(files.path.parent.parent).items(language)
@@ -56,12 +63,15 @@ def commands(evaluate: Sequence[str], language: str, val_files: Sequence[str], f
         found.append(["eval", "run", str(files.last), str(items), "--out", str(files.answers)])
     if ROBUSTNESS in evaluate:
         found.append(["eval", "robustness", str(files.last), *val_files, "--out", str(files.robustness)])
+    for name, of in other_text.items():
+        found.append(["score", str(files.last), *of, "--out", str(files.other_text(name))])
     return found
 
 
-def evaluations(evaluate: Sequence[str], files: CellFolder) -> dict[str, DocumentBits]:
-    """Returns what a cell's answers say, by group: of each item whether it is wrong (1) or right (0), of size 1; and by
-    change of text the bits of each changed document, and the bytes of the document as it was."""
+def evaluations(evaluate: Sequence[str], other_text: Collection[str], files: CellFolder) -> dict[str, DocumentBits]:
+    """Returns what a cell's answers say, by group: of each item whether it is wrong (1) or right (0), of size 1; by
+    change of text the bits of each changed document, and the bytes of the document as it was; and the bits and bytes
+    of the documents of each text of another kind."""
     found: dict[str, list[tuple[str, float, float]]] = {}
     if files.answers.exists():
         for line in files.answers.read_text(encoding="utf-8").splitlines()[1:]:
@@ -72,8 +82,19 @@ def evaluations(evaluate: Sequence[str], files: CellFolder) -> dict[str, Documen
             one = json.loads(line)
             name = f"{ROBUSTNESS}: {one['change']}"
             found.setdefault(name, []).append((f"{one['lang']}/{one['id']}", one["bits"], one["bytes"]))
-    wanted = {*evaluate}
+    for text in other_text:
+        for line in files.other_text(text).read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            found.setdefault(f"{OTHER_TEXT}: {text}", []).append(
+                (f"{one['lang']}/{one['id']}", one["bits"], one["bytes"])
+            )
+    wanted = {*evaluate, OTHER_TEXT}
     return {name: _documents(of) for name, of in found.items() if name.partition(":")[0] in wanted}
+
+
+def is_text(name: str) -> bool:
+    """Returns whether an evaluation is bits of a text, and not answers to items."""
+    return name.startswith((ROBUSTNESS, OTHER_TEXT))
 
 
 def _documents(of: Sequence[tuple[str, float, float]]) -> DocumentBits:
@@ -82,10 +103,8 @@ def _documents(of: Sequence[tuple[str, float, float]]) -> DocumentBits:
 
 
 def as_metrics(found: Mapping[str, DocumentBits]) -> dict[str, float]:
-    """Returns the share of right answers of each group, and the BPB of each changed text, for columns of the report."""
+    """Returns the share of right answers of each group, and the BPB of each text, for columns of the report."""
     return {
-        f"eval/{name}": float(one.bits.sum() / one.bytes.sum())
-        if name.startswith(ROBUSTNESS)
-        else 1 - float(one.bits.mean())
+        f"eval/{name}": float(one.bits.sum() / one.bytes.sum()) if is_text(name) else 1 - float(one.bits.mean())
         for name, one in found.items()
     }

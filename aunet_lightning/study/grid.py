@@ -92,6 +92,9 @@ class Study:
     match: Match
     text: dict[str, str]
     """train, val and (for parallel bits) parallel: paths, where {language} is replaced by each language"""
+    other_text: dict[str, str] = field(default_factory=dict)
+    """a name, and the path of text of another kind, which cells are measured on after training; languages without it
+    are left out"""
     fit: list[str] = field(default_factory=list)
     """settings files of aunet fit for every cell"""
     settings: Settings = field(default_factory=dict)
@@ -159,6 +162,7 @@ class StudyCell:
     levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
     evaluate: tuple[str, ...] = ()
+    other_text: Mapping[str, Sequence[str]] = field(default_factory=dict)  # files by the name of the text
     branch: Branch | None = None  # None: it begins at its beginning
     multiple: float | None = None  # of its row's learning rates, where it is one of their search
 
@@ -225,6 +229,8 @@ def _study(read: Settings) -> Study:
         )
     if unknown := [name for name in study.evaluate if name not in EVALUATIONS]:
         raise UserError(f"evaluate has {unknown[0]!r}: choose of {', '.join(EVALUATIONS)}")
+    if wrong := [name for name in study.other_text if not NAME.fullmatch(name)]:
+        raise UserError(f"other_text: {wrong[0]!r} also names files: use only letters, digits, blanks and . _ + -")
     if study.reference is not None and study.reference not in study.splitters:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
     for name, least in (("jobs", 1), ("validations", 1), ("gpus_per_cell", 0)):
@@ -247,6 +253,13 @@ def cells(study: Study, fit: Fit) -> list[StudyCell]:
 
     Raises UserError for missing text.
     """
+    if without := [
+        name for name in study.other_text if not any(other_files(study, name, of) for of in study.languages)
+    ]:
+        raise UserError(
+            f"other_text.{without[0]}: {study.other_text[without[0]]} names no file in any language of the study "
+            f"(looked from {Path.cwd()})"
+        )
     base: Settings = {}
     for path in study.fit:
         try:
@@ -261,18 +274,19 @@ def cells(study: Study, fit: Fit) -> list[StudyCell]:
         files = {part: files_of(study, part, language) for part in study.text}
         data = {"train_files": files["train"], "val_files": files["val"]}
         parallel = files.get("parallel", [])
+        other = {name: of for name in study.other_text if (of := other_files(study, name, language))}
         for rule, stages, row in table[language]:
             name = f"{language}-{row.name}-{stages}stages-seed{seed}"
             name += f"-{budget:g}" if len(study.match.budgets) > 1 else ""
             settings = merge(row.settings, {"seed_everything": seed, "data": data})
             cell = StudyCell(
                 name, row.name, language, stages, seed, settings, budget, rule, row.rate, row.levels,
-                parallel[0] if parallel else None, tuple(study.evaluate),
+                parallel[0] if parallel else None, tuple(study.evaluate), other,
             )  # fmt: skip
-            other = found.setdefault(name, cell)
-            if (other.splitter, other.language) != (row.name, language):
+            first = found.setdefault(name, cell)
+            if (first.splitter, first.language) != (row.name, language):
                 raise UserError(
-                    f"{other.splitter} of {other.language} and {row.name} of {language} are both named {name}: "
+                    f"{first.splitter} of {first.language} and {row.name} of {language} are both named {name}: "
                     "rename one"
                 )
     return list(found.values())
@@ -315,6 +329,13 @@ def files_of(study: Study, part: str, language: str) -> list[str]:
             "for example in a second -c; JSON lines with a key text, one file per language"
         )
     return there if len(there) == len(paths) == 1 or part != "parallel" else []
+
+
+def other_files(study: Study, name: str, language: str) -> list[str]:
+    """Returns the files of a language's text of another kind; none where one of them is missing."""
+    paths = [study.other_text[name].replace("{language}", one) for one in study.languages[language]]
+    there = all(is_remote(path) or user_path(path, f"other_text.{name}").exists() for path in paths)
+    return paths if there else []
 
 
 def _positive(name: str, value: Any) -> float:

@@ -5,10 +5,11 @@ from aunet_lightning.reports.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.sections import chunks
 from aunet_lightning.reports.study.statistics import Comparison, Group
-from aunet_lightning.study.evaluating import ROBUSTNESS
+from aunet_lightning.study.evaluating import OTHER_TEXT, ROBUSTNESS, is_text
 
 TITLES = {
     "minimal_pairs": "Minimal pairs", "spelling": "Spelling and edits", "parts": "Parts of characters",
+    ROBUSTNESS: "BPB where text is changed: {}", OTHER_TEXT: "BPB of text of another kind: {}",
 }  # fmt: skip
 
 
@@ -20,9 +21,9 @@ def evaluation(comparison: Comparison) -> list[Block]:
         return []
     blocks: list[Block] = [Heading("What the models know")]
     for name in sorted(names, key=lambda name: (name.startswith(ROBUSTNESS), name)):
-        changed = name.startswith(ROBUSTNESS)
-        title = f"BPB where text is changed: {name.partition(': ')[2]}" if changed else TITLES.get(name, name)
-        blocks += [Heading(title, 3), *_tables(Comparison(study.evaluated(name)), changed)]
+        kind, _, of = name.partition(": ")
+        title = TITLES[kind].format(of)
+        blocks += [Heading(title, 3), *_tables(Comparison(study.evaluated(name)), is_text(name))]
     note = (
         "Mean over seeds, ± half of the range; right answers are choices by the fewest bits per byte, of items made of "
         "the validation text (aunet eval). BPB of changed text is its bits ÷ the bytes of the text as it was. Bold: "
@@ -31,12 +32,12 @@ def evaluation(comparison: Comparison) -> list[Block]:
     return [*blocks, Text(note, "note")]
 
 
-def _tables(comparison: Comparison, changed: bool) -> list[Block]:
+def _tables(comparison: Comparison, of_text: bool) -> list[Block]:
     return [
         Table(
             ["splitter", *languages],
             [
-                [comparison.label(arm), *(_cell(comparison, comparison.groups[arm, one], changed) for one in languages)]
+                [comparison.label(arm), *(_cell(comparison, comparison.groups[arm, one], of_text) for one in languages)]
                 for arm in comparison.arms
             ],
         )
@@ -44,11 +45,11 @@ def _tables(comparison: Comparison, changed: bool) -> list[Block]:
     ]
 
 
-def _cell(comparison: Comparison, group: Group, changed: bool) -> TableCell:
+def _cell(comparison: Comparison, group: Group, of_text: bool) -> TableCell:
     if not group.values:
         return TableCell(["–"], missing=True)
     best = comparison.ranking(group.language)[0]
-    value = f"{group.mean:.3f}" if changed else f"{1 - group.mean:.1%}"
-    half = "" if group.range is None else f" ±{group.range / 2:.3f}" if changed else f" ±{50 * group.range:.1f}"
+    value = f"{group.mean:.3f}" if of_text else f"{1 - group.mean:.1%}"
+    half = "" if group.range is None else f" ±{group.range / 2:.3f}" if of_text else f" ±{50 * group.range:.1f}"
     apart = group is best or comparison.difference(group, best).apart is not False
     return TableCell([f"{value}{half}{'' if apart else ' ' + sentences.NOT_APART}"], best=group is best)
