@@ -216,6 +216,10 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
     assert ran == []
     assert main(["compare", "--results", "r.csv.gz", "--out", "again"]) == 0
     assert "Planned before." in Path("again/report.md").read_text(encoding="utf-8")
+    assert main(["compare", "--results", "r.csv.gz", "--out", "again", "--reference", "whitespace"]) == 0
+    assert "to whitespace (ref)" in Path("again/report.md").read_text(encoding="utf-8")
+    assert main(["compare", "--results", "r.csv.gz", "--out", "again", "--reference", "fixed"]) == 1
+    assert "--reference fixed is no row of r.csv.gz: choose one of whitespace" in capsys.readouterr().err
     Path("r.csv.gz").write_bytes(gzip.compress(b"a,b"))
     assert main([*arguments]) == 1
     assert "r.csv.gz is not a file of results that aunet compare --results wrote" in capsys.readouterr().err

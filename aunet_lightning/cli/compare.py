@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def compare(arguments: list[str], main: Main) -> int:
     """Runs the rest of a study, each cell by `main`, and writes its report; returns 1 if a cell failed."""
     options = _parsed(arguments)
     if not options.config:
-        return _redraw(options.results, options.out)
+        return _redraw(options.results, options.out, options.reference)
     from aunet_lightning.reports.study.columns import columns_of
     from aunet_lightning.study.branching import branched
     from aunet_lightning.study.fitting import Fitter
@@ -89,8 +90,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.config and (options.results is None or options.out is None):
         parser.error("name a study (-c FILE), or --results FILE --out FOLDER to draw a report of results again")
-    if options.config and options.out is not None:
-        parser.error("--out is for --results without -c: a study's report is in its folder")
+    if options.config and (options.out is not None or options.reference is not None):
+        parser.error("--out and --reference are for --results without -c: a study's YAML says where, and against what")
     return options
 
 
@@ -123,16 +124,23 @@ def _parser() -> argparse.ArgumentParser:
         "finish here are added. Without -c, the report is drawn from it into --out",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the report of --results without -c")
+    parser.add_argument("--reference", metavar="ROW", help="in that report, what rows are compared with")
     return parser
 
 
-def _redraw(results: Path, out: Path) -> int:
-    """Writes the report of results that were kept."""
+def _redraw(results: Path, out: Path, reference: str | None) -> int:
+    """Writes the report of results that were kept, against the study's reference or another row."""
     from aunet_lightning.reports.study.report import write_report
     from aunet_lightning.study.kept import read
     from aunet_lightning.study.study_folder import StudyFolder
 
-    write_report(read(results), out)
+    study = read(results)
+    if reference is not None:
+        rows = list(dict.fromkeys(cell.rule or cell.splitter for cell in study.cells))
+        if reference not in rows:
+            raise UserError(f"--reference {reference} is no row of {results}: choose one of {', '.join(rows)}")
+        study = replace(study, reference=reference)
+    write_report(study, out)
     print(f"Report: {StudyFolder(out).page}")
     return 0
 
