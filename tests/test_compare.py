@@ -1,8 +1,8 @@
 """A study: its grid, what its cells cost, and that it is run, stopped, continued and told as it should be."""
 
-import gzip
 import itertools
 import json
+import lzma
 import math
 import os
 import re
@@ -200,29 +200,29 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
         )
         for name, definition in ((one, sized[one].definition), (old, "of before"))
     ]
-    write_results(replace(results, cells=done), tmp_path / "r.csv.gz")
-    arguments = ("compare", "-c", "grid.yaml", "--only", "*whitespace*", "--results", "r.csv.gz")
+    write_results(replace(results, cells=done), tmp_path / "r.csv.xz")
+    arguments = ("compare", "-c", "grid.yaml", "--only", "*whitespace*", "--results", "r.csv.xz")
     assert main([*arguments, "--only", "*bpe*1e+08"]) == 0
     told = capsys.readouterr()
     # The kept cell runs where another one branches from it.
     assert ran == [one, "en-bpe-1stages-seed1-4e+08", "en-whitespace-2stages-seed1-1e+08", old]
-    assert "1 of 2 results in r.csv.gz are of other settings or text" in told.err
+    assert "1 of 2 results in r.csv.xz are of other settings or text" in told.err
     assert "1 of 6 cells are done" in told.out
-    kept = read_results(tmp_path / "r.csv.gz")
+    kept = read_results(tmp_path / "r.csv.xz")
     assert [(cell.name, cell.bpb) for cell in kept.cells] == [(one, 2.0)]
     assert kept.plan == "Planned before."
     ran.clear()
-    assert main(["compare", "-c", "grid.yaml", "--only", "*whitespace*4e+08", "--results", "r.csv.gz"]) == 0
+    assert main(["compare", "-c", "grid.yaml", "--only", "*whitespace*4e+08", "--results", "r.csv.xz"]) == 0
     assert ran == []
-    assert main(["compare", "--results", "r.csv.gz", "--out", "again"]) == 0
+    assert main(["compare", "--results", "r.csv.xz", "--out", "again"]) == 0
     assert "Planned before." in Path("again/report.md").read_text(encoding="utf-8")
-    assert main(["compare", "--results", "r.csv.gz", "--out", "again", "--reference", "whitespace"]) == 0
+    assert main(["compare", "--results", "r.csv.xz", "--out", "again", "--reference", "whitespace"]) == 0
     assert "to whitespace (ref)" in Path("again/report.md").read_text(encoding="utf-8")
-    assert main(["compare", "--results", "r.csv.gz", "--out", "again", "--reference", "fixed"]) == 1
-    assert "--reference fixed is no row of r.csv.gz: choose one of whitespace" in capsys.readouterr().err
-    Path("r.csv.gz").write_bytes(gzip.compress(b"a,b"))
+    assert main(["compare", "--results", "r.csv.xz", "--out", "again", "--reference", "fixed"]) == 1
+    assert "--reference fixed is no row of r.csv.xz: choose one of whitespace" in capsys.readouterr().err
+    Path("r.csv.xz").write_bytes(lzma.compress(b"a,b"))
     assert main([*arguments]) == 1
-    assert "r.csv.gz is not a file of results that aunet compare --results wrote" in capsys.readouterr().err
+    assert "r.csv.xz is not a file of results that aunet compare --results wrote" in capsys.readouterr().err
 
 
 def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeypatch, capsys):

@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "report has all that were run",
     )  # fmt: skip
     parser.add_argument(
-        "--results", type=Path, metavar="FILE.csv.gz",
+        "--results", type=Path, metavar="FILE.csv.xz",
         help="results of finished cells, also of other machines: cells that are there are not run here, and those that "
         "finish here are added. Without -c, the report is drawn from it into --out",
     )  # fmt: skip

@@ -2,13 +2,14 @@
 machine that has none of its runs.
 
 A row per cell and field: `cell,field,value`, the value as JSON; the rows without a cell are of the study. Bits of
-documents are rounded to whole bits, and the lengths of each text's documents stand once.
+documents are rounded to whole bits, and what parallel ones take to five digits; the lengths of a text's documents stand
+once.
 """
 
 import csv
-import gzip
 import io
 import json
+import lzma
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from aunet_lightning.paths import replace_bytes
 from aunet_lightning.study.results import CellResult, DocumentBits, Example, Point, StudyResult, StudyText, Tuned
 
 COLUMNS = ["cell", "field", "value"]
+DIGITS = 5
 OF_TEXT = "document_bytes "  # and the digest of a text's documents
 
 
 def write(study: StudyResult, path: Path) -> None:
-    """Writes the finished cells, gzipped."""
+    """Writes the finished cells, compressed by xz."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -36,7 +38,7 @@ def write(study: StudyResult, path: Path) -> None:
     for name, of in [("", head), *((cell.name, _plain(cell)) for cell in cells)]:
         writer.writerows([name, field, _json(value)] for field, value in of.items() if field != "name" or not name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_bytes(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    replace_bytes(path, lzma.compress(text.getvalue().encode()))
 
 
 def read(path: Path) -> StudyResult:
@@ -44,7 +46,7 @@ def read(path: Path) -> StudyResult:
     csv.field_size_limit(2**31 - 1)
     found: dict[str, dict[str, Any]] = {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        with lzma.open(path, "rt", encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             if next(rows, None) != COLUMNS:
                 raise ValueError(f"its first line is not {','.join(COLUMNS)}")
@@ -57,7 +59,7 @@ def read(path: Path) -> StudyResult:
             Tuned(row, stages, {float(k): v for k, v in bpb.items()}) for row, stages, bpb in head["tuned"]
         ]
         return StudyResult(cells=[_cell(name, of, texts) for name, of in found.items()], **head)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a file of results that aunet compare --results wrote: {error}") from None
 
 
@@ -87,6 +89,8 @@ def _plain(cell: CellResult) -> dict[str, Any]:
     known["folder"] = ""  # of this machine
     if cell.document_bits is not None:
         known["document_bits"] = _rounded(cell.document_bits)
+    for name in ("parallel_bits", "parallel_steps", "parallel_flops"):
+        known[name] = {key: float(f"{value:.{DIGITS}g}") for key, value in known[name].items()}
     known["evaluations"] = {name: _rounded(of) for name, of in cell.evaluations.items()}
     return {name: value for name, value in known.items() if value not in (None, "", (), {}, [])}
 
