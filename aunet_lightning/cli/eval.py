@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of, print_table, warn
-from aunet_lightning.cli.texts import FORMATS
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES, MEGABYTES_RANGE, add_megabytes
 from aunet_lightning.paths import replace_text, user_path
 from aunet_lightning.terminal import one_line
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from aunet_lightning.evaluation.language_text import LanguageText
 
 ITEMS, SUFFIX = 100, ".jsonl"
-LEFT = ("task", "language", "group", "what")  # columns of words
-MEGABYTES = 2.0  # of each language
+LEFT = ("task", "language", "group", "what", "why no more")  # columns of words
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -44,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     make = parts.add_parser(
         "make", help="make items of texts", description="Make items of texts, a file for each task and language.",
-        epilog=FORMATS + ". Words are those of ICU (pip install 'aunet-lightning[words]').",
+        epilog=FORMATS + ". Words are those of ICU (pip install 'aunet-lightning[evaluation]').",
     )  # fmt: skip
     make.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     make.add_argument("--out", required=True, metavar="DIR", help="a folder for the items, and for tasks of lm_eval")
@@ -67,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     changed.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     changed.add_argument("--change", action="append", help="only this change (default: all); may be repeated")
     changed.add_argument("--out", metavar="FILE", help="keeps the bits of each document under each change (.jsonl)")
-    changed.add_argument("--megabytes", type=float, default=MEGABYTES, help="of each language, at most")
+    add_megabytes(changed)
     changed.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     changed.add_argument("--seed", type=int, default=0)
     add_device(changed)
@@ -115,14 +114,17 @@ def _make(options: argparse.Namespace) -> int:
     for name in names:
         TASKS.check(name)
     out = user_path(options.out, "--out")
-    rows = [("language", "task", "items")]
-    for text in _by_language(options.files, options.language):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, which is a file: name a folder, in which each task has a file")
+    rows = [("language", "task", "items", "why no more")]
+    for text in _by_language(options.files, options.language, MEGABYTES):
         for name in _progress(names, one_line(text.language)):
-            items = TASKS.get(name)().items(name, text, options.items, options.seed)
+            task = TASKS.get(name)()
             path = out / f"{name}_{text.language}{SUFFIX}"
             out.mkdir(parents=True, exist_ok=True)
-            n = write_items(path, items)
-            rows.append((text.language, name, f"{n}"))
+            n = write_items(path, task.items(name, text, options.items, options.seed))
+            reason = task.left_out(text) or ("" if n == options.items else "the text has no more that differ")
+            rows.append((text.language, name, f"{n}", reason))
             if n:
                 write_lm_eval([path])
             else:
@@ -131,28 +133,24 @@ def _make(options: argparse.Namespace) -> int:
     return 0
 
 
-def _by_language(
-    files: Sequence[str], wanted: Sequence[str] | None, megabytes: float = MEGABYTES
-) -> Iterable[LanguageText]:
+def _by_language(files: Sequence[str], wanted: Sequence[str] | None, megabytes: float) -> Iterable[LanguageText]:
     from aunet_lightning.data.documents import Report
     from aunet_lightning.data.sources import expand
-    from aunet_lightning.evaluation.language_text import LanguageText
+    from aunet_lightning.evaluation.language_text import Evenly, LanguageText
+    from aunet_lightning.numbers import check
 
-    found: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
+    check("--megabytes", megabytes, MEGABYTES_RANGE)
+    found: dict[str, Evenly] = {}
     report = Report()
     for source in expand(files, "FILE", text_key="text", language_key="lang"):
         for document in source.documents(report):
-            language = document.language
-            if (wanted is None or language in wanted) and sizes.get(language, 0) < megabytes * 1e6:
-                found.setdefault(language, []).append(document.text.decode())
-                sizes[language] = sizes.get(language, 0) + len(document.text)
+            found.setdefault(document.language, Evenly(int(megabytes * 1e6))).add(document.text)
     warn(report.warning())
     if missing := sorted({*(wanted or ())} - found.keys()):
         raise ValueError(
             f"--language: no document is in {', '.join(missing)}; the files have {', '.join(sorted(found))}"
         )
-    return [LanguageText(language, found[language]) for language in sorted(found)]
+    return [LanguageText(language, found[language].documents) for language in sorted({*(wanted or found)})]
 
 
 # aunet eval run
@@ -162,14 +160,24 @@ def _run(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.answers import as_metrics, tallied
     from aunet_lightning.evaluation.running import Asked, answered
 
-    items = list(_items(options.items))
+    items, out = list(_items(options.items)), _out(options)
     model = _model(options)
-    out = user_path(options.out, "--out") if options.out else None
     asked = Asked(model.net, model.reader, _digest(model.path), model.row_ids)
     tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
     _report(tallies)
     _keep(model, as_metrics(tallies))
     return 0
+
+
+def _out(options: argparse.Namespace) -> Path | None:
+    """The file that --out names, in a folder that is there."""
+    if not options.out:
+        return None
+    out = user_path(options.out, "--out")
+    if out.is_dir():
+        raise ValueError(f"--out is {out}, which is a folder: name a file in it, such as {out / 'out.jsonl'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 class _Model(NamedTuple):
@@ -187,7 +195,7 @@ def _model(options: argparse.Namespace) -> _Model:
     device = device_of(options.device)
     path = user_path(options.ckpt_path, "CKPT")
     net, reader, contents = load_with_contents(path)
-    row = options.row_ids or contents.row_ids or scoring.ROW
+    row = (contents.row_ids or scoring.ROW) if options.row_ids is None else options.row_ids
     scoring.check_rows(row, 0, None, "--")
     return _Model(path, net.to(device), reader, row, contents.global_step)
 
@@ -215,7 +223,7 @@ def _keep(model: _Model, metrics: dict[str, float]) -> None:
 def _robustness(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.robustness import CHANGES, as_metrics, changes_of, effects, robustness, table
 
-    changes = changes_of(options.change or CHANGES)
+    changes, out = changes_of(options.change or CHANGES), _out(options)
     texts = {
         of.language: [one.encode() for one in of.documents]
         for of in _by_language(options.files, None, options.megabytes)
@@ -224,13 +232,13 @@ def _robustness(options: argparse.Namespace) -> int:
     total = len(changes) * sum(map(len, texts.values()))
     read = robustness(model.net, model.reader, texts, changes, model.row_ids, options.seed)
     found = list(_progress(read, "documents", total))
-    if options.out:
+    if out is not None:
         lines = [
             {"change": one.change, "lang": one.language, "id": str(one.document), "bits": one.after.bits,
              "bytes": one.before.bytes}
             for one in found if one.after is not None
         ]  # fmt: skip
-        replace_text(user_path(options.out, "--out"), "".join(json.dumps(line) + "\n" for line in lines))
+        replace_text(out, "".join(json.dumps(line) + "\n" for line in lines))
     print("bits of changed text ÷ bits of the text as it was")
     print_table(table(known := effects(found)), LEFT)
     _keep(model, as_metrics(known))
@@ -247,8 +255,10 @@ def _translation(options: argparse.Namespace) -> int:
         trained_languages,
         translation,
     )
+    from aunet_lightning.numbers import Range, check
     from aunet_lightning.training.parallel import aligned, named_texts
 
+    check("--items", options.items, Range(least=1), whole=True)
     data = ByteDataModule(parallel_files=options.files, workers=0)
     data.prepare_data()
     data.setup()
