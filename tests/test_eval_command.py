@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from aunet_lightning.checkpoints.load import load
@@ -181,6 +182,24 @@ def test_translation_writes_sentences_and_rates_them(here, capsys, monkeypatch):
     assert de[:3] == ["de", "never", "2"]  # which its run's data.json tells
     assert [row[0] for row in means] == ["(all)", "(never in training)"]
     assert 0 <= float(de[7]) <= 100
+
+
+def test_answers_belong_to_the_weights_and_not_to_their_file(here, capsys):
+    """A run that has ended writes its checkpoint anew where it is continued."""
+    command = ["eval", "run", "model.ckpt", "items/spell_en.jsonl", "--out", "answers.jsonl", "--row_ids", "64"]
+    assert aunet(*command) == 0
+    contents = torch.load("model.ckpt", weights_only=True)
+    torch.save(contents | {"odd": "another file"}, "model.ckpt")
+    before = Path("answers.jsonl").read_text()
+    assert aunet(*command) == 0
+    assert aunet("export", "model.ckpt", "--out", "model.safetensors") == 0
+    assert aunet(*[part.replace(".ckpt", ".safetensors") for part in command]) == 0
+    assert Path("answers.jsonl").read_text() == before
+    contents["state_dict"]["net.head.weight"][0] += 1
+    torch.save(contents, "model.ckpt")
+    capsys.readouterr()
+    assert aunet(*command) == 1
+    assert "answers.jsonl has answers of another model, or with other rows: name another" in error_of(capsys)
 
 
 @pytest.mark.parametrize(

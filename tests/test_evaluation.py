@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning.evaluation import running
-from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metrics, tallied
+from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metrics, table, tallied
 from aunet_lightning.evaluation.items import ANSWER, COPY, Item, read_items, write_items
 from aunet_lightning.evaluation.language_text import LanguageText, characters
 from aunet_lightning.evaluation.running import Asked, answered
@@ -73,7 +73,13 @@ def test_answers_are_scores_of_the_choices():
             x.bits for x in score(net, READER, [Continuation(one.item.context, c) for c in one.item.choices], 64)
         ]
         assert one.bits == pytest.approx(expected, rel=1e-5)
-    assert as_metrics(tallied(found)).keys() == {"eval/spell_en"}
+    others = [Answered(replace(one.item, task=task), one.bits) for task in ("swap_words", "odd") for one in found]
+    metrics, rows = as_metrics(tallied([*found, *others])), table(tallied([*found, *others]))
+    right = sum(one.chosen == 0 for one in found) / 3
+    assert metrics == {"eval/spelling_en": right, "eval/odd_en": right}  # a group is one chart, whatever it has
+    assert [row[:4] for row in rows[1:]] == [
+        [name, "en", "3", f"{right:.1%}"] for name in ("odd", "spell", "swap_words")
+    ]
 
 
 def test_a_stopped_evaluation_continues(tmp_path, monkeypatch):

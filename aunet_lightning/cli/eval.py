@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
+import csv
+import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of, print_table, warn
@@ -16,10 +18,10 @@ from aunet_lightning.paths import replace_text, user_path
 from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
-    from aunet_lightning.evaluation.answers import Tally
     from aunet_lightning.evaluation.language_text import LanguageText
 
 ITEMS, SUFFIX = 100, ".jsonl"
+TABLE = "evaluation/tasks.csv"  # of a run: what is right of each task, by the last `aunet eval run`
 LEFT = ("task", "language", "group", "what", "why no more")  # columns of words
 
 
@@ -108,6 +110,7 @@ def _make(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.lm_eval_tasks import write_lm_eval
     from aunet_lightning.evaluation.task import TASKS
     from aunet_lightning.numbers import Range, check
+    from aunet_lightning.tracking.names import metric_name
 
     check("--items", options.items, Range(least=1), whole=True)
     names = options.task or list(TASKS.built_in)
@@ -120,7 +123,7 @@ def _make(options: argparse.Namespace) -> int:
     for text in _by_language(options.files, options.language, MEGABYTES):
         for name in _progress(names, one_line(text.language)):
             task = TASKS.get(name)()
-            path = out / f"{name}_{text.language}{SUFFIX}"
+            path = out / f"{name}_{metric_name(text.language)}{SUFFIX}"
             out.mkdir(parents=True, exist_ok=True)
             n = write_items(path, task.items(name, text, options.items, options.seed))
             reason = task.left_out(text) or ("" if n == options.items else "the text has no more that differ")
@@ -157,15 +160,16 @@ def _by_language(files: Sequence[str], wanted: Sequence[str] | None, megabytes: 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from aunet_lightning.evaluation.answers import as_metrics, tallied
+    from aunet_lightning.evaluation.answers import as_metrics, table, tallied
     from aunet_lightning.evaluation.running import Asked, answered
 
     items, out = list(_items(options.items)), _out(options)
     model = _model(options)
-    asked = Asked(model.net, model.reader, _digest(model.path), model.row_ids)
+    asked = Asked(model.net, model.reader, model.digest, model.row_ids)
     tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
-    _report(tallies)
-    _keep(model, as_metrics(tallies))
+    print_table(rows := table(tallies), LEFT)
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows(rows)
+    _keep(model, as_metrics(tallies), {TABLE: text.getvalue()})
     return 0
 
 
@@ -186,34 +190,28 @@ class _Model(NamedTuple):
     reader: Any
     row_ids: int
     step: int
+    digest: str
 
 
 def _model(options: argparse.Namespace) -> _Model:
     from aunet_lightning import scoring
     from aunet_lightning.checkpoints.load import load_with_contents
+    from aunet_lightning.evaluation.running import model_digest
 
     device = device_of(options.device)
     path = user_path(options.ckpt_path, "CKPT")
     net, reader, contents = load_with_contents(path)
     row = (contents.row_ids or scoring.ROW) if options.row_ids is None else options.row_ids
     scoring.check_rows(row, 0, None, "--")
-    return _Model(path, net.to(device), reader, row, contents.global_step)
+    return _Model(path, net.to(device), reader, row, contents.global_step, model_digest(net, contents))
 
 
-def _digest(path: Path) -> str:
-    """A digest of a checkpoint's files."""
-    from aunet_lightning.data.contents import digest
-
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return digest(files[0]) if len(files) == 1 else hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
-
-
-def _keep(model: _Model, metrics: dict[str, float]) -> None:
+def _keep(model: _Model, metrics: dict[str, float], texts: Mapping[str, str] = MappingProxyType({})) -> None:
     from aunet_lightning.tracking.results import keep_results
     from aunet_lightning.tracking.run_folder import RunFolder
 
     folder = RunFolder.around(model.path)
-    if keep_results(folder, metrics, model.step):
+    if keep_results(folder, metrics, model.step, texts):
         print(f"aunet: kept with the run in {folder.path}", file=sys.stderr)
 
 
@@ -285,17 +283,6 @@ def _items(given: Sequence[str]) -> Iterable[Any]:
             raise ValueError(f"{one} is neither a file of items nor a folder with some: aunet eval make writes them")
         for file in files:
             yield from read_items(file)
-
-
-def _report(tallies: dict[tuple[str, str], Tally]) -> None:
-    rows = [("task", "language", "items", "right", "95 %", "chance", "copies", "by all bits")]
-    for (task, language), tally in sorted(tallies.items()):
-        low, high = tally.interval
-        rows.append((
-            task, language, f"{tally.n}", f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}",
-            f"{tally.chance / tally.n:.1%}", f"{tally.copies / tally.n:.1%}", f"{tally.right_by_bits / tally.n:.1%}",
-        ))  # fmt: skip
-    print_table(rows, LEFT)
 
 
 def _progress(items: Iterable[Any], name: str, total: int | None = None) -> Iterable[Any]:

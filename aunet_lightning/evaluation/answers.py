@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aunet_lightning.evaluation.items import COPY, Item
+from aunet_lightning.evaluation.task import group_of
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.scoring import ROW, Continuation, score
@@ -77,8 +78,26 @@ class Tally:
 
 
 def as_metrics(tallies: Mapping[tuple[str, str], Tally]) -> dict[str, float]:
-    """Returns the accuracy of each task in each language as a metric."""
-    return {f"eval/{task}_{metric_name(language)}": one.accuracy for (task, language), one in tallies.items()}
+    """Returns the share of right answers of each group of tasks in each language as a metric."""
+    groups: dict[tuple[str, str], list[Tally]] = {}
+    for (task, language), one in tallies.items():
+        groups.setdefault((group_of(task), language), []).append(one)
+    return {
+        f"eval/{metric_name(group)}_{metric_name(language)}": sum(one.right for one in of) / sum(one.n for one in of)
+        for (group, language), of in groups.items()
+    }
+
+
+def table(tallies: Mapping[tuple[str, str], Tally]) -> list[list[str]]:
+    """Returns a row for each task in each language, under a header."""
+    rows = [["task", "language", "items", "right", "95 %", "chance", "copies", "by all bits"]]
+    for (task, language), one in sorted(tallies.items()):
+        low, high = one.interval
+        rows.append([
+            task, language, f"{one.n}", f"{one.accuracy:.1%}", f"{low:.1%} to {high:.1%}", f"{one.chance / one.n:.1%}",
+            f"{one.copies / one.n:.1%}", f"{one.right_by_bits / one.n:.1%}",
+        ])  # fmt: skip
+    return rows
 
 
 def tallied(answered: Iterable[Answered]) -> dict[tuple[str, str], Tally]:

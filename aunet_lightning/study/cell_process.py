@@ -35,7 +35,7 @@ class CellTask(NamedTuple):
     folder: Path
     parallel: str | None
     branch: Branch | None
-    evaluate: tuple[str, ...]
+    evaluate: Mapping[str, float]
     language: str  # of the study
     val_files: tuple[str, ...]
 
@@ -101,7 +101,7 @@ def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
-        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluated": [*task.evaluate]}
+        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluate": {**task.evaluate}}
         replace_text(files.done, json.dumps(done))
     return code
 

@@ -55,8 +55,8 @@ class Sized:
         files = self.files
         if not files.done.exists() or not (self.cell.parallel is None or files.predictions.exists()):
             return False
-        asked = json.loads(files.done.read_text(encoding="utf-8")).get("evaluated", [])
-        return {*self.cell.evaluate} <= {*asked}
+        asked = json.loads(files.done.read_text(encoding="utf-8")).get("evaluate", {})
+        return self.cell.evaluate.items() <= asked.items()
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from aunet_lightning.reports.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.sections import chunks
 from aunet_lightning.reports.study.statistics import Comparison, Group
-from aunet_lightning.study.evaluating import ROBUSTNESS
+from aunet_lightning.study.grid import ROBUSTNESS
 
 TITLES = {
     "minimal_pairs": "Minimal pairs", "spelling": "Spelling and edits", "parts": "Parts of characters",
