@@ -15,6 +15,7 @@ from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metr
 from aunet_lightning.evaluation.items import ANSWER, COPY, Item, read_items, write_items
 from aunet_lightning.evaluation.language_text import LanguageText, characters
 from aunet_lightning.evaluation.running import Asked, answered
+from aunet_lightning.evaluation.shared_context import can_share
 from aunet_lightning.evaluation.task import Question, Task
 from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.reports.study.evaluation import evaluation
@@ -22,7 +23,8 @@ from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.scoring import Continuation, score
 from aunet_lightning.study.evaluating import as_metrics as group_metrics
 from aunet_lightning.study.results import DocumentBits
-from tests.helpers import UDHR, cell, study, tiny, tiny_model
+from tests.helpers import MIXED, UDHR, cell, sentences, study, tiny, tiny_model
+from tests.test_scoring import model
 
 READER = ByteReader(["whitespace"])
 ITEM = Item("spell", "th", "1", "ก = ".encode(), (b"yes", b"no", "ใช่".encode()), (COPY, ANSWER, "edit"))
@@ -64,15 +66,33 @@ def test_a_choice_is_that_of_fewest_bits_per_byte():
     assert tally.interval == pytest.approx((0.3968, 0.8922), abs=1e-4)  # Wilson's, of 7 in 10
 
 
-def test_answers_are_scores_of_the_choices():
+@pytest.mark.parametrize("name", ["bytes", "whitespace", "router", "refresh", "tokens"])
+def test_answers_are_scores_of_the_choices(name, monkeypatch):
+    """A context is read once, unless a row has no room for it or tokens have bytes of it and of a choice."""
+    net, reader = model(name)
+    drawn, whole = random.Random(0), MIXED + " ".join(sentences(3, 4)).encode()
+    monkeypatch.setattr("aunet_lightning.evaluation.answers.AT_ONCE", 5)
+    monkeypatch.setattr("aunet_lightning.evaluation.shared_context.BATCH", 200)
+    items = []
+    for number in range(13):
+        context = whole[drawn.randrange(30) :][: drawn.choice([0, 1, 9, 40, 80])]
+        others = {" ".join(sentences(drawn.randrange(99), 1))[: drawn.randint(1, 30)].encode() for _ in range(9)}
+        choices = sorted(others)[: drawn.randint(2, 4)]
+        items.append(Item("spell", "en", str(number), context, (*choices,), (ANSWER, *["edit"] * (len(choices) - 1))))
+    if name == "tokens":  # which are of whole text
+        items = [replace(one, context=one.context.decode(errors="ignore").encode()) for one in items]
+    shared = [can_share(net, reader, one, 64) for one in items]
+    assert (True in shared, False in shared) == (name != "tokens", True)
+    for one, asked in zip(answers(net, reader, items, 64), items, strict=True):
+        assert one.item == asked
+        expected = [x.bits for x in score(net, reader, [Continuation(asked.context, c) for c in asked.choices], 64)]
+        assert one.bits == pytest.approx(expected, rel=1e-4)
+
+
+def test_metrics_are_of_groups_and_the_table_of_tasks():
     net = tiny_model(tiny(2), 0, READER.stack)
     items = [item(number, "one", "a longer text", "z") for number in range(3)]
     found = list(answers(net, READER, items, 64))
-    for one in found:
-        expected = [
-            x.bits for x in score(net, READER, [Continuation(one.item.context, c) for c in one.item.choices], 64)
-        ]
-        assert one.bits == pytest.approx(expected, rel=1e-5)
     others = [Answered(replace(one.item, task=task), one.bits) for task in ("swap_words", "odd") for one in found]
     metrics, rows = as_metrics(tallied([*found, *others])), table(tallied([*found, *others]))
     right = sum(one.chosen == 0 for one in found) / 3

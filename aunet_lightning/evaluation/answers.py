@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import NamedTuple
 
 from aunet_lightning.evaluation.items import COPY, Item
+from aunet_lightning.evaluation.shared_context import bits_of_choices, can_share
 from aunet_lightning.evaluation.task import group_of
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
@@ -13,6 +16,7 @@ from aunet_lightning.scoring import ROW, Continuation, score
 from aunet_lightning.tracking.names import metric_name
 
 Z = 1.959964  # of a 95 % interval
+AT_ONCE = 256  # items that are sorted by length together
 
 
 class Answered(NamedTuple):
@@ -41,10 +45,15 @@ def answers(net: AUNet, reader: Reader, items: Sequence[Item], row_ids: int = RO
 
     net: in evaluation mode. Raises ValueError where a BPE model cannot read a choice.
     """
-    asked = (Continuation(item.context, choice) for item in items for choice in item.choices)
-    scores = score(net, reader, asked, row_ids)
-    for item in items:
-        yield Answered(item, tuple(next(scores).bits for _ in item.choices))
+    for begin in range(0, len(items), AT_ONCE):
+        some = items[begin : begin + AT_ONCE]
+        sharing = [can_share(net, reader, item, row_ids) for item in some]
+        known = iter(bits_of_choices(net, reader, [*compress(some, sharing)]))
+        others = compress(some, map(not_, sharing))
+        apart = (Continuation(one.context, choice) for one in others for choice in one.choices)
+        scores = score(net, reader, apart, row_ids)
+        for item, shares in zip(some, sharing, strict=True):
+            yield Answered(item, next(known) if shares else tuple(next(scores).bits for _ in item.choices))
 
 
 @dataclass
