@@ -273,6 +273,10 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
         ({"match": {"flop": 1}}, "match: .*flop"),
         ({"reference": "bpp"}, "reference is 'bpp': choose one of whitespace, router, bpe"),
+        ({"evaluate": ["spel"]}, "evaluate has 'spel': choose of minimal_pairs, spelling, parts, robustness, or name"),
+        ({"evaluate": ["my.module:Gone"]}, "my.module:Gone', which cannot be imported"),
+        ({"evaluate_items": 0}, "evaluate_items is 0, it must be 1 or more"),
+        ({"evaluate_kilobytes": 0}, "evaluate_kilobytes is 0, it must be above 0"),
         ({"languages": []}, "languages is empty"),
         ({"text": {"test": "x"}}, "text has train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
@@ -592,6 +596,7 @@ def test_ready_studies_are_understood(path, tmp_path):
         "mark": ("script_aware 8 bytes", "bpe 16384"),
         "mark-thai": ("cjk_character", "trie 6 B"),
         "mark-reach": ("14 bytes reach 36", "bpe 4096"),
+        "spelling": ("script_aware", "bpe 4096"),
         "reading": ("whitespace refreshed", "script_aware of 2 closes full align first"),
     }
     named = rows.get(path.stem) or rows.get(path.stem.partition("-")[0]) or ("whitespace", "bpe")

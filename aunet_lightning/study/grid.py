@@ -250,10 +250,13 @@ def _check_evaluations(study: Study) -> None:
                 f"evaluate has {name!r}: choose of {', '.join(EVALUATIONS)}, or name a task (aunet eval tasks, or your "
                 "own as module:Class)"
             )
-        if name not in EVALUATIONS:
+    try:
+        for name in {*study.evaluate} - {*EVALUATIONS}:
             TASKS.check(name)
-    check("evaluate_items", study.evaluate_items, Range(least=1), whole=True)
-    check("evaluate_kilobytes", study.evaluate_kilobytes, Range(above=0, most=1e9))
+        check("evaluate_items", study.evaluate_items, Range(least=1), whole=True)
+        check("evaluate_kilobytes", study.evaluate_kilobytes, Range(above=0, most=1e9))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _part(of: Callable[..., Any], name: str, read: Any) -> Any:
