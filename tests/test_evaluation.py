@@ -21,7 +21,10 @@ from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.reports.study.evaluation import evaluation
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.scoring import Continuation, score
+from aunet_lightning.study.cell_folder import CellFolder
+from aunet_lightning.study.cell_process import CellTask, _run
 from aunet_lightning.study.evaluating import as_metrics as group_metrics
+from aunet_lightning.study.evaluating import evaluations
 from aunet_lightning.study.results import DocumentBits
 from tests.helpers import MIXED, UDHR, cell, sentences, study, tiny, tiny_model
 from tests.test_scoring import model
@@ -187,3 +190,27 @@ def test_a_study_tells_shares_of_right_answers_with_the_statistics_of_bpb():
     assert evaluation(Comparison(study([cell()]))) == []
     assert cells[0].metrics["eval/minimal_pairs"] == 1 - cells[0].evaluations["minimal_pairs"].bits.mean()
     assert replace(cells[0], evaluations={}).bpb == 1.0
+
+
+def test_a_cell_that_is_asked_later_keeps_what_its_training_told(tmp_path):
+    files, asked = CellFolder(tmp_path / "cells" / "a"), []
+    files.path.mkdir(parents=True)
+    told = {"seconds": 9.0, "commit": "older", "waited": 0.5}
+    files.done.write_text(json.dumps(told | {"evaluate": {}}))
+    task = CellTask(files.path, None, None, {"robustness": 5.0}, "en", ("val.jsonl",))
+    assert _run(files, task, lambda arguments: asked.append(arguments) or 0, 0) == 0
+    assert json.loads(files.done.read_text()) == told | {"evaluate": {"robustness": 5.0}}
+    assert [one[:2] for one in asked] == [["fit", "-c"], ["eval", "robustness"]]
+    assert asked[-1][3:6] == ["val.jsonl", "--megabytes", "0.005"]
+
+
+def test_answers_to_items_that_a_study_no_longer_has_do_not_count(tmp_path):
+    files, items = CellFolder(tmp_path / "cells" / "a"), [item(number, "one", "another") for number in range(5)]
+    for folder in (files.path, tmp_path / "items" / "en"):
+        folder.mkdir(parents=True)
+    net = tiny_model(tiny(2), 0, READER.stack)
+    list(answered(Asked(net, READER, "model", 64), items, files.answers))
+    for n in (5, 2):
+        write_items(tmp_path / "items" / "en" / "spell_en.jsonl", items[:n])
+        found = evaluations({"spelling": n, "spell": n, "robustness": 1}, "en", files)
+        assert {name: len(one.bits) for name, one in found.items()} == {"spelling": n, "spell": n}

@@ -102,6 +102,8 @@ def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
         done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluate": {**task.evaluate}}
+        if files.done.exists():  # trained before, and only asked now
+            done = json.loads(files.done.read_text(encoding="utf-8")) | {"evaluate": done["evaluate"]}
         replace_text(files.done, json.dumps(done))
     return code
 
