@@ -24,7 +24,7 @@ from aunet_lightning.scoring import Continuation, score
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.cell_process import CellTask, _run
 from aunet_lightning.study.evaluating import as_metrics as group_metrics
-from aunet_lightning.study.evaluating import evaluations
+from aunet_lightning.study.evaluating import commands, evaluations
 from aunet_lightning.study.results import DocumentBits
 from tests.helpers import MIXED, UDHR, cell, sentences, study, tiny, tiny_model
 from tests.test_scoring import model
@@ -208,6 +208,7 @@ def test_answers_to_items_that_a_study_no_longer_has_do_not_count(tmp_path):
     files, items = CellFolder(tmp_path / "cells" / "a"), [item(number, "one", "another") for number in range(5)]
     for folder in (files.path, tmp_path / "items" / "en"):
         folder.mkdir(parents=True)
+    assert commands({"parts": 5}, "en", [], files) == []  # of which a language has none
     net = tiny_model(tiny(2), 0, READER.stack)
     list(answered(Asked(net, READER, "model", 64), items, files.answers))
     for n in (5, 2):

@@ -45,9 +45,9 @@ def commands(
     evaluate: Mapping[str, float], language: str, val_files: Sequence[str], files: CellFolder
 ) -> list[list[str]]:
     """Returns the `aunet` commands that evaluate a cell. evaluate: see `Study.limits`."""
-    found = []
-    if evaluate.keys() - {ROBUSTNESS}:
-        found.append(["eval", "run", str(files.last), str(_items(files, language)), "--out", str(files.answers)])
+    found, items = [], _items(files, language)
+    if evaluate.keys() - {ROBUSTNESS} and any(items.glob("*.jsonl")):  # parts have none in English
+        found.append(["eval", "run", str(files.last), str(items), "--out", str(files.answers)])
     if ROBUSTNESS in evaluate:
         text = [*val_files, "--megabytes", str(evaluate[ROBUSTNESS] / 1000)]
         found.append(["eval", "robustness", str(files.last), *text, "--out", str(files.robustness)])

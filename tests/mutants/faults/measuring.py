@@ -383,4 +383,11 @@ MEASURING = [
         "2 * self.every, self.documents[: len(self.documents) // 2]",
         (EVAL + "test_documents_that_are_taken_are_even_and_no_more_than_asked",),
     ),
+    Fault(
+        "a cell's answers to items that its study no longer has count",
+        "aunet_lightning/study/evaluating.py",
+        'if one["item"] in items:',
+        "if one:",
+        (EVALUATION + "test_answers_to_items_that_a_study_no_longer_has_do_not_count",),
+    ),
 ]
