@@ -22,6 +22,7 @@ from aunet_lightning.cli import compare
 from aunet_lightning.cli.main import main
 from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.errors import UserError
+from aunet_lightning.evaluation.task import TASKS
 from aunet_lightning.reports.study.report import as_markdown
 from aunet_lightning.study import running, timing
 from aunet_lightning.study.branching import beginning, branched, waits
@@ -317,6 +318,10 @@ def test_the_grid_is_every_combination_and_models_of_one_stage_once(tmp_path):
         ({"match": {"adjust": "trunk_layers"}}, "needs by: flops and match.bytes"),
         ({"match": {"flop": 1}}, "match: .*flop"),
         ({"reference": "bpp"}, "reference is 'bpp': choose one of whitespace, router, bpe"),
+        ({"evaluate": ["spel"]}, "evaluate has 'spel': choose of minimal_pairs, spelling, parts, robustness, or name"),
+        ({"evaluate": ["my.module:Gone"]}, "my.module:Gone', which cannot be imported"),
+        ({"evaluate_items": 0}, "evaluate_items is 0, it must be 1 or more"),
+        ({"evaluate_kilobytes": 0}, "evaluate_kilobytes is 0, it must be above 0"),
         ({"languages": []}, "languages is empty"),
         ({"text": {"test": "x"}}, "text has train, val, test"),
         ({"text": {"train": "nowhere/{language}.jsonl"}}, "there is no nowhere/en.jsonl"),
@@ -528,6 +533,9 @@ def check_study_in_mlflow(tmp_path):
     }
     assert {key: one.data.params.get(key) for key in given} == given  # what differs from the defaults, and no more
     assert one.data.params["row_bytes"] == "128"
+    assert {"eval/minimal_pairs_en", "eval/spelling_en", "eval/robustness_upper_en"} <= one.data.metrics.keys()
+    assert "eval/spell_en" not in one.data.metrics  # a chart for each group, and a table of all tasks
+    assert "evaluation/tasks.csv" in {file.path for file in client.list_artifacts(one.info.run_id, "evaluation")}
     summary = next(run for run in runs if run.data.tags.get("kind") == "summary")
     assert {"report.html", "table.csv", "grid.yaml"} <= {
         file.path for file in client.list_artifacts(summary.info.run_id)
@@ -535,14 +543,43 @@ def check_study_in_mlflow(tmp_path):
     assert "val/bpb" in experiment.tags["mlflow.note.content"]
 
 
+def check_evaluations(folder, rows):
+    """What each cell was asked, counted here a second time from its files, is in both forms of the report."""
+    study, _ = load([Path("grid.yaml")])
+    done = [one for one in (Sizer(study).sized(cell) for cell in cells(study, Fitter(study))) if one.is_done]
+    assert {one.cell.splitter for one in done} == rows
+    tables = (folder / "report.md").read_text().partition("## What the models know")[2].split("\n### ")[1:]
+    tables = {title: text for title, _, text in (table.partition("\n") for table in tables)}
+    page = (folder / "report.html").read_text()
+    for one in done:
+        files, row = one.files, rf"\| {one.cell.splitter} \| \**"
+        lines = list(map(json.loads, files.answers.read_text().splitlines()[1:]))
+        for group, title in (("minimal_pairs", "Minimal pairs"), ("spelling", "Spelling and edits")):
+            right = [line["right"] for line in lines if TASKS.get(line["task"]).group == group]
+            assert len(right) == study.evaluate_items * len(
+                {line["task"] for line in lines if TASKS.get(line["task"]).group == group}
+            )
+            share = f"{np.mean(right):.1%}"
+            assert re.search(row + share, tables[title]), title
+            assert share in page
+            assert files.last_metrics()[f"eval/{group}_en"] == pytest.approx(np.mean(right))
+        lines = [json.loads(line) for line in files.robustness.read_text().splitlines()]
+        upper = [(line["bits"], line["bytes"]) for line in lines if line["change"] == "upper"]
+        assert 0 < sum(n for _, n in upper) <= 1000 * study.evaluate_kilobytes
+        bpb = f"{np.divide(*np.sum(upper, 0)):.3f}"
+        assert re.search(row + bpb, tables["BPB where text is changed: upper"])
+        assert bpb in page
+
+
 @pytest.mark.slow
 def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
     broken = {"splitter": "whitespace", "trainer": {"devicez": 3}}
     sharded = {"splitter": "whitespace", "trainer": {"devices": 2, "strategy": "fsdp2"}}
     parallel = {"parallel": str(UDHR / "{language}.jsonl")}
-    other = {"declaration": str(UDHR / "{language}.jsonl")}
-    rules = {"broken": broken, "sharded": sharded}
-    study_of(tmp_path, languages=["en"], splitters=rules, text=parallel, other_text=other, jobs=2)
+    asked = {"evaluate": ["minimal_pairs", "spelling", "robustness"], "evaluate_items": 3, "evaluate_kilobytes": 2}
+    asked["other_text"] = {"declaration": str(UDHR / "{language}.jsonl")}
+    rows = {"broken": broken, "sharded": sharded}
+    study_of(tmp_path, languages=["en"], splitters=rows, text=parallel, jobs=2, **asked)
     process, whitespace = compare_process(), tmp_path / "runs/tiny/cells/en-whitespace-2stages-seed1"
     for _ in range(1200):
         if (whitespace / "cell.json").exists():
@@ -586,6 +623,7 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
         assert len(lines) == 31
         bpb = sum(line["bits"] for line in lines) / sum(line["bytes"] for line in lines)
         assert bpb == pytest.approx(metrics["val/bpb"], rel=0.02)
+    check_evaluations(tmp_path / "runs/tiny", {"whitespace", "router", "bpe", "sharded"})
     check_study_in_mlflow(tmp_path)
 
     study_of(tmp_path, languages=["en"], settings={"model": {"optimizer": {"lr": 0.5}}})
@@ -616,6 +654,7 @@ def test_ready_studies_are_understood(path, tmp_path):
         "mark": ("script_aware 8 bytes", "bpe 16384"),
         "mark-thai": ("cjk_character", "trie 6 B"),
         "mark-reach": ("14 bytes reach 36", "bpe 4096"),
+        "spelling": ("script_aware", "bpe 4096"),
         "reading": ("whitespace refreshed", "script_aware of 2 closes full align first"),
     }
     named = rows.get(path.stem) or rows.get(path.stem.partition("-")[0]) or ("whitespace", "bpe")

@@ -11,18 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aunet_lightning.evaluation import running
-from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metrics, tallied
+from aunet_lightning.evaluation.answers import Answered, Tally, answers, as_metrics, table, tallied
 from aunet_lightning.evaluation.items import ANSWER, COPY, Item, read_items, write_items
 from aunet_lightning.evaluation.language_text import LanguageText, characters
 from aunet_lightning.evaluation.running import Asked, answered
+from aunet_lightning.evaluation.shared_context import can_share
 from aunet_lightning.evaluation.task import Question, Task
 from aunet_lightning.reader.reader import ByteReader
 from aunet_lightning.reports.study.evaluation import evaluation
 from aunet_lightning.reports.study.statistics import Comparison
 from aunet_lightning.scoring import Continuation, score
+from aunet_lightning.study.cell_folder import CellFolder
+from aunet_lightning.study.cell_process import CellTask, _run
 from aunet_lightning.study.evaluating import as_metrics as group_metrics
+from aunet_lightning.study.evaluating import commands, evaluations
+from aunet_lightning.study.grid import StudyCell
 from aunet_lightning.study.results import DocumentBits
-from tests.helpers import UDHR, cell, study, tiny, tiny_model
+from tests.helpers import MIXED, UDHR, cell, sentences, study, tiny, tiny_model
+from tests.test_scoring import model
 
 READER = ByteReader(["whitespace"])
 ITEM = Item("spell", "th", "1", "ก = ".encode(), (b"yes", b"no", "ใช่".encode()), (COPY, ANSWER, "edit"))
@@ -64,16 +70,40 @@ def test_a_choice_is_that_of_fewest_bits_per_byte():
     assert tally.interval == pytest.approx((0.3968, 0.8922), abs=1e-4)  # Wilson's, of 7 in 10
 
 
-def test_answers_are_scores_of_the_choices():
+@pytest.mark.parametrize("name", ["bytes", "whitespace", "router", "refresh", "tokens"])
+def test_answers_are_scores_of_the_choices(name, monkeypatch):
+    """A context is read once, unless a row has no room for it or tokens have bytes of it and of a choice."""
+    net, reader = model(name)
+    drawn, whole = random.Random(0), MIXED + " ".join(sentences(3, 4)).encode()
+    monkeypatch.setattr("aunet_lightning.evaluation.answers.AT_ONCE", 5)
+    monkeypatch.setattr("aunet_lightning.evaluation.shared_context.BATCH", 200)
+    items = []
+    for number in range(13):
+        context = whole[drawn.randrange(30) :][: drawn.choice([0, 1, 9, 40, 80])]
+        others = {" ".join(sentences(drawn.randrange(99), 1))[: drawn.randint(1, 30)].encode() for _ in range(9)}
+        choices = sorted(others)[: drawn.randint(2, 4)]
+        items.append(Item("spell", "en", str(number), context, (*choices,), (ANSWER, *["edit"] * (len(choices) - 1))))
+    if name == "tokens":  # which are of whole text
+        items = [replace(one, context=one.context.decode(errors="ignore").encode()) for one in items]
+    shared = [can_share(net, reader, one, 64) for one in items]
+    assert (True in shared, False in shared) == (name != "tokens", True)
+    for one, asked in zip(answers(net, reader, items, 64), items, strict=True):
+        assert one.item == asked
+        expected = [x.bits for x in score(net, reader, [Continuation(asked.context, c) for c in asked.choices], 64)]
+        assert one.bits == pytest.approx(expected, rel=1e-4)
+
+
+def test_metrics_are_of_groups_and_the_table_of_tasks():
     net = tiny_model(tiny(2), 0, READER.stack)
     items = [item(number, "one", "a longer text", "z") for number in range(3)]
     found = list(answers(net, READER, items, 64))
-    for one in found:
-        expected = [
-            x.bits for x in score(net, READER, [Continuation(one.item.context, c) for c in one.item.choices], 64)
-        ]
-        assert one.bits == pytest.approx(expected, rel=1e-5)
-    assert as_metrics(tallied(found)).keys() == {"eval/spell_en"}
+    others = [Answered(replace(one.item, task=task), one.bits) for task in ("swap_words", "odd") for one in found]
+    metrics, rows = as_metrics(tallied([*found, *others])), table(tallied([*found, *others]))
+    right = sum(one.chosen == 0 for one in found) / 3
+    assert metrics == {"eval/spelling_en": right, "eval/odd_en": right}  # a group is one chart, whatever it has
+    assert [row[:4] for row in rows[1:]] == [
+        [name, "en", "3", f"{right:.1%}"] for name in ("odd", "spell", "swap_words")
+    ]
 
 
 def test_a_stopped_evaluation_continues(tmp_path, monkeypatch):
@@ -161,3 +191,33 @@ def test_a_study_tells_shares_of_right_answers_with_the_statistics_of_bpb():
     assert evaluation(Comparison(study([cell()]))) == []
     assert cells[0].metrics["eval/minimal_pairs"] == 1 - cells[0].evaluations["minimal_pairs"].bits.mean()
     assert replace(cells[0], evaluations={}).bpb == 1.0
+
+
+def asking(**evaluate):
+    settings = {"data": {"val_files": ["val.jsonl"]}}
+    return StudyCell("a", "whitespace", "en", 2, 1, settings, 1e8, "whitespace", evaluate=evaluate)
+
+
+def test_a_cell_that_is_asked_later_keeps_what_its_training_told(tmp_path):
+    files, asked = CellFolder(tmp_path / "cells" / "a"), []
+    files.path.mkdir(parents=True)
+    told = {"seconds": 9.0, "commit": "older", "waited": 0.5}
+    files.done.write_text(json.dumps(told | {"evaluate": {}}))
+    task = CellTask(files.path, asking(robustness=5.0))
+    assert _run(files, task, lambda arguments: asked.append(arguments) or 0, 0) == 0
+    assert json.loads(files.done.read_text()) == told | {"evaluate": {"robustness": 5.0}}
+    assert [one[:2] for one in asked] == [["fit", "-c"], ["eval", "robustness"]]
+    assert asked[-1][3:6] == ["val.jsonl", "--megabytes", "0.005"]
+
+
+def test_answers_to_items_that_a_study_no_longer_has_do_not_count(tmp_path):
+    files, items = CellFolder(tmp_path / "cells" / "a"), [item(number, "one", "another") for number in range(5)]
+    for folder in (files.path, tmp_path / "items" / "en"):
+        folder.mkdir(parents=True)
+    assert commands(asking(parts=5), files) == []  # of which a language has none
+    net = tiny_model(tiny(2), 0, READER.stack)
+    list(answered(Asked(net, READER, "model", 64), items, files.answers))
+    for n in (5, 2):
+        write_items(tmp_path / "items" / "en" / "spell_en.jsonl", items[:n])
+        found = evaluations(asking(spelling=n, spell=n, robustness=1), files)
+        assert {name: len(one.bits) for name, one in found.items()} == {"spelling": n, "spell": n}

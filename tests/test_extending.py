@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from aunet_lightning.model.embedding import coefficient, preceding
 from aunet_lightning.registry import Registry
 from aunet_lightning.reports.study.columns import columns_of
 from aunet_lightning.reports.study.report import as_csv, as_html
+from aunet_lightning.study.evaluating import make_items
+from aunet_lightning.study.grid import Match, Study
 from aunet_lightning.study.results import CellResult, StudyResult
 from aunet_lightning.study.settings import merge
 from aunet_lightning.training.optimizer import OptimizerConfig
@@ -251,6 +254,12 @@ def test_a_task_of_ones_own(here):
         asked = item.context.decode().splitlines()[-1].removesuffix(" =")
         assert item.choices[item.answer].decode() == asked[::-1] + "\n"
         assert item.kinds.count("copy") == 1
+    lines = write(Path("mine.jsonl"), [{"text": text, "lang": "en"} for text in sentences(1)])
+    languages, texts = {"en": ["en"]}, {"train": str(lines), "val": str(lines)}
+    mine = Study("mine", {}, languages, Match(1e9), texts, evaluate=[name], evaluate_items=7)
+    make_items(mine, lambda arguments: aunet(*arguments))
+    (made,) = Path("runs/mine/items/en").glob("*.jsonl")
+    assert [json.loads(line)["task"] for line in made.read_text().splitlines()] == [name] * 7
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_items_are_items_of_eval(parallel, tmp_path):
 class Knows(torch.nn.Module):
     """A network that continues each prompt by its answer, and by nothing else."""
 
-    refreshes = sharded = False
+    refreshes, sharded = False, True  # so that it is not asked for a state
     config = SimpleNamespace(vocabulary=258)
 
     def __init__(self, pairs):

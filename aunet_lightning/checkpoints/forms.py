@@ -210,7 +210,7 @@ def write_export(checkpoint: Mapping[str, Any], out: Path) -> int:
     """Writes what was read of a checkpoint likewise."""
     header = {key: checkpoint[key] for key in (*EXPORTED, FILES) if key in checkpoint}
     weights = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
-    header["sha256"] = _digest(weights)
+    header["sha256"] = weights_digest(weights)
     part = out.with_name(out.name + PART)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -234,7 +234,7 @@ def _read_export(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not an export, or is incomplete ({error})") from None
     if header is None:
         raise UserError(f"{path} was not written by aunet export: its header does not describe the network")
-    if header.pop("sha256", None) not in (None, _digest(weights)):
+    if header.pop("sha256", None) not in (None, weights_digest(weights)):
         raise UserError(
             f"{path} is damaged: its weights are not those that were written. Copy it again, or export it again"
         )
@@ -249,7 +249,8 @@ def _read_export(path: Path) -> dict[str, Any]:
     return header | begins | {"state_dict": weights}
 
 
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """Returns the sha256 of weights on the CPU: of their names, types, shapes and bytes."""
     of_all = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         of_all.update(f"{name} {tensor.dtype} {[*tensor.shape]}".encode())

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
+import csv
+import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of, print_table, warn
-from aunet_lightning.cli.texts import FORMATS
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES, MEGABYTES_RANGE, add_megabytes
 from aunet_lightning.paths import replace_text, user_path
 from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
-    from aunet_lightning.evaluation.answers import Tally
     from aunet_lightning.evaluation.language_text import LanguageText
 
 ITEMS, SUFFIX = 100, ".jsonl"
-LEFT = ("task", "language", "group", "what")  # columns of words
-MEGABYTES = 2.0  # of each language
+TABLE = "evaluation/tasks.csv"  # of a run: what is right of each task, by the last `aunet eval run`
+LEFT = ("task", "language", "group", "what", "why no more")  # columns of words
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     make = parts.add_parser(
         "make", help="make items of texts", description="Make items of texts, a file for each task and language.",
-        epilog=FORMATS + ". Words are those of ICU (pip install 'aunet-lightning[words]').",
+        epilog=FORMATS + ". Words are those of ICU (pip install 'aunet-lightning[evaluation]').",
     )  # fmt: skip
     make.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     make.add_argument("--out", required=True, metavar="DIR", help="a folder for the items, and for tasks of lm_eval")
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     changed.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     changed.add_argument("--change", action="append", help="only this change (default: all); may be repeated")
     changed.add_argument("--out", metavar="FILE", help="keeps the bits of each document under each change (.jsonl)")
-    changed.add_argument("--megabytes", type=float, default=MEGABYTES, help="of each language, at most")
+    add_megabytes(changed)
     changed.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     changed.add_argument("--seed", type=int, default=0)
     add_device(changed)
@@ -109,20 +110,24 @@ def _make(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.lm_eval_tasks import write_lm_eval
     from aunet_lightning.evaluation.task import TASKS
     from aunet_lightning.numbers import Range, check
+    from aunet_lightning.tracking.names import metric_name
 
     check("--items", options.items, Range(least=1), whole=True)
     names = options.task or list(TASKS.built_in)
     for name in names:
         TASKS.check(name)
     out = user_path(options.out, "--out")
-    rows = [("language", "task", "items")]
-    for text in _by_language(options.files, options.language):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, which is a file: name a folder, in which each task has a file")
+    rows = [("language", "task", "items", "why no more")]
+    for text in _by_language(options.files, options.language, MEGABYTES):
         for name in _progress(names, one_line(text.language)):
-            items = TASKS.get(name)().items(name, text, options.items, options.seed)
-            path = out / f"{name}_{text.language}{SUFFIX}"
+            task = TASKS.get(name)()
+            path = out / f"{name}_{metric_name(text.language)}{SUFFIX}"
             out.mkdir(parents=True, exist_ok=True)
-            n = write_items(path, items)
-            rows.append((text.language, name, f"{n}"))
+            n = write_items(path, task.items(name, text, options.items, options.seed))
+            reason = task.left_out(text) or ("" if n == options.items else "the text has no more that differ")
+            rows.append((text.language, name, f"{n}", reason))
             if n:
                 write_lm_eval([path])
             else:
@@ -131,45 +136,52 @@ def _make(options: argparse.Namespace) -> int:
     return 0
 
 
-def _by_language(
-    files: Sequence[str], wanted: Sequence[str] | None, megabytes: float = MEGABYTES
-) -> Iterable[LanguageText]:
+def _by_language(files: Sequence[str], wanted: Sequence[str] | None, megabytes: float) -> Iterable[LanguageText]:
     from aunet_lightning.data.documents import Report
     from aunet_lightning.data.sources import expand
-    from aunet_lightning.evaluation.language_text import LanguageText
+    from aunet_lightning.evaluation.language_text import Evenly, LanguageText
+    from aunet_lightning.numbers import check
 
-    found: dict[str, list[str]] = {}
-    sizes: dict[str, int] = {}
+    check("--megabytes", megabytes, MEGABYTES_RANGE)
+    found: dict[str, Evenly] = {}
     report = Report()
     for source in expand(files, "FILE", text_key="text", language_key="lang"):
         for document in source.documents(report):
-            language = document.language
-            if (wanted is None or language in wanted) and sizes.get(language, 0) < megabytes * 1e6:
-                found.setdefault(language, []).append(document.text.decode())
-                sizes[language] = sizes.get(language, 0) + len(document.text)
+            found.setdefault(document.language, Evenly(int(megabytes * 1e6))).add(document.text)
     warn(report.warning())
     if missing := sorted({*(wanted or ())} - found.keys()):
         raise ValueError(
             f"--language: no document is in {', '.join(missing)}; the files have {', '.join(sorted(found))}"
         )
-    return [LanguageText(language, found[language]) for language in sorted(found)]
+    return [LanguageText(language, found[language].documents) for language in sorted({*(wanted or found)})]
 
 
 # aunet eval run
 
 
 def _run(options: argparse.Namespace) -> int:
-    from aunet_lightning.evaluation.answers import as_metrics, tallied
+    from aunet_lightning.evaluation.answers import as_metrics, table, tallied
     from aunet_lightning.evaluation.running import Asked, answered
 
-    items = list(_items(options.items))
+    items, out = list(_items(options.items)), _out(options)
     model = _model(options)
-    out = user_path(options.out, "--out") if options.out else None
-    asked = Asked(model.net, model.reader, _digest(model.path), model.row_ids)
+    asked = Asked(model.net, model.reader, model.digest, model.row_ids)
     tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
-    _report(tallies)
-    _keep(model, as_metrics(tallies))
+    print_table(rows := table(tallies), LEFT)
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows(rows)
+    _keep(model, as_metrics(tallies), {TABLE: text.getvalue()})
     return 0
+
+
+def _out(options: argparse.Namespace) -> Path | None:
+    """The file that --out names, in a folder that is there."""
+    if not options.out:
+        return None
+    out = user_path(options.out, "--out")
+    if out.is_dir():
+        raise ValueError(f"--out is {out}, which is a folder: name a file in it, such as {out / 'out.jsonl'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 class _Model(NamedTuple):
@@ -178,34 +190,28 @@ class _Model(NamedTuple):
     reader: Any
     row_ids: int
     step: int
+    digest: str
 
 
 def _model(options: argparse.Namespace) -> _Model:
     from aunet_lightning import scoring
     from aunet_lightning.checkpoints.load import load_with_contents
+    from aunet_lightning.evaluation.running import model_digest
 
     device = device_of(options.device)
     path = user_path(options.ckpt_path, "CKPT")
     net, reader, contents = load_with_contents(path)
-    row = options.row_ids or contents.row_ids or scoring.ROW
+    row = (contents.row_ids or scoring.ROW) if options.row_ids is None else options.row_ids
     scoring.check_rows(row, 0, None, "--")
-    return _Model(path, net.to(device), reader, row, contents.global_step)
+    return _Model(path, net.to(device), reader, row, contents.global_step, model_digest(net, contents))
 
 
-def _digest(path: Path) -> str:
-    """A digest of a checkpoint's files."""
-    from aunet_lightning.data.contents import digest
-
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return digest(files[0]) if len(files) == 1 else hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
-
-
-def _keep(model: _Model, metrics: dict[str, float]) -> None:
+def _keep(model: _Model, metrics: dict[str, float], texts: Mapping[str, str] = MappingProxyType({})) -> None:
     from aunet_lightning.tracking.results import keep_results
     from aunet_lightning.tracking.run_folder import RunFolder
 
     folder = RunFolder.around(model.path)
-    if keep_results(folder, metrics, model.step):
+    if keep_results(folder, metrics, model.step, texts):
         print(f"aunet: kept with the run in {folder.path}", file=sys.stderr)
 
 
@@ -215,7 +221,7 @@ def _keep(model: _Model, metrics: dict[str, float]) -> None:
 def _robustness(options: argparse.Namespace) -> int:
     from aunet_lightning.evaluation.robustness import CHANGES, as_metrics, changes_of, effects, robustness, table
 
-    changes = changes_of(options.change or CHANGES)
+    changes, out = changes_of(options.change or CHANGES), _out(options)
     texts = {
         of.language: [one.encode() for one in of.documents]
         for of in _by_language(options.files, None, options.megabytes)
@@ -224,13 +230,13 @@ def _robustness(options: argparse.Namespace) -> int:
     total = len(changes) * sum(map(len, texts.values()))
     read = robustness(model.net, model.reader, texts, changes, model.row_ids, options.seed)
     found = list(_progress(read, "documents", total))
-    if options.out:
+    if out is not None:
         lines = [
             {"change": one.change, "lang": one.language, "id": str(one.document), "bits": one.after.bits,
              "bytes": one.before.bytes}
             for one in found if one.after is not None
         ]  # fmt: skip
-        replace_text(user_path(options.out, "--out"), "".join(json.dumps(line) + "\n" for line in lines))
+        replace_text(out, "".join(json.dumps(line) + "\n" for line in lines))
     print("bits of changed text ÷ bits of the text as it was")
     print_table(table(known := effects(found)), LEFT)
     _keep(model, as_metrics(known))
@@ -247,8 +253,10 @@ def _translation(options: argparse.Namespace) -> int:
         trained_languages,
         translation,
     )
+    from aunet_lightning.numbers import Range, check
     from aunet_lightning.training.parallel import aligned, named_texts
 
+    check("--items", options.items, Range(least=1), whole=True)
     data = ByteDataModule(parallel_files=options.files, workers=0)
     data.prepare_data()
     data.setup()
@@ -275,17 +283,6 @@ def _items(given: Sequence[str]) -> Iterable[Any]:
             raise ValueError(f"{one} is neither a file of items nor a folder with some: aunet eval make writes them")
         for file in files:
             yield from read_items(file)
-
-
-def _report(tallies: dict[tuple[str, str], Tally]) -> None:
-    rows = [("task", "language", "items", "right", "95 %", "chance", "copies", "by all bits")]
-    for (task, language), tally in sorted(tallies.items()):
-        low, high = tally.interval
-        rows.append((
-            task, language, f"{tally.n}", f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}",
-            f"{tally.chance / tally.n:.1%}", f"{tally.copies / tally.n:.1%}", f"{tally.right_by_bits / tally.n:.1%}",
-        ))  # fmt: skip
-    print_table(rows, LEFT)
 
 
 def _progress(items: Iterable[Any], name: str, total: int | None = None) -> Iterable[Any]:

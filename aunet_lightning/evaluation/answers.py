@@ -3,15 +3,20 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import NamedTuple
 
 from aunet_lightning.evaluation.items import COPY, Item
+from aunet_lightning.evaluation.shared_context import bits_of_choices, can_share
+from aunet_lightning.evaluation.task import group_of
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.scoring import ROW, Continuation, score
 from aunet_lightning.tracking.names import metric_name
 
 Z = 1.959964  # of a 95 % interval
+AT_ONCE = 256  # items that are sorted by length together
 
 
 class Answered(NamedTuple):
@@ -40,10 +45,15 @@ def answers(net: AUNet, reader: Reader, items: Sequence[Item], row_ids: int = RO
 
     net: in evaluation mode. Raises ValueError where a BPE model cannot read a choice.
     """
-    asked = (Continuation(item.context, choice) for item in items for choice in item.choices)
-    scores = score(net, reader, asked, row_ids)
-    for item in items:
-        yield Answered(item, tuple(next(scores).bits for _ in item.choices))
+    for begin in range(0, len(items), AT_ONCE):
+        some = items[begin : begin + AT_ONCE]
+        sharing = [can_share(net, reader, item, row_ids) for item in some]
+        known = iter(bits_of_choices(net, reader, [*compress(some, sharing)]))
+        others = compress(some, map(not_, sharing))
+        apart = (Continuation(one.context, choice) for one in others for choice in one.choices)
+        scores = score(net, reader, apart, row_ids)
+        for item, shares in zip(some, sharing, strict=True):
+            yield Answered(item, next(known) if shares else tuple(next(scores).bits for _ in item.choices))
 
 
 @dataclass
@@ -77,8 +87,26 @@ class Tally:
 
 
 def as_metrics(tallies: Mapping[tuple[str, str], Tally]) -> dict[str, float]:
-    """Returns the accuracy of each task in each language as a metric."""
-    return {f"eval/{task}_{metric_name(language)}": one.accuracy for (task, language), one in tallies.items()}
+    """Returns the share of right answers of each group of tasks in each language as a metric."""
+    groups: dict[tuple[str, str], list[Tally]] = {}
+    for (task, language), one in tallies.items():
+        groups.setdefault((group_of(task), language), []).append(one)
+    return {
+        f"eval/{metric_name(group)}_{metric_name(language)}": sum(one.right for one in of) / sum(one.n for one in of)
+        for (group, language), of in groups.items()
+    }
+
+
+def table(tallies: Mapping[tuple[str, str], Tally]) -> list[list[str]]:
+    """Returns a row for each task in each language, under a header."""
+    rows = [["task", "language", "items", "right", "95 %", "chance", "copies", "by all bits"]]
+    for (task, language), one in sorted(tallies.items()):
+        low, high = one.interval
+        rows.append([
+            task, language, f"{one.n}", f"{one.accuracy:.1%}", f"{low:.1%} to {high:.1%}", f"{one.chance / one.n:.1%}",
+            f"{one.copies / one.n:.1%}", f"{one.right_by_bits / one.n:.1%}",
+        ])  # fmt: skip
+    return rows
 
 
 def tallied(answered: Iterable[Answered]) -> dict[tuple[str, str], Tally]:

@@ -51,6 +51,28 @@ def is_word(piece: str) -> bool:
     return WORD.search(piece) is not None
 
 
+class Evenly:
+    """Documents of a stream, of at most `most` bytes: all of them, or every 2nd, 4th, 8th … from the first on.
+
+    A document that is longer alone is cut, between characters.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.every, self.seen = most, 1, 0
+        self.documents: list[str] = []
+        self.bytes = 0
+
+    def add(self, document: bytes) -> None:
+        """Takes a document (UTF-8), or leaves it out."""
+        if self.seen % self.every == 0:
+            self.documents.append(document[: self.most].decode("utf-8", "ignore"))
+            self.bytes += min(len(document), self.most)
+            while self.bytes > self.most and len(self.documents) > 1:
+                self.every, self.documents = 2 * self.every, self.documents[::2]
+                self.bytes = sum(len(one.encode()) for one in self.documents)
+        self.seen += 1
+
+
 class LanguageText:
     """Documents of a language. Raises ModuleNotFoundError where words are asked for and icu4py is missing."""
 

@@ -4,9 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from aunet_lightning.checkpoints.contents import Contents
+from aunet_lightning.checkpoints.forms import weights_digest
 from aunet_lightning.evaluation.answers import Answered, answers
 from aunet_lightning.evaluation.items import Item
 from aunet_lightning.model.aunet import AUNet
@@ -20,8 +23,16 @@ class Asked(NamedTuple):
 
     net: AUNet
     reader: Reader
-    model: str  # a digest of its checkpoint
+    model: str  # see `model_digest`
     row_ids: int
+
+
+def model_digest(net: AUNet, contents: Contents) -> str:
+    """Returns a digest of weights, and of how they read text: equal for all files that hold this model, as a run that
+    has ended writes its checkpoint anew where it is continued."""
+    reads = json.dumps([asdict(net.config), list(contents.splitters), contents.tokenizer], sort_keys=True, default=str)
+    weights = weights_digest({name: weight.cpu() for name, weight in net.state_dict().items()})
+    return hashlib.sha256(f"{reads} {weights}".encode()).hexdigest()
 
 
 def answered(asked: Asked, items: Sequence[Item], out: Path | None) -> Iterator[Answered]:
@@ -33,19 +44,19 @@ def answered(asked: Asked, items: Sequence[Item], out: Path | None) -> Iterator[
     with _lines(asked, out) as file:
         for begin in range(0, len(items), AT_ONCE):
             some = items[begin : begin + AT_ONCE]
-            new = [item for item in some if _key(item) not in known]
+            new = [item for item in some if item_key(item) not in known]
             for one in answers(asked.net, asked.reader, new, asked.row_ids):
-                known[_key(one.item)] = one.bits
+                known[item_key(one.item)] = one.bits
                 if file is not None:
                     line = {"task": one.item.task, "language": one.item.language, "id": one.item.id}
                     chosen = {"chosen": one.item.kinds[one.chosen], "right": one.chosen == one.item.answer}
-                    file.write(json.dumps(line | chosen | {"bits": one.bits, "item": _key(one.item)}) + "\n")
+                    file.write(json.dumps(line | chosen | {"bits": one.bits, "item": item_key(one.item)}) + "\n")
             if file is not None:
                 file.flush()
-            yield from (Answered(item, known[_key(item)]) for item in some)
+            yield from (Answered(item, known[item_key(item)]) for item in some)
 
 
-def _key(item: Item) -> str:
+def item_key(item: Item) -> str:
     """A digest of an item's contents."""
     return hashlib.sha256(item.as_json().encode()).hexdigest()[:16]
 

@@ -46,6 +46,14 @@ TASKS = Registry(
 )
 
 
+def group_of(task: str) -> str:
+    """Returns the group of a task; of one that is not known here (translation) its own name."""
+    try:
+        return str(TASKS.get(task).group)
+    except ValueError:
+        return task
+
+
 class Question:
     """A context, the right continuation, and others by kind, of which those that are equal to one before are left out.
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from aunet_lightning.processes import end_with_parent
 from aunet_lightning.study.branching import beginning
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.evaluating import commands
-from aunet_lightning.study.grid import Branch
+from aunet_lightning.study.grid import Branch, StudyCell
 from aunet_lightning.study.settings import Settings
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.tracking.mlflow_logger import commit
@@ -33,12 +33,7 @@ class CellTask(NamedTuple):
     """What the processes of a cell have to know; its settings are in its folder."""
 
     folder: Path
-    parallel: str | None
-    branch: Branch | None
-    evaluate: tuple[str, ...]
-    language: str  # of the study
-    val_files: tuple[str, ...]
-    other_text: Mapping[str, Sequence[str]]
+    cell: StudyCell
 
 
 def prepare(cell: Sized) -> CellTask:
@@ -47,9 +42,7 @@ def prepare(cell: Sized) -> CellTask:
     files.path.mkdir(parents=True, exist_ok=True)
     files.failed.unlink(missing_ok=True)
     write(files.given, cell.settings)
-    one = cell.cell
-    val_files = tuple(cell.settings["data"]["val_files"])
-    return CellTask(files.path, one.parallel, one.branch, one.evaluate, one.language, val_files, one.other_text)
+    return CellTask(files.path, cell.cell)
 
 
 def write(path: Path, settings: Settings) -> None:
@@ -90,20 +83,21 @@ def cell_process(task: CellTask, main: Main, rank: int, env: Mapping[str, str]) 
 
 def _run(files: CellFolder, task: CellTask, main: Main, rank: int) -> int:
     begin = time.time()
-    given, begins = str(files.given), _beginning(files, task.branch)
+    given, begins = str(files.given), _beginning(files, task.cell.branch)
     try:
         code = main(["fit", "-c", given, *(["--ckpt_path", str(begins)] if begins else [])])
-        if code == 0 and task.parallel is not None:
-            test = ["--data.test_files", json.dumps([task.parallel]), "--ckpt_path", str(files.last)]
+        if code == 0 and task.cell.parallel is not None:
+            test = ["--data.test_files", json.dumps([task.cell.parallel]), "--ckpt_path", str(files.last)]
             code = main(["predict", "-c", given, *test])
         if rank == 0:
-            for command in commands(task.evaluate, task.language, task.val_files, task.other_text, files):
+            for command in commands(task.cell, files):
                 code = code or main(command)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     if code == 0 and rank == 0:
-        asked = [*task.evaluate, *task.other_text]
-        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluated": asked}
+        done = {"seconds": time.time() - begin, "commit": commit(), "waited": _waited(), "evaluate": task.cell.asked}
+        if files.done.exists():  # trained before, and only asked now
+            done = json.loads(files.done.read_text(encoding="utf-8")) | {"evaluate": done["evaluate"]}
         replace_text(files.done, json.dumps(done))
     return code
 

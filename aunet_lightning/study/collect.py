@@ -85,7 +85,7 @@ def _cell(sized: Sized) -> CellResult:
     rates = [last.get(f"val/bytes_per_text_unit_{s}", last[f"val/bytes_per_unit_{s}"]) for s in stages]
     if "val/bytes_per_token" in last:
         rates = [last["val/bytes_per_token"]]
-    asked = evaluations(cell.evaluate, cell.other_text, files)
+    asked = evaluations(cell, files)
     seconds = last["perf/training_seconds"]  # 0 where a budget was spent in one step, which is not timed
     waited = _done(sized).get("waited")
     alone = waited is None or waited < WAITED

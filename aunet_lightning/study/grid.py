@@ -14,12 +14,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 
 from aunet_lightning.errors import UserError
+from aunet_lightning.evaluation.task import TASKS
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import is_remote, user_path
 from aunet_lightning.study.rows import Factor, Fit, Row, factors_of, rows
 from aunet_lightning.study.settings import Settings, merge
 
-EVALUATIONS = ("minimal_pairs", "spelling", "parts", "robustness")
+ROBUSTNESS = "robustness"
+EVALUATIONS = ("minimal_pairs", "spelling", "parts", ROBUSTNESS)
 NAME = re.compile(r"\w[\w .+-]*")
 Measure = Literal["flops", "bytes", "seconds"]
 Adjust = Literal["bytes", "trunk_layers", "trunk_dim"]
@@ -130,13 +132,22 @@ class Study:
     factors: Settings = field(default_factory=dict)
     """what is crossed with the rows: an option's name, or a path of keys → its values"""
     evaluate: list[str] = field(default_factory=list)
-    """what cells are asked after training: groups of tasks (aunet eval tasks), and robustness"""
+    """what cells are asked after training: groups of tasks, or tasks (aunet eval tasks), and robustness"""
+    evaluate_items: int = 100
+    """of each task and language, at most"""
+    evaluate_kilobytes: float = 50.0
+    """of each language's validation text at most, in documents taken evenly, whose changes robustness reads"""
     columns: list[str] = field(default_factory=list)
     """further columns of the report: each a module:Class, or a metric that the runs log, such as val/mean_p_stage2"""
 
     @property
     def folder(self) -> Path:
         return Path("runs") / self.study
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Of each evaluation, how many items a task has at most, or how many kB of text are changed."""
+        return {name: self.evaluate_kilobytes if name == ROBUSTNESS else self.evaluate_items for name in self.evaluate}
 
 
 class Branch(NamedTuple):
@@ -161,10 +172,15 @@ class StudyCell:
     rate: float | None = None  # bytes per unit that were asked for; None: its own
     levels: Mapping[str, str] = field(default_factory=dict)  # of the study's factors
     parallel: str | None = None  # text for parallel bits
-    evaluate: tuple[str, ...] = ()
+    evaluate: Mapping[str, float] = field(default_factory=dict)  # evaluations with their limits
     other_text: Mapping[str, Sequence[str]] = field(default_factory=dict)  # files by the name of the text
     branch: Branch | None = None  # None: it begins at its beginning
     multiple: float | None = None  # of its row's learning rates, where it is one of their search
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the cell is asked after training."""
+        return {**self.evaluate, **{name: [*files] for name, files in self.other_text.items()}}
 
 
 def load(files: Sequence[Path]) -> tuple[Study, str]:
@@ -227,16 +243,31 @@ def _study(read: Settings) -> Study:
             f"text has {', '.join(study.text) or 'no keys'}: it needs train and val, and may have parallel: paths, "
             "where {language} is replaced by each language"
         )
-    if unknown := [name for name in study.evaluate if name not in EVALUATIONS]:
-        raise UserError(f"evaluate has {unknown[0]!r}: choose of {', '.join(EVALUATIONS)}")
-    if wrong := [name for name in study.other_text if not NAME.fullmatch(name)]:
-        raise UserError(f"other_text: {wrong[0]!r} also names files: use only letters, digits, blanks and . _ + -")
+    _check_evaluations(study)
     if study.reference is not None and study.reference not in study.splitters:
         raise UserError(f"reference is {study.reference!r}: choose one of {', '.join(study.splitters)}")
     for name, least in (("jobs", 1), ("validations", 1), ("gpus_per_cell", 0)):
         if getattr(study, name) < least:
             raise UserError(f"{name} is {getattr(study, name)}, it must be {least} or more")
     return study
+
+
+def _check_evaluations(study: Study) -> None:
+    if wrong := [name for name in study.other_text if not NAME.fullmatch(name)]:
+        raise UserError(f"other_text: {wrong[0]!r} also names files: use only letters, digits, blanks and . _ + -")
+    for name in study.evaluate:
+        if name not in EVALUATIONS and name not in TASKS.built_in and ":" not in str(name):
+            raise UserError(
+                f"evaluate has {name!r}: choose of {', '.join(EVALUATIONS)}, or name a task (aunet eval tasks, or your "
+                "own as module:Class)"
+            )
+    try:
+        for name in {*study.evaluate} - {*EVALUATIONS}:
+            TASKS.check(name)
+        check("evaluate_items", study.evaluate_items, Range(least=1), whole=True)
+        check("evaluate_kilobytes", study.evaluate_kilobytes, Range(above=0, most=1e9))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _part(of: Callable[..., Any], name: str, read: Any) -> Any:
@@ -281,7 +312,7 @@ def cells(study: Study, fit: Fit) -> list[StudyCell]:
             settings = merge(row.settings, {"seed_everything": seed, "data": data})
             cell = StudyCell(
                 name, row.name, language, stages, seed, settings, budget, rule, row.rate, row.levels,
-                parallel[0] if parallel else None, tuple(study.evaluate), other,
+                parallel[0] if parallel else None, study.limits, other,
             )  # fmt: skip
             first = found.setdefault(name, cell)
             if (first.splitter, first.language) != (row.name, language):

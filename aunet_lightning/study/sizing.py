@@ -58,7 +58,7 @@ class Sized:
         cell, row = self.cell, self.row
         come_to = [*row.positions, row.text_bytes, self.flops_per_byte, self.parameters]
         settings = {key: value for key, value in cell.settings.items() if key not in BESIDE}
-        asked = [cell.parallel, [*cell.evaluate], dict(cell.other_text)]
+        asked = [cell.parallel, [*cell.evaluate.items()], dict(cell.other_text)]
         known = [settings, cell.budget, asked, [f"{x:.{DIGITS}g}" for x in come_to]]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -68,8 +68,8 @@ class Sized:
         files = self.files
         if not files.done.exists() or not (self.cell.parallel is None or files.predictions.exists()):
             return False
-        asked = json.loads(files.done.read_text(encoding="utf-8")).get("evaluated", [])
-        return {*self.cell.evaluate, *self.cell.other_text} <= {*asked}
+        asked = json.loads(files.done.read_text(encoding="utf-8")).get("evaluate", {})
+        return self.cell.asked.items() <= asked.items()
 
     @property
     def rates(self) -> tuple[float, ...]:

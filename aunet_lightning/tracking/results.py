@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
@@ -10,8 +11,11 @@ from aunet_lightning.tracking.run_folder import RunFolder
 from aunet_lightning.tracking.store import short
 
 
-def keep_results(folder: RunFolder, metrics: Mapping[str, float], step: int) -> bool:
-    """Adds metrics to a run's `metrics.jsonl` and to its MLflow run; returns whether the folder has one.
+def keep_results(
+    folder: RunFolder, metrics: Mapping[str, float], step: int, texts: Mapping[str, str] = MappingProxyType({})
+) -> bool:
+    """Adds metrics to a run's `metrics.jsonl` and to its MLflow run, and texts to its files and artifacts; returns
+    whether the folder has one.
 
     A store that cannot be reached is a warning: the next command on the run sends what is missing.
     """
@@ -22,6 +26,8 @@ def keep_results(folder: RunFolder, metrics: Mapping[str, float], step: int) -> 
         logger = MLflowRunLogger(folder, "", "", uri, {}, {})
         logger.start(training=False)
         logger.log_metrics(metrics, step)
+        for artifact, text in texts.items():
+            logger.log_text(text, artifact)
         logger.finalize("success")
     except (OSError, ValueError, KeyError) as error:
         rank_zero_warn(f"the results are not kept in {folder.path} ({short(error)})")

@@ -5,7 +5,8 @@ from aunet_lightning.reports.page import Block, Heading, Table, TableCell, Text
 from aunet_lightning.reports.study import sentences
 from aunet_lightning.reports.study.sections import chunks
 from aunet_lightning.reports.study.statistics import Comparison, Group
-from aunet_lightning.study.evaluating import OTHER_TEXT, ROBUSTNESS, is_text
+from aunet_lightning.study.evaluating import OTHER_TEXT, is_text
+from aunet_lightning.study.grid import ROBUSTNESS
 
 TITLES = {
     "minimal_pairs": "Minimal pairs", "spelling": "Spelling and edits", "parts": "Parts of characters",

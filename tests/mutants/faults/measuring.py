@@ -2,6 +2,8 @@
 
 from tests.mutants.faults.fault import (
     COMPARE,
+    EVAL,
+    EVALUATION,
     INFERENCE,
     METRICS,
     PAGE,
@@ -366,5 +368,40 @@ MEASURING = [
         'before + right + "".join(after[:at]).encode(),',
         "before + right + following,",
         (TASKS + "test_pairs_are_the_text_and_the_same_with_one_thing_wrong[character_dropped]",),
+    ),
+    Fault(
+        "the first byte of a choice is not counted after a context that is read once",
+        "aunet_lightning/evaluation/shared_context.py",
+        "torch.cat([first[:, None], after[:, :-1]], 1)",
+        "after",
+        (EVALUATION + "test_answers_are_scores_of_the_choices[bytes]",),
+    ),
+    Fault(
+        "a context that a row has no room for is read whole",
+        "aunet_lightning/evaluation/shared_context.py",
+        "len(item.context) + longest <= row_ids",
+        "longest <= row_ids",
+        (EVALUATION + "test_answers_are_scores_of_the_choices[whitespace]",),
+    ),
+    Fault(
+        "answers of other weights are continued",
+        "aunet_lightning/evaluation/running.py",
+        'f"{reads} {weights}"',
+        'f"{reads}"',
+        (EVAL + "test_answers_belong_to_the_weights_and_not_to_their_file",),
+    ),
+    Fault(
+        "of much text the beginning is taken",
+        "aunet_lightning/evaluation/language_text.py",
+        "2 * self.every, self.documents[::2]",
+        "2 * self.every, self.documents[: len(self.documents) // 2]",
+        (EVAL + "test_documents_that_are_taken_are_even_and_no_more_than_asked",),
+    ),
+    Fault(
+        "a cell's answers to items that its study no longer has count",
+        "aunet_lightning/study/evaluating.py",
+        'if one["item"] in items:',
+        "if one:",
+        (EVALUATION + "test_answers_to_items_that_a_study_no_longer_has_do_not_count",),
     ),
 ]
