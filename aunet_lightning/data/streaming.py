@@ -119,6 +119,12 @@ class Stream:
         """All files, group by group."""
         return [source for group in self.groups for source in group.sources]
 
+    def digest(self, first: str) -> str:
+        """Returns a digest of the text as far as it is known before it is read: of its `first` buffer, and of how
+        large the files are."""
+        sizes = [[source.path.name, size_of(source)] for source in self.files]
+        return hashlib.sha256(f"{first} {json.dumps(sizes)}".encode()).hexdigest()
+
     def language(self, name: str) -> int:
         """Returns the index of a language."""
         return self.names.index(name) if name in self.names else self.names.index(OTHER)
@@ -232,9 +238,9 @@ class StreamedBatches(IterableDataset[Batch]):
 
     def __init__(
         self, stream: Stream, reader: Reader, rows: Rows, row_ids: int, batch_rows: int, rank: int = 0, world: int = 1,
-        marks: Marks | None = None,
+        marks: Marks | None = None, context_ids: int = 0,
     ) -> None:  # fmt: skip
-        self.stream, self.reader, self.rows = stream, reader, rows
+        self.stream, self.reader, self.rows, self.context_ids = stream, reader, rows, context_ids
         self.row_ids, self.batch_rows, self.rank, self.world, self.marks = row_ids, batch_rows, rank, world, marks
         self.place = Place([list(Cursor())] * len(stream.groups))
 
@@ -272,8 +278,9 @@ class StreamedBatches(IterableDataset[Batch]):
         of_bytes = self.reader.tokenizer is None
         order = shuffled(self.rows, ids, np.arange(len(documents)), self.row_ids, self.stream.seed, of_bytes)
         return PackedBatches(
-            held, ids, order, self.reader, self.row_ids, self.batch_rows, self.rank, self.world, self.marks
-        )
+            held, ids, order, self.reader, self.row_ids, self.batch_rows, self.rank, self.world, self.marks,
+            context_ids=self.context_ids,
+        )  # fmt: skip
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
