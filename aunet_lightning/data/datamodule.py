@@ -197,7 +197,7 @@ class ByteDataModule(LightningDataModule):
         held_out = [corpus.hashes for corpus in self.corpora.values()]
         self.stream = stream_of(
             sources, self.mix, self.languages, self.seed, float(self.shuffle_buffer_bytes or 0),
-            np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])),
+            np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])), self.skipped_limit,
         )  # fmt: skip
         self.corpora["train"] = Corpus([kept_sample(self.stream, self.cache)])
 

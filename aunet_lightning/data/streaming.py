@@ -28,6 +28,7 @@ from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.mixture import MixConfig, shares_of, shares_of_entries
 from aunet_lightning.data.order import Rows, shuffled
 from aunet_lightning.data.packing import Batch, Marks, PackedBatches
+from aunet_lightning.data.skipped import HELD_OUT, Watched
 from aunet_lightning.data.sources import STORED, Source
 from aunet_lightning.data.token_ids import Ids
 from aunet_lightning.reader.levels import AROUND
@@ -35,7 +36,6 @@ from aunet_lightning.reader.reader import Reader
 
 OTHER = "(other)"  # language of documents in none of the known languages
 ENDLESS = 2**40  # batches of a stream, as its length
-HELD_OUT = "text that is held out too"  # why a document is skipped
 
 
 class Cursor(NamedTuple):
@@ -61,7 +61,7 @@ class Stream:
     """The text of groups of files.
 
     names: the languages, as batches index them. `only` (None: all of them) are read; what is in no known language is
-    OTHER. held_out: `hashes` of texts that are left out.
+    OTHER. held_out: `hashes` of texts that are left out. skipped_limit: see `Watched`.
     """
 
     groups: tuple[Group, ...]
@@ -70,10 +70,12 @@ class Stream:
     buffer_bytes: float
     only: frozenset[str] | None = None
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    skipped_limit: float | None = None
 
     def documents(self, number: int, cursor: Cursor, report: Report) -> Iterator[tuple[Document, Cursor]]:
         """Yields the documents of a group from a place on, each with the place after it. Counts in `report` what was
-        read and skipped of each file that was read to its end. Raises ValueError where none can be used."""
+        read and skipped of each file that was read to its end. Raises ValueError where none can be used, or too
+        many cannot."""
         sources, (turn, begin, skip, size) = self.groups[number].sources, cursor
         held_out, found = set(self.held_out.tolist()), False
         while True:
@@ -81,7 +83,7 @@ class Stream:
             philox = np.random.Philox(np.random.SeedSequence([self.seed, number, turn]))
             order = np.random.Generator(philox).permutation(len(sources))
             for place in range(begin, len(sources)):
-                of_file = Report()
+                of_file = Watched(before=report, limit=self.skipped_limit)
                 for count, document in enumerate(sources[order[place]].documents(of_file), 1):
                     if held_out and hash_of(document.text) in held_out:
                         of_file.skip(HELD_OUT, f"{sources[order[place]].path}, document {document.name}")
@@ -132,7 +134,7 @@ class Stream:
 
 def stream_of(
     sources: Sequence[Source], mix: MixConfig | None, languages: Sequence[str] | None, seed: int, buffer_bytes: float,
-    held_out: np.ndarray,
+    held_out: np.ndarray, skipped_limit: float | None = None,
 ) -> Stream:  # fmt: skip
     """Returns the stream of some files, grouped by entry where entries have weights, else by language.
 
@@ -154,7 +156,7 @@ def stream_of(
     names = [*languages] if languages is not None else [*sorted({source.language for source in sources}), OTHER]
     return Stream(
         tuple(Group(name, tuple(of), shares[name]) for name, of in groups.items()), tuple(names), seed, buffer_bytes,
-        frozenset(languages) if languages is not None else None, held_out,
+        frozenset(languages) if languages is not None else None, held_out, skipped_limit,
     )  # fmt: skip
 
 

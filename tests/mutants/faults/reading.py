@@ -87,6 +87,13 @@ READING = [
         (CONTEXT + "test_a_stream_gives_the_same_targets_and_goes_on_where_it_stopped",),
     ),
     Fault(
+        "a stream reads over the limit of skipped lines",
+        "aunet_lightning/data/streaming.py",
+        "Watched(before=report, limit=self.skipped_limit)",
+        "Watched(before=report)",
+        (STREAMING + "test_a_share_of_skipped_lines_over_the_limit_stops_at_its_line",),
+    ),
+    Fault(
         "an epoch is that of any other",
         "aunet_lightning/data/order.py",
         "np.random.Philox(key=[self.seed, epoch])).permutation(documents)",
