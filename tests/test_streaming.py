@@ -5,14 +5,16 @@ from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.data.documents import Report
+from aunet_lightning.data.remote import RemoteFile
 from aunet_lightning.data.skipped import HELD_OUT
-from aunet_lightning.data.sources import expand
-from aunet_lightning.data.streaming import OTHER, Cursor, Group, Place, ahead
+from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.data.streaming import OTHER, Cursor, Group, Place, ahead, stream_of
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from tests.helpers import error_of, fit, points, write
 from tests.ranks import killed_at, ranks
@@ -58,6 +60,19 @@ def text_of(batches):
                 elif target != IGNORE:
                     lanes.setdefault((lane, document), bytearray()).append(target)
     return found
+
+
+def test_shares_are_those_of_files_here_and_elsewhere(files, tmp_path):
+    elsewhere = [RemoteFile(f"memory://th.{n}.jsonl", size=n) for n in (300, 500)] + [RemoteFile("memory://my.jsonl")]
+    sources = [*expand(["en.*"], "data.train_files"), *(Source(place, place.name[:2]) for place in elsewhere)]
+    here = (tmp_path / "en.0.jsonl").stat().st_size
+    shares = {
+        group.name: group.share for group in stream_of(sources, None, None, 0, 1e3, np.zeros(0, np.uint64)).groups
+    }
+    mean = round((here + 800) / 3)
+    assert shares == pytest.approx(
+        {name: n / (here + 800 + mean) for name, n in {"en": here, "th": 800, "my": mean}.items()}
+    )
 
 
 def test_a_buffer_holds_what_a_plain_merge_gives(files):

@@ -124,7 +124,7 @@ class Stream:
     def digest(self, first: str) -> str:
         """Returns a digest of the text as far as it is known before it is read: of its `first` buffer, and of how
         large the files are."""
-        sizes = [[source.path.name, size_of(source)] for source in self.files]
+        sizes = [[source.path.name, source.place.size or 1] for source in self.files]
         return hashlib.sha256(f"{first} {json.dumps(sizes)}".encode()).hexdigest()
 
     def language(self, name: str) -> int:
@@ -138,8 +138,8 @@ def stream_of(
 ) -> Stream:  # fmt: skip
     """Returns the stream of some files, grouped by entry where entries have weights, else by language.
 
-    Shares without weights are those of the files' sizes on the disk. Raises ValueError for a mix that needs more than
-    that.
+    Shares without weights are those of the files' sizes as they are stored. Raises ValueError for a mix that needs
+    more than that.
     """
     config = mix or MixConfig()
     if config.bytes is not None or config.until != "text_size":
@@ -150,9 +150,13 @@ def stream_of(
     shares = shares_of_entries(config, sources)
     by_entry = shares is not None
     groups: dict[str, list[Source]] = {}
-    for source in _wanted(sources, languages):
-        groups.setdefault(source.entry if by_entry else source.language, []).append(source)
-    shares = shares or shares_of(config, {name: max(sum(map(size_of, of)), 1) for name, of in groups.items()})
+    sizes: dict[str, int] = {}
+    wanted = _wanted(sources, languages)
+    for source, size in zip(wanted, sizes_of(wanted), strict=True):
+        name = source.entry if by_entry else source.language
+        groups.setdefault(name, []).append(source)
+        sizes[name] = sizes.get(name, 0) + size
+    shares = shares or shares_of(config, {name: max(size, 1) for name, size in sizes.items()})
     names = [*languages] if languages is not None else [*sorted({source.language for source in sources}), OTHER]
     return Stream(
         tuple(Group(name, tuple(of), shares[name]) for name, of in groups.items()), tuple(names), seed, buffer_bytes,
@@ -189,9 +193,12 @@ def kept_sample(stream: Stream, cache: Path) -> Path:
     return keep(cache / f"stream-{digest.hexdigest()[:16]}", documents, "the first of the training files")
 
 
-def size_of(source: Source) -> int:
-    """Returns the bytes of a file of this machine; 1 of another place, so that files are counted."""
-    return source.path.stat().st_size if isinstance(source.path, Path) else 1
+def sizes_of(sources: Sequence[Source]) -> list[int]:
+    """Returns the bytes of files as they are stored; where that is not known, the mean of others (1 without any)."""
+    sizes = [source.place.size for source in sources]
+    known = [size for size in sizes if size is not None]
+    typical = round(sum(known) / len(known)) if known else 1
+    return [typical if size is None else size for size in sizes]
 
 
 class Held:
