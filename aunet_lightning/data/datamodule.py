@@ -66,8 +66,9 @@ class ByteDataModule(LightningDataModule):
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder
-        skipped_limit: the share of lines or documents in a part's files that may be unusable, where they are more
-            than 10; above it a run stops before training. Empty ones do not count. null: no limit
+        skipped_limit: the share of lines or documents that may be unusable; in a part's files, where they are more
+            than 10. Above it a run stops before training, on a stream while it reads. Empty ones do not count. null: no
+            limit
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -76,7 +77,7 @@ class ByteDataModule(LightningDataModule):
         rows: stream: documents one after the other, cut where a row ends; documents: as many whole ones as fit into a
             row, and longer ones cut between characters
         row_bytes: bytes that a row reads (L); with a tokenizer, tokens of about so many bytes of the training text
-        context_bytes: bytes before a row that it reads too; those of its document, likewise, which it does not predict
+        context_bytes: bytes read before a row; those of its document, likewise, which it does not predict
         batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
         seed: of the order of documents
         workers: processes that split and pack; 0: none but the main one

@@ -19,8 +19,8 @@ def text_table(data: ByteDataModule) -> list[str]:
         groups = sorted(data.stream.groups, key=lambda group: -group.share)
         rows: list[tuple[str, ...]] = [("streamed", "files", "bytes on disk", "read")]
         for group in groups[:MOST]:
-            sizes = [source.place.size for source in group.sources]
-            on_disk = "unknown" if None in sizes else f"{sum(size or 0 for size in sizes):,}"
+            stored = [source.place.size for source in group.sources]
+            on_disk = "unknown" if None in stored else f"{sum(size or 0 for size in stored):,}"
             rows.append((group.name, f"{len(group.sources):,}", on_disk, f"{group.share:.1%}"))
         return [*aligned(rows, left=("streamed",)), *_more(len(groups))]
     mixed = data.portions is not None
