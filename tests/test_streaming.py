@@ -2,14 +2,19 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
 from aunet_lightning import ByteDataModule
 from aunet_lightning.data.documents import Report
-from aunet_lightning.data.streaming import HELD_OUT, OTHER, Cursor, Place, ahead
+from aunet_lightning.data.remote import RemoteFile
+from aunet_lightning.data.skipped import HELD_OUT
+from aunet_lightning.data.sources import Source, expand
+from aunet_lightning.data.streaming import OTHER, Cursor, Group, Place, ahead, stream_of
 from aunet_lightning.vocabulary import BOS, EOS, IGNORE
 from tests.helpers import error_of, fit, points, write
 from tests.ranks import killed_at, ranks
@@ -55,6 +60,19 @@ def text_of(batches):
                 elif target != IGNORE:
                     lanes.setdefault((lane, document), bytearray()).append(target)
     return found
+
+
+def test_shares_are_those_of_files_here_and_elsewhere(files, tmp_path):
+    elsewhere = [RemoteFile(f"memory://th.{n}.jsonl", size=n) for n in (300, 500)] + [RemoteFile("memory://my.jsonl")]
+    sources = [*expand(["en.*"], "data.train_files"), *(Source(place, place.name[:2]) for place in elsewhere)]
+    here = (tmp_path / "en.0.jsonl").stat().st_size
+    shares = {
+        group.name: group.share for group in stream_of(sources, None, None, 0, 1e3, np.zeros(0, np.uint64)).groups
+    }
+    mean = round((here + 800) / 3)
+    assert shares == pytest.approx(
+        {name: n / (here + 800 + mean) for name, n in {"en": here, "th": 800, "my": mean}.items()}
+    )
 
 
 def test_a_buffer_holds_what_a_plain_merge_gives(files):
@@ -162,6 +180,32 @@ def test_held_out_text_is_left_out_and_told(files, tmp_path):
     assert data.skipped[HELD_OUT] >= 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "line"), [(0, 3), (0.005, 63), (0.01, 63), (0.02, 123), (0.03, 1_388), (0.2, None), (None, None)]
+)
+def test_a_share_of_skipped_lines_over_the_limit_stops_at_its_line(files, tmp_path, limit, line):
+    broken = {*range(3, 150, 6), *range(1_340, 1_990, 3), 2_500}  # of 3000 lines, counted from 1
+    text = "".join("broken\n" if n in broken else json.dumps({"text": f"line {n}"}) + "\n" for n in range(1, 3001))
+    (tmp_path / "de.jsonl").write_text(text + "\n" * 500)  # which hold nothing that could be lost
+    lost = [n for n in sorted(broken) if limit is not None]
+    first = next((n for i, n in enumerate(lost, 1) if i > max(limit * max(n, 1000), 10 if limit else 0)), None)
+    assert first == line
+    stream = data_of(["en.*"], skipped_limit=limit).stream
+    stream = replace(
+        stream, groups=(Group("de", tuple(expand(["de.jsonl"], "data.train_files")), 1.0),), names=("de", OTHER)
+    )
+    read = stream.documents(0, Cursor(), Report())
+    if line is None:
+        assert [document.text for document, _ in islice(read, 4_000)][2_999 - len(broken)] == b"line 3000"
+        return
+    says = rf"data.train_files: .*de.jsonl:{line}: .* × invalid JSON .*more than data.skipped_limit, {limit:g}. Correct"
+    for cursor, passed in ((Cursor(), 0), (Cursor(0, 0, 2), 2)):  # also of a run that continues
+        found = []
+        with pytest.raises(ValueError, match=says):
+            found.extend(stream.documents(0, cursor, Report()))
+        assert passed + len(found) == line - 1 - sum(n < line for n in broken)
+
+
 def test_documents_of_other_languages_are_left_out_or_named_other(files, tmp_path):
     write(tmp_path / "en.1.jsonl", [{"text": "ein Satz", "lang": "de"}, {"text": "one"}])
     read = [document.language for document, _ in islice(data_of(files).stream.documents(0, Cursor(), Report()), 21)]
@@ -233,6 +277,32 @@ def test_a_run_on_a_stream(streamed, capsys):
     ):
         assert fit(*STREAMED, "--run.folder", "q", "--trainer.max_steps", "6", *options) == 1
         assert says in error_of(capsys)
+
+
+def test_too_many_skipped_lines_stop_a_run_which_keeps_its_checkpoint(streamed, capsys):
+    good = json.dumps({"text": "a sentence that can be read"}) + "\n"
+    (streamed / "en.jsonl").write_text(good * 400 + "broken\n" * 20)
+    ours = [
+        *STREAMED,
+        "--data.train_files",
+        "[en.jsonl]",
+        "--data.mix",
+        "null",
+        "--run.folder",
+        "r",
+        "--trainer.max_steps",
+        "90",
+    ]
+    assert fit(*ours) == 1
+    said = error_of(capsys)
+    assert "data.train_files: " in said
+    assert "en.jsonl:411: 11 of 411 lines hold no usable document: 11 × invalid JSON (" in said
+    assert "more than data.skipped_limit, 0.01. Correct or leave out the files (JSON lines have" in said
+    kept = sorted((streamed / "r" / "checkpoints").glob("step-*.ckpt"))
+    assert kept
+    assert fit(*ours, "--data.skipped_limit", "null") == 0
+    assert min(step for step, _ in points(streamed / "r")) == 0
+    assert max(step for step, _ in points(streamed / "r")) >= 89
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ COUNT, SHARE = Range(least=1, most=10**15), Range(least=0, most=1)
 INTEGERS = {  # Lightning checks few of its arguments, and those late
     "seed_everything": Range(least=0, most=2**32 - 1),
     "data.row_bytes": Range(least=1, most=2**27),
+    "data.context_bytes": Range(least=0, most=2**27),
     "data.batch_rows": Range(least=1, most=2**24),
     "data.holdout_every": Range(least=2, most=10**15),
     "data.workers": Range(least=0, most=1024),

@@ -17,7 +17,8 @@ from aunet_lightning.reader.reader import Reader
 
 RANGES = {  # of numbers: the least, the most, and an example
     "row_bytes": (1, math.inf, ""), "batch_rows": (1, math.inf, ""), "workers": (0, math.inf, ""),
-    "seed": (0, math.inf, ""), "holdout_every": (2, math.inf, " (10 holds out a tenth)"),
+    "context_bytes": (0, math.inf, ""), "seed": (0, math.inf, ""),
+    "holdout_every": (2, math.inf, " (10 holds out a tenth)"),
     "shuffle_buffer_bytes": (1, 1e12, " (64e6 is 64 MB)"), "skipped_limit": (0, 1, ""),
 }  # fmt: skip
 
@@ -31,6 +32,23 @@ def check_options(languages: Sequence[str] | None, **numbers: float | None) -> N
             raise ValueError(f"data.{name} is {value:g}, it must be {bounds}{remedy}")
     if languages == []:
         raise ValueError("data.languages is empty: name at least one, or null for all")
+
+
+def check_stream(holdout_every: int | None) -> None:
+    """Raises ValueError for an option that a stream does not have."""
+    if holdout_every:
+        raise ValueError(
+            "data.holdout_every: a stream (data.shuffle_buffer_bytes) does not know its documents beforehand: name "
+            "data.val_files (aunet data split makes them), or leave out one of the two"
+        )
+
+
+def check_mixed(rows: str) -> None:
+    """Raises ValueError for rows that a mix does not have."""
+    if rows == "documents":
+        raise ValueError(
+            "data.rows: a mix is one stream from epoch to epoch: leave out data.mix (and weights), or data.rows"
+        )
 
 
 def check_keys(part: str, sources: Sequence[Source], reports: Sequence[Report]) -> None:

@@ -158,6 +158,17 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def of_languages(self, names: Sequence[str] | None) -> np.ndarray:
+        """Returns the documents in these languages (None: all). Raises ValueError for a language of which none is."""
+        if names is None:
+            return np.arange(len(self))
+        if unknown := set(names) - set(self.language_names):
+            raise ValueError(
+                f"data.languages: {', '.join(sorted(unknown))} not in the files; "
+                f"they hold {', '.join(self.language_names)}"
+            )
+        return np.flatnonzero(np.isin(self.languages, [self.language_names.index(name) for name in names]))
+
     def file_of(self, document: int) -> int:
         """Returns the number of the file that a document is in."""
         return int(self.files[document])

@@ -1,7 +1,5 @@
 """ByteDataModule: text in many languages as packed batches, split by the run's splitters in the workers."""
 
-import hashlib
-import json
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +9,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from aunet_lightning.data.checks import (
     check_keys,
+    check_mixed,
     check_options,
+    check_stream,
     check_targets,
     warn_of_files,
     warn_of_known,
@@ -27,7 +27,7 @@ from aunet_lightning.data.packing import REFERENCE, PackedBatches
 from aunet_lightning.data.progress import each_file
 from aunet_lightning.data.skipped import check_skipped
 from aunet_lightning.data.sources import LANGUAGE_KEY, Entry, Source, expand
-from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, size_of, stream_of
+from aunet_lightning.data.streaming import Stream, StreamedBatches, StreamLoader, kept_sample, stream_of
 from aunet_lightning.data.token_ids import Ids, ids_of, trained
 from aunet_lightning.data.words import WordMarks, word_teacher
 from aunet_lightning.effects import Effect, effects
@@ -66,8 +66,9 @@ class ByteDataModule(LightningDataModule):
         text_key: the key or column of the text
         language_key: the key or column of the language; documents without it have the file's lang, or the name of the
             file or the folder
-        skipped_limit: the share of lines or documents in a part's files that may be unusable, where they are more
-            than 10; above it a run stops before training. Empty ones do not count. null: no limit
+        skipped_limit: the share of lines or documents that may be unusable; in a part's files, where they are more
+            than 10. Above it a run stops before training, on a stream while it reads. Empty ones do not count. null: no
+            limit
         splitter: the rule from bytes to stage 2: a name, or {name: …, option: …}; null for a model of one stage
         upper_splitters: one rule per further stage, among the units below it
         tokenizer: for the BPE baseline, which reads tokens in place of bytes (splitter: null): {vocab_size: n} trains
@@ -76,6 +77,7 @@ class ByteDataModule(LightningDataModule):
         rows: stream: documents one after the other, cut where a row ends; documents: as many whole ones as fit into a
             row, and longer ones cut between characters
         row_bytes: bytes that a row reads (L); with a tokenizer, tokens of about so many bytes of the training text
+        context_bytes: bytes read before a row; those of its document, likewise, which it does not predict
         batch_rows: rows of a batch over all devices (B); each of n devices reads every n-th
         seed: of the order of documents
         workers: processes that split and pack; 0: none but the main one
@@ -100,6 +102,7 @@ class ByteDataModule(LightningDataModule):
         tokenizer: TokenizerSpec | None = None,
         rows: Rows = "stream",
         row_bytes: int = 1024,
+        context_bytes: int = 0,
         batch_rows: int = 16,
         seed: int = 0,
         workers: int = 2,
@@ -107,8 +110,9 @@ class ByteDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_options(
-            row_bytes=row_bytes, batch_rows=batch_rows, workers=workers, seed=seed, holdout_every=holdout_every,
-            shuffle_buffer_bytes=shuffle_buffer_bytes, skipped_limit=skipped_limit, languages=languages,
+            row_bytes=row_bytes, context_bytes=context_bytes, batch_rows=batch_rows, workers=workers, seed=seed,
+            holdout_every=holdout_every, shuffle_buffer_bytes=shuffle_buffer_bytes, skipped_limit=skipped_limit,
+            languages=languages,
         )  # fmt: skip
         self.reader = reader_of(splitter, upper_splitters, tokenizer)
         self.teachers = self.reader.stack.teachers
@@ -120,7 +124,8 @@ class ByteDataModule(LightningDataModule):
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
         self.keys = {"text_key": text_key, "language_key": language_key}
         self.rows: Rows = rows
-        self.row_bytes, self.batch_rows, self.seed, self.workers = row_bytes, batch_rows, seed, workers
+        self.row_bytes, self.context_bytes, self.batch_rows = row_bytes, context_bytes, batch_rows
+        self.seed, self.workers = seed, workers
         self.cache = user_path(cache_dir, "data.cache_dir") if cache_dir is not None else default_cache()
         self.keeps_whole = False  # whether held-out text is packed so that no document depends on its neighbours
         self.corpora: dict[str, Corpus] = {}
@@ -163,7 +168,8 @@ class ByteDataModule(LightningDataModule):
                 warn_of_files(part, sources, corpus)
         if self._streams("train"):
             self._open_stream(of_parts["train"])
-        self.documents = {part: self._select(part, corpus) for part, corpus in self.corpora.items()}
+        wanted = dict.fromkeys(self.files, self.languages) | {"parallel": None}  # which may be never seen in training
+        self.documents = {part: corpus.of_languages(wanted[part]) for part, corpus in self.corpora.items()}
         if "val" not in self.corpora and "train" in self.corpora and self.holdout_every:
             documents, places = self.documents["train"], self.corpora["train"].places
             held_out = places[documents] % self.holdout_every == self.holdout_every - 1
@@ -188,15 +194,11 @@ class ByteDataModule(LightningDataModule):
         return part == "train" and self.shuffle_buffer_bytes is not None and bool(self.files["train"])
 
     def _open_stream(self, sources: list[Source]) -> None:
-        if self.holdout_every:
-            raise ValueError(
-                "data.holdout_every: a stream (data.shuffle_buffer_bytes) does not know its documents beforehand: name "
-                "data.val_files (aunet data split makes them), or leave out one of the two"
-            )
+        check_stream(self.holdout_every)
         held_out = [corpus.hashes for corpus in self.corpora.values()]
         self.stream = stream_of(
             sources, self.mix, self.languages, self.seed, float(self.shuffle_buffer_bytes or 0),
-            np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])),
+            np.unique(np.concatenate([*held_out, np.zeros(0, np.uint64)])), self.skipped_limit,
         )  # fmt: skip
         self.corpora["train"] = Corpus([kept_sample(self.stream, self.cache)])
 
@@ -213,17 +215,16 @@ class ByteDataModule(LightningDataModule):
         is_plain = self.mix is None and all(source.weight is None for source in sources)
         if "train" not in self.corpora or self.stream is not None or is_plain:
             return None
-        if self.rows == "documents":
-            raise ValueError(
-                "data.rows: a mix is one stream from epoch to epoch: leave out data.mix (and weights), or data.rows"
-            )
+        check_mixed(self.rows)
         return portions(self.mix or MixConfig(), self.corpora["train"], self.documents["train"], sources)
 
     @property
     def packing(self) -> dict[str, Any]:
         """What else the place in the training data depends on."""
-        place: dict[str, Any] = {"data.row_bytes": self.row_bytes, "data.batch_rows": self.batch_rows}
-        place["seed_everything"] = self.seed
+        place: dict[str, Any] = {
+            "data.row_bytes": self.row_bytes, "data.context_bytes": self.context_bytes,
+            "data.batch_rows": self.batch_rows, "seed_everything": self.seed,
+        }  # fmt: skip
         if self.stream is not None:
             place["data.shuffle_buffer_bytes"] = self.stream.buffer_bytes
         return place | {"data.mix": self.shares}
@@ -242,9 +243,8 @@ class ByteDataModule(LightningDataModule):
         found: dict[str, str] = {
             part: self.corpora[part].digest(self.documents[part]) for part in ("train", "val") if part in self.corpora
         }
-        if self.stream is not None:  # its first buffer, and how large the files are
-            sizes = [[source.path.name, size_of(source)] for source in self.stream.files]
-            found["train"] = hashlib.sha256(f"{found['train']} {json.dumps(sizes)}".encode()).hexdigest()
+        if self.stream is not None:
+            found["train"] = self.stream.digest(found["train"])
         return found
 
     def _trained(self, vocab_size: int, merges: str) -> Tokenizer:
@@ -262,8 +262,18 @@ class ByteDataModule(LightningDataModule):
 
     @cached_property
     def row_ids(self) -> int:
-        """Ids that a row reads."""
+        """Ids that a row reads, without its context."""
         return max(round(self.row_bytes / self.bytes_per_id), 1)
+
+    @property
+    def context_ids(self) -> int:
+        """Ids of a context, at most."""
+        return max(round(self.context_bytes / self.bytes_per_id), 1) if self.context_bytes else 0
+
+    @property
+    def longest_row_ids(self) -> int:
+        """Ids that a row reads with its context, at most."""
+        return self.row_ids + self.context_ids
 
     @cached_property
     def _reference(self) -> Splitter:
@@ -316,7 +326,7 @@ class ByteDataModule(LightningDataModule):
         ids = ids_of(self.corpora[part], reader)
         return PackedBatches(
             self.corpora[part], ids, self._order(part, ids, reader), reader, self.row_ids, self.batch_rows,
-            *self._place, marks, self._words_of(part) if compared else None,
+            *self._place, marks, self._words_of(part) if compared else None, self.context_ids,
         )  # fmt: skip
 
     @property
@@ -351,10 +361,10 @@ class ByteDataModule(LightningDataModule):
     def _loader(self) -> ResumableLoader:
         if self.stream is None:
             return EpochLoader(self.batches("train"), self.workers)
-        rank, world = self._place
         streamed = StreamedBatches(
-            self.stream, self.reader, self.rows, self.row_ids, self.batch_rows, rank, world, self.batches("train").marks
-        )
+            self.stream, self.reader, self.rows, self.row_ids, self.batch_rows, *self._place,
+            self.batches("train").marks, self.context_ids,
+        )  # fmt: skip
         return StreamLoader(streamed, self.workers)
 
     def state_dict(self) -> dict[str, Any]:
@@ -386,14 +396,3 @@ class ByteDataModule(LightningDataModule):
 
     def _sources(self, part: str) -> list[Source]:
         return expand(self.files[part] or [], f"data.{part}_files", self.cache, **self.keys)
-
-    def _select(self, part: str, corpus: Corpus) -> np.ndarray:
-        if self.languages is None or part == "parallel":  # which may tell of languages never seen in training
-            return np.arange(len(corpus))
-        if unknown := set(self.languages) - set(corpus.language_names):
-            raise ValueError(
-                f"data.languages: {', '.join(sorted(unknown))} not in the files; "
-                f"they hold {', '.join(corpus.language_names)}"
-            )
-        wanted = [corpus.language_names.index(name) for name in self.languages]
-        return np.flatnonzero(np.isin(corpus.languages, wanted))

@@ -3,7 +3,7 @@
 Which pieces of documents a row holds is the order's business (`data.order`). Documents are BOS bytes EOS, and a row
 predicts the L ids that follow its own, so that every byte is predicted exactly once an epoch. Batches read the rows in
 parallel lanes, so that the rows of one batch come from different documents, and a lane's next row continues where its
-last one stopped.
+last one stopped. A row that begins inside a document may read a context: ids before it, which it predicts nothing of.
 
 Where documents are kept whole, the part of a document in a row does not depend on its neighbours, and where documents
 do not see each other, nor does its score.
@@ -59,6 +59,9 @@ class PackedBatches(Dataset[Batch]):
     `n_units`, a list of ints per transition whose rule reads bytes: the units that begin in each row there, as the
     network counts them where no cap leaves any out. (Ints stay on the host, so that shapes are known without a read.)
     `n_refreshes`, where the splitter refreshes units: the list of how often it does in each row.
+    `n_context`, where rows read contexts: the list of the positions that each row begins with and that predict nothing.
+
+    context_ids: at most so many; of bytes, a context begins where a character does.
     """
 
     def __init__(
@@ -73,8 +76,9 @@ class PackedBatches(Dataset[Batch]):
         world: int = 1,
         marks: Marks | None = None,
         words: WordMarks | None = None,
+        context_ids: int = 0,
     ) -> None:
-        self.words = words
+        self.words, self.context_ids = words, context_ids
         self.marks = dict(marks or {})
         if reader.stack.refreshes is not None:
             self.marks[REFRESH] = reader.stack.refreshes
@@ -98,11 +102,14 @@ class PackedBatches(Dataset[Batch]):
         lanes = range(self.rank, self.batch_rows, self.world)
         rows = [r for r in (lane * len(self) + k for lane in lanes) if r < self.n_rows]
         # Every rank needs a row, if only of padding.
-        arrays = self._arrays([self.order.pieces(epoch, r) for r in rows] or [[]])
+        pieces = [self.order.pieces(epoch, r) for r in rows] or [[]]
+        arrays = self._arrays(pieces)
         batch: Batch = {key: torch.from_numpy(array) for key, array in arrays.items()}
         batch["n_units"] = [_units(arrays["levels"], s) for s in range(self.reader.stack.n_byte_rules)]
         if REFRESH in self.marks:  # never the first byte, which begins a unit
             batch["n_refreshes"] = np.count_nonzero(arrays["marks"][:, 1:] >> REFRESH & 1, axis=1).tolist()
+        if self.context_ids:
+            batch["n_context"] = [self._context(row) for row in pieces]
         return batch
 
     def row(self, epoch: int, r: int) -> dict[str, np.ndarray]:
@@ -112,26 +119,44 @@ class PackedBatches(Dataset[Batch]):
     def _arrays(self, rows: Sequence[Sequence[Piece]]) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch, each [B, L], rows padded to the longest.
 
-        A row that is shorter ends with an EOS that is only predicted; read as padding is, it is padding.
+        What a row ends with is only predicted.
         """
-        shape = len(rows), max([2, *(sum(until - since for _, since, until in row) for row in rows)])
+        contexts = [self._context(row) for row in rows]
+        ends = [n + sum(until - since for _, since, until in row) for n, row in zip(contexts, rows, strict=True)]
+        shape = len(rows), max([2, *ends])
         stream, documents = np.full(shape, EOS, np.int64), np.full(shape, -1, np.int64)
         levels, marks = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
-        for i, row in enumerate(rows):
-            at = 0
-            for document, since, until in row:
+        for i, (n, row) in enumerate(zip(contexts, rows, strict=True)):
+            at, before = 0, n
+            for document, first, until in row:
+                since, before = first - before, 0
                 here = i, slice(at, at := at + until - since)
                 self._read(document, since, until, stream[here])
                 level, mark = self._boundaries(document)
                 levels[here], marks[here], documents[here] = level[since:until], mark[since:until], document
+            documents[i, : n + 1] = -1  # the first id after a context is the last target of the row before
         targets, document_of = stream[:, 1:].copy(), documents[:, 1:]
         ignored = (targets == BOS) | (document_of < 0)
         sizes, languages = self.sizes[targets], self.corpus.languages[document_of].astype(np.int64)
         targets[ignored] = IGNORE
         sizes[ignored], languages[ignored] = 0, -1
+        for i, end in enumerate(ends):
+            stream[i, max(end - 1, 0) :], levels[i, max(end - 1, 0) :], marks[i, max(end - 1, 0) :] = EOS, 0, 0
         read = (np.ascontiguousarray(array[:, :-1]) for array in (stream, levels, marks))
         predicted = targets, np.where(ignored, -1, document_of), languages, sizes
         return dict(zip(KEYS, (*read, *predicted), strict=True))
+
+    def _context(self, row: Sequence[Piece]) -> int:
+        """Returns how many ids a row reads before its first piece."""
+        if not self.context_ids or not row or row[0].until - row[0].since < 2:  # of which it predicts nothing
+            return 0
+        document, since, _ = row[0]
+        begin = max(since - self.context_ids, 0)
+        if self.reader.tokenizer is None and begin:
+            text = self.ids.ids(document)  # id 1 is its first byte
+            while begin < since and text[begin - 1] & 0xC0 == 0x80:
+                begin += 1
+        return since - begin
 
     def _read(self, document: int, since: int, until: int, into: np.ndarray) -> None:
         """Puts BOS, the ids and EOS of a document, from `since` to `until` (BOS is 0), into an array of that length. No
@@ -179,6 +204,14 @@ def _units(levels: np.ndarray, s: int) -> list[int]:
 def refreshes_of(batch: Batch) -> Tensor | None:
     """Returns where the splitter refreshes units, bool [B, L]; None where it has none."""
     return marked(batch, REFRESH) if "n_refreshes" in batch else None
+
+
+def context_of(batch: Batch) -> Tensor | None:
+    """Returns where a row reads its context, bool [B, L]; None where no row has one."""
+    if not any(n_context := batch.get("n_context", ())):
+        return None
+    ids = batch["ids"]
+    return torch.arange(ids.shape[1], device=ids.device) < torch.tensor(n_context, device=ids.device)[:, None]
 
 
 def marked(batch: Batch, bit: int) -> Tensor:

@@ -33,6 +33,11 @@ class Place(ABC):
     def key(self) -> Hashable:
         """The same for all names of one place."""
 
+    @property
+    def size(self) -> int | None:
+        """Bytes as they are stored; None where they are not known."""
+        return None
+
     @abstractmethod
     def contents(self, cache: Path) -> str:
         """Returns what is the same for the same contents only: a digest, or what stands for one where it is.
@@ -70,6 +75,10 @@ class File(Place):
     def key(self) -> Hashable:
         status = self.path.stat()
         return status.st_dev, status.st_ino
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
 
     def contents(self, cache: Path) -> str:
         return file_digest(self.path, cache)

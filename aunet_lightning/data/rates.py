@@ -9,7 +9,7 @@ from aunet_lightning.data.datamodule import ByteDataModule
 from aunet_lightning.data.packing import REFRESH, marked
 from aunet_lightning.reader.levels import at_start
 from aunet_lightning.reader.reader import ByteReader
-from aunet_lightning.vocabulary import N_BYTES
+from aunet_lightning.vocabulary import EOS, N_BYTES
 from splitters.registry import Spec
 
 ROWS = 256  # sampled, at most
@@ -21,8 +21,10 @@ class RowShape(NamedTuple):
 
     text_bytes: float  # bytes of text that it predicts
     positions: tuple[float, ...]  # per stage; at the first: ids, BOS and EOS among them
-    units: tuple[float, ...]  # that begin on text, per stage transition: without those of BOS and of a row's beginning
+    units: tuple[float, ...]  # that begin on text, per stage transition: not those of BOS, a row's beginning, a context
     refreshes: float = 0.0  # inside units of stage 2
+    context: float = 0.0  # positions of the first stage, among the above, that predict nothing
+    longest: int = 0  # positions of the first stage in the longest row
 
     @property
     def bytes_per_unit(self) -> tuple[float, ...]:
@@ -43,9 +45,15 @@ def mean_row(data: ByteDataModule) -> RowShape:
     rows = [batches.row(0, int(r)) for r in np.linspace(0, batches.n_rows - 1, n)]
     levels = [at_start(row["levels"], depth) for row in rows]
     positions = [sum(int((of_row >= s).sum()) for of_row in levels) / n for s in range(depth + 1)]
-    begun = [sum(int(((row["levels"] > s) & (row["ids"] < N_BYTES)).sum()) for row in rows) / n for s in range(depth)]
+    text = [(row["ids"] < N_BYTES) & (row["documents"] >= 0) for row in rows]
+    begun = [
+        sum(int(((row["levels"] > s) & of).sum()) for row, of in zip(rows, text, strict=True)) / n for s in range(depth)
+    ]
+    context = sum(int(((row["documents"] < 0) & (row["ids"] != EOS)).sum()) for row in rows) / n
+    longest = max((len(row["ids"]) for row in rows), default=0)
     refreshes = sum(int(marked(row, REFRESH)[1:].sum()) for row in rows) / n
-    return RowShape(sum(int(row["sizes"].sum()) for row in rows) / n, tuple(positions), tuple(begun), refreshes)
+    text_bytes = sum(int(row["sizes"].sum()) for row in rows) / n
+    return RowShape(text_bytes, tuple(positions), tuple(begun), refreshes, context, longest)
 
 
 def _known(s: int, data: ByteDataModule) -> Spec:

@@ -66,7 +66,8 @@ class Source:
         `shown` (null: the path) stands before the places of what was skipped. Raises ValueError for a file that cannot
         be read to its end.
         """
-        of_file = Report()
+        name = str(self.path) if shown is None else shown
+        of_file = report.of_file(name, self.text_key)
         format = FORMATS.get(self.format)(self.text_key, self.language_key)
         try:
             with self.place.opened(self.downloads) as path:
@@ -76,7 +77,7 @@ class Source:
                     of_file.unnamed += not document.language
                     yield document if document.language else document._replace(language=self.language)
         finally:
-            report.add(of_file, str(self.path) if shown is None else shown)
+            report.add(of_file, name)
 
     @property
     def place(self) -> Place:

@@ -28,6 +28,7 @@ from aunet_lightning.data.loader import ResumableLoader
 from aunet_lightning.data.mixture import MixConfig, shares_of, shares_of_entries
 from aunet_lightning.data.order import Rows, shuffled
 from aunet_lightning.data.packing import Batch, Marks, PackedBatches
+from aunet_lightning.data.skipped import HELD_OUT, Watched
 from aunet_lightning.data.sources import STORED, Source
 from aunet_lightning.data.token_ids import Ids
 from aunet_lightning.reader.levels import AROUND
@@ -35,7 +36,6 @@ from aunet_lightning.reader.reader import Reader
 
 OTHER = "(other)"  # language of documents in none of the known languages
 ENDLESS = 2**40  # batches of a stream, as its length
-HELD_OUT = "text that is held out too"  # why a document is skipped
 
 
 class Cursor(NamedTuple):
@@ -61,7 +61,7 @@ class Stream:
     """The text of groups of files.
 
     names: the languages, as batches index them. `only` (None: all of them) are read; what is in no known language is
-    OTHER. held_out: `hashes` of texts that are left out.
+    OTHER. held_out: `hashes` of texts that are left out. skipped_limit: see `Watched`.
     """
 
     groups: tuple[Group, ...]
@@ -70,10 +70,12 @@ class Stream:
     buffer_bytes: float
     only: frozenset[str] | None = None
     held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    skipped_limit: float | None = None
 
     def documents(self, number: int, cursor: Cursor, report: Report) -> Iterator[tuple[Document, Cursor]]:
         """Yields the documents of a group from a place on, each with the place after it. Counts in `report` what was
-        read and skipped of each file that was read to its end. Raises ValueError where none can be used."""
+        read and skipped of each file that was read to its end. Raises ValueError where none can be used, or too
+        many cannot."""
         sources, (turn, begin, skip, size) = self.groups[number].sources, cursor
         held_out, found = set(self.held_out.tolist()), False
         while True:
@@ -81,7 +83,7 @@ class Stream:
             philox = np.random.Philox(np.random.SeedSequence([self.seed, number, turn]))
             order = np.random.Generator(philox).permutation(len(sources))
             for place in range(begin, len(sources)):
-                of_file = Report()
+                of_file = Watched(before=report, limit=self.skipped_limit)
                 for count, document in enumerate(sources[order[place]].documents(of_file), 1):
                     if held_out and hash_of(document.text) in held_out:
                         of_file.skip(HELD_OUT, f"{sources[order[place]].path}, document {document.name}")
@@ -119,6 +121,12 @@ class Stream:
         """All files, group by group."""
         return [source for group in self.groups for source in group.sources]
 
+    def digest(self, first: str) -> str:
+        """Returns a digest of the text as far as it is known before it is read: of its `first` buffer, and of how
+        large the files are."""
+        sizes = [[source.path.name, source.place.size or 1] for source in self.files]
+        return hashlib.sha256(f"{first} {json.dumps(sizes)}".encode()).hexdigest()
+
     def language(self, name: str) -> int:
         """Returns the index of a language."""
         return self.names.index(name) if name in self.names else self.names.index(OTHER)
@@ -126,12 +134,12 @@ class Stream:
 
 def stream_of(
     sources: Sequence[Source], mix: MixConfig | None, languages: Sequence[str] | None, seed: int, buffer_bytes: float,
-    held_out: np.ndarray,
+    held_out: np.ndarray, skipped_limit: float | None = None,
 ) -> Stream:  # fmt: skip
     """Returns the stream of some files, grouped by entry where entries have weights, else by language.
 
-    Shares without weights are those of the files' sizes on the disk. Raises ValueError for a mix that needs more than
-    that.
+    Shares without weights are those of the files' sizes as they are stored. Raises ValueError for a mix that needs
+    more than that.
     """
     config = mix or MixConfig()
     if config.bytes is not None or config.until != "text_size":
@@ -142,13 +150,17 @@ def stream_of(
     shares = shares_of_entries(config, sources)
     by_entry = shares is not None
     groups: dict[str, list[Source]] = {}
-    for source in _wanted(sources, languages):
-        groups.setdefault(source.entry if by_entry else source.language, []).append(source)
-    shares = shares or shares_of(config, {name: max(sum(map(size_of, of)), 1) for name, of in groups.items()})
+    sizes: dict[str, int] = {}
+    wanted = _wanted(sources, languages)
+    for source, size in zip(wanted, sizes_of(wanted), strict=True):
+        name = source.entry if by_entry else source.language
+        groups.setdefault(name, []).append(source)
+        sizes[name] = sizes.get(name, 0) + size
+    shares = shares or shares_of(config, {name: max(size, 1) for name, size in sizes.items()})
     names = [*languages] if languages is not None else [*sorted({source.language for source in sources}), OTHER]
     return Stream(
         tuple(Group(name, tuple(of), shares[name]) for name, of in groups.items()), tuple(names), seed, buffer_bytes,
-        frozenset(languages) if languages is not None else None, held_out,
+        frozenset(languages) if languages is not None else None, held_out, skipped_limit,
     )  # fmt: skip
 
 
@@ -181,9 +193,12 @@ def kept_sample(stream: Stream, cache: Path) -> Path:
     return keep(cache / f"stream-{digest.hexdigest()[:16]}", documents, "the first of the training files")
 
 
-def size_of(source: Source) -> int:
-    """Returns the bytes of a file of this machine; 1 of another place, so that files are counted."""
-    return source.path.stat().st_size if isinstance(source.path, Path) else 1
+def sizes_of(sources: Sequence[Source]) -> list[int]:
+    """Returns the bytes of files as they are stored; where that is not known, the mean of others (1 without any)."""
+    sizes = [source.place.size for source in sources]
+    known = [size for size in sizes if size is not None]
+    typical = round(sum(known) / len(known)) if known else 1
+    return [typical if size is None else size for size in sizes]
 
 
 class Held:
@@ -232,9 +247,9 @@ class StreamedBatches(IterableDataset[Batch]):
 
     def __init__(
         self, stream: Stream, reader: Reader, rows: Rows, row_ids: int, batch_rows: int, rank: int = 0, world: int = 1,
-        marks: Marks | None = None,
+        marks: Marks | None = None, context_ids: int = 0,
     ) -> None:  # fmt: skip
-        self.stream, self.reader, self.rows = stream, reader, rows
+        self.stream, self.reader, self.rows, self.context_ids = stream, reader, rows, context_ids
         self.row_ids, self.batch_rows, self.rank, self.world, self.marks = row_ids, batch_rows, rank, world, marks
         self.place = Place([list(Cursor())] * len(stream.groups))
 
@@ -272,8 +287,9 @@ class StreamedBatches(IterableDataset[Batch]):
         of_bytes = self.reader.tokenizer is None
         order = shuffled(self.rows, ids, np.arange(len(documents)), self.row_ids, self.stream.seed, of_bytes)
         return PackedBatches(
-            held, ids, order, self.reader, self.row_ids, self.batch_rows, self.rank, self.world, self.marks
-        )
+            held, ids, order, self.reader, self.row_ids, self.batch_rows, self.rank, self.world, self.marks,
+            context_ids=self.context_ids,
+        )  # fmt: skip
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:

@@ -165,8 +165,11 @@ class RunReport(Callback):
 def _rows(data: ByteDataModule, row: RowShape) -> str:
     """What a row of training text has: positions by stage, padding, and what it does not see."""
     stages = ", ".join(f"{positions:.1f}" for positions in row.positions)
-    padding, inside = max(1 - row.positions[0] / data.row_ids, 0.0), data.batches("train").order.inside()
+    padding = max(1 - row.positions[0] / max(row.longest, data.row_ids), 0.0)
+    inside, context = data.batches("train").order.inside(), data.context_ids
+    unit = "bytes" if data.reader.tokenizer is None else "tokens"
+    before = f"what comes before the last {context:,} {unit} of it" if context else "what comes before"
     return (
         f"a row: {stages} positions by stage, {padding:.1%} padding; {inside:.0%} of rows begin inside a document, of "
-        "which they do not see what comes before"
+        f"which they do not see {before}"
     )

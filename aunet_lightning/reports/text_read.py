@@ -3,7 +3,6 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aunet_lightning.data.datamodule import ByteDataModule
-from aunet_lightning.data.streaming import size_of
 from aunet_lightning.reports.table import aligned
 from aunet_lightning.tracking.names import metric_name
 from aunet_lightning.training.access import data_of, say
@@ -20,8 +19,9 @@ def text_table(data: ByteDataModule) -> list[str]:
         groups = sorted(data.stream.groups, key=lambda group: -group.share)
         rows: list[tuple[str, ...]] = [("streamed", "files", "bytes on disk", "read")]
         for group in groups[:MOST]:
-            on_disk = sum(map(size_of, group.sources))
-            rows.append((group.name, f"{len(group.sources):,}", f"{on_disk:,}", f"{group.share:.1%}"))
+            stored = [source.place.size for source in group.sources]
+            on_disk = "unknown" if None in stored else f"{sum(size or 0 for size in stored):,}"
+            rows.append((group.name, f"{len(group.sources):,}", on_disk, f"{group.share:.1%}"))
         return [*aligned(rows, left=("streamed",)), *_more(len(groups))]
     mixed = data.portions is not None
     sizes = data.amounts("train")

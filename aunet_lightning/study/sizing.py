@@ -75,7 +75,7 @@ class Sized:
     def rates(self) -> tuple[float, ...]:
         """Bytes of training text per unit, per stage transition; of a BPE model, per token."""
         if self.settings.get("tokenizer") is not None:
-            return (self.row.text_bytes / self.row.positions[0],)
+            return (self.row.text_bytes / (self.row.positions[0] - self.row.context),)
         return self.row.bytes_per_unit
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aunet_lightning.data.packing import Batch, marked
+from aunet_lightning.data.packing import Batch, context_of, marked
 from aunet_lightning.data.words import LETTERS, WORDS
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.tracking.names import metric_name
@@ -85,7 +85,9 @@ class BoundaryMetric(RunMetric):
         stretch = begins.flatten().cumsum(0) - 1
         ended = torch.zeros(int(stretch[-1]) + 1, dtype=torch.bool, device=ids.device)  # with its document, not the row
         ended[stretch[((ids == EOS) | (targets == EOS)).flatten()]] = True
-        text = ids < N_BYTES
+        text, context = ids < N_BYTES, context_of(batch)
+        if context is not None:  # its units count in the row that predicts them
+            text = text & ~context
         bits, place, scored = nats.double() / math.log(2), _places(ids, targets), batch["sizes"] > 0
         _add_bits(self.everywhere, language[scored], place[scored], bits[scored])
         letters = (marked(batch, LETTERS) & text).flatten().nonzero()[:, 0]
@@ -150,7 +152,7 @@ class BoundaryMetric(RunMetric):
 
 def _places(ids: Tensor, targets: Tensor) -> Tensor:
     """Returns the place of each target in its UTF-8 character, 0 to PLACES - 1, [B, L]."""
-    stream = torch.cat([ids[:, :1], targets], 1)
+    stream = torch.cat([ids[:, :1], torch.where(targets < 0, ids.roll(-1, 1), targets)], 1)
     at = torch.arange(stream.shape[1], device=ids.device)
     begins = (stream < 0x80) | (stream >= 0xC0)
     since = at - torch.where(begins, at, 0).cummax(1).values

@@ -34,7 +34,8 @@ def expect(module: AUNetModule, data: ByteDataModule, trainer: Trainer) -> Expec
     world = trainer.num_devices * trainer.num_nodes
     rows = -(-min(data.batch_rows, data.batches("train").n_rows) // world)
     try:
-        held = memory(module.config, row.positions, rows, data.reader.stack, precision, refreshes=row.refreshes)
+        longest = (float(row.longest), *row.positions[1:])  # to which rows are padded
+        held = memory(module.config, longest, rows, data.reader.stack, precision, refreshes=row.refreshes)
         return Expected(row, held)
     except Exception as error:  # a user's predictor may need data, and there is none here
         return Expected(row, None, describe(error, 100))
@@ -51,8 +52,8 @@ def check_memory(expected: Expected, trainer: Trainer) -> None:
         where = "GPU" if on_gpu else "machine"
         raise UserError(
             f"the run does not fit: training takes about {need / GB:,.1f} GB, and this {where} has {has / GB:,.1f} GB "
-            f"(a row has {expected.row.text_bytes:,.0f} bytes). Lower data.batch_rows or data.row_bytes, use a "
-            "smaller model or smaller windows, or set run.check_memory to false to try anyway"
+            f"(a row has {expected.row.longest:,} positions). Lower data.batch_rows, data.row_bytes or "
+            "data.context_bytes, use a smaller model or smaller windows, or set run.check_memory to false to try anyway"
         )
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from aunet_lightning.data.packing import Batch, marked
+from aunet_lightning.data.packing import Batch, context_of, marked
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.deciders import Decider
 from aunet_lightning.model.units import deferred
@@ -74,24 +74,25 @@ class Learning:
                 for s, predictor in self.predictors.items()
                 if predictor.languages
             }
-            calibrate(self.net, batch["ids"], batch["levels"], taught, gather, groups)
+            calibrate(self.net, batch["ids"], batch["levels"], taught, gather, groups, context_of(batch))
 
     def sums(self, batch: Batch, output: Output) -> dict[int, Any]:
         """Returns each predictor's sums over this device's part of the batch, some with a gradient."""
-        found = {}
+        found, context = {}, context_of(batch)
         for s, predictor in self.predictors.items():
             decision = output.decisions[s]
             assert decision.log_odds is not None
-            taught = None
+            taught, open_, forced = None, decision.open, decision.forced & decision.valid
+            if context is not None:  # is no text that is read
+                own = ~context.gather(1, decision.at)
+                open_, forced = open_ & own, forced & own
             if s in self.teachers:
-                taught = deferred(marked(batch, s), decision.at, decision.valid)[decision.open]
-            log_odds, forced = decision.log_odds[decision.open], decision.forced & decision.valid
+                taught = deferred(marked(batch, s), decision.at, decision.valid)[open_]
+            log_odds = decision.log_odds[open_]
             if predictor.languages:
                 group = groups_of(predictor, self.languages, batch["languages"])
                 here = group.gather(1, decision.at)
-                sums = sums_of(
-                    predictor, here[decision.open], log_odds, log_odds > 0, taught, count(predictor, here, forced)
-                )
+                sums = sums_of(predictor, here[open_], log_odds, log_odds > 0, taught, count(predictor, here, forced))
                 found[s] = ByLanguage(sums, count(predictor, group, batch["sizes"]))
             else:
                 found[s] = predictor.sums(log_odds, log_odds > 0, taught, forced.sum())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from aunet_lightning.data.packing import REFERENCE, Batch, marked
+from aunet_lightning.data.packing import REFERENCE, Batch, context_of, marked
 from aunet_lightning.model.aunet import AUNet, Output
 from aunet_lightning.model.units import deferred
 from aunet_lightning.registry import Registry
@@ -129,11 +129,14 @@ class UnitMetric(RunMetric):
         language = torch.where(language < 0, len(self.languages), language)
         text = (batch["targets"] >= 0) & (batch["targets"] < N_BYTES)
         self.dropped += output.dropped.sum(0)
+        context = context_of(batch)  # whose units count in the row that predicts them
+        own = torch.ones_like(text) if context is None else ~context
         for s, decision in enumerate(output.decisions):
-            at, valid, open_, boundary = decision.at, decision.valid, decision.open, decision.boundary
+            at, boundary = decision.at, decision.boundary
+            valid, open_ = (of & own.gather(1, at) for of in (decision.valid, decision.open))
             counted, found = valid & (ids.gather(1, at) != EOS), boundary & open_
             reference = marked(batch, REFERENCE).gather(1, at)
-            reference_all = self._on_bytes(marked(batch, REFERENCE), decision.forced, at, ids)
+            reference_all = self._on_bytes(marked(batch, REFERENCE) & own, decision.forced, at, ids)
             p = decision.log_odds.sigmoid() * open_ if decision.log_odds is not None else torch.zeros_like(at)
             taught = deferred(marked(batch, s), at, valid) & open_ if s in self.teachers else torch.zeros_like(open_)
             of_position = language.gather(1, at)
@@ -141,7 +144,7 @@ class UnitMetric(RunMetric):
             self._add(
                 s, of_position, units=boundary & counted, text_units=boundary & counted & ~decision.forced,
                 positions=counted, open=open_, found=found, p=p, past=counted & (decision.offset >= self.max_offset),
-                refreshes=decision.refresh if decision.refresh is not None else torch.zeros_like(at),
+                refreshes=decision.refresh & valid if decision.refresh is not None else torch.zeros_like(at),
                 learned=open_ & (decision.log_odds is not None),
                 in_reference=found, hits=found & reference,
                 taught=taught, in_taught=found & (s in self.teachers), taught_hits=taught & found,

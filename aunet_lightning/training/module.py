@@ -325,7 +325,7 @@ class AUNetModule(LightningModule):
             tokenizer=self.reader.tokenizer_json,
             documents=data.digests,
             packing=data.packing,
-            row_ids=data.row_ids,
+            row_ids=data.longest_row_ids,
             spent=asdict(self.spent),
             skipped=self.skipped,
         ).as_dict()

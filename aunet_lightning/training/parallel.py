@@ -56,7 +56,7 @@ class ParallelBits(Callback):
             return
         module, data = cast(AUNetModule, pl_module), data_of(trainer)
         bits = {
-            language: [one.bits for one in score(module.net, data.reader, texts, data.row_ids)]
+            language: [one.bits for one in score(module.net, data.reader, texts, data.longest_row_ids)]
             for language, texts in self._texts.items()
         }
         self._ratios = relative(bits)

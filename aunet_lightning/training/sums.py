@@ -28,7 +28,7 @@ class StepSums:
     bytes: Tensor  # of text
     bits: Tensor  # of text
     nats: Tensor  # of all predictions
-    read: Tensor  # ids
+    read: Tensor  # ids, also of a context
     flops: Tensor
     seconds: Tensor  # of the step before, on each device
     votes: Tensor  # [3] see Votes
@@ -49,7 +49,7 @@ class StepSums:
             bytes=batch["sizes"].sum(),
             bits=nats[text].sum() / math.log(2),
             nats=nats.sum(),
-            read=(batch["documents"] >= 0).sum(),
+            read=(batch["documents"] >= 0).sum() + sum(batch.get("n_context", ())),
             flops=flops,
             seconds=flops.new_tensor(seconds),
             votes=flops.new_tensor(votes),

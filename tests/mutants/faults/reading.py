@@ -2,6 +2,7 @@
 
 from tests.mutants.faults.fault import BROKEN_FILES, DATA, DATA_SPLIT, Fault
 
+CONTEXT = "tests/test_context.py::"
 MIX, STREAMING = "tests/test_mix.py::", "tests/test_streaming.py::"
 
 READING = [
@@ -35,6 +36,62 @@ READING = [
         "begin, end = r * self.row, (r + 1) * self.row + 1",
         "begin, end = r * self.row, (r + 1) * self.row",
         (DATA + "test_every_byte_is_predicted_once_per_epoch",),
+    ),
+    Fault(
+        "a context is predicted again",
+        "aunet_lightning/data/packing.py",
+        "documents[i, : n + 1] = -1",
+        "documents[i, : 0 * n] = -1",
+        (CONTEXT + "test_a_row_is_the_row_without_context_after_ids_of_its_document",),
+    ),
+    Fault(
+        "a context begins inside a character",
+        "aunet_lightning/data/packing.py",
+        "text[begin - 1] & 0xC0 == 0x80",
+        "text[begin - 1] & 0xC0 == 0x100",
+        (CONTEXT + "test_a_row_is_the_row_without_context_after_ids_of_its_document",),
+    ),
+    Fault(
+        "the last target of a shorter row is read",
+        "aunet_lightning/data/packing.py",
+        "for i, end in enumerate(ends):",
+        "for i, end in enumerate(()):",
+        (CONTEXT + "test_batches_say_how_much_of_each_row_is_context_and_pad_after_it",),
+    ),
+    Fault(
+        "units of a context count again",
+        "aunet_lightning/training/metrics.py",
+        "own = torch.ones_like(text) if context is None else ~context",
+        "own = torch.ones_like(text)",
+        (CONTEXT + "test_with_all_of_the_document_before_them_rows_measure_what_whole_documents_do",),
+    ),
+    Fault(
+        "a learned splitter counts a context",
+        "aunet_lightning/training/learning.py",
+        "open_, forced = open_ & own, forced & own",
+        "open_, forced = open_, forced",
+        (CONTEXT + "test_learned_splitters_count_text_once",),
+    ),
+    Fault(
+        "a bias is set by a context too",
+        "aunet_lightning/training/calibration.py",
+        "open_, forced_ = stream.open & own, stream.forced & own",
+        "open_, forced_ = stream.open, stream.forced",
+        (CONTEXT + "test_learned_splitters_count_text_once",),
+    ),
+    Fault(
+        "a stream has no contexts",
+        "aunet_lightning/data/streaming.py",
+        "context_ids=self.context_ids",
+        "context_ids=0",
+        (CONTEXT + "test_a_stream_gives_the_same_targets_and_goes_on_where_it_stopped",),
+    ),
+    Fault(
+        "a stream reads over the limit of skipped lines",
+        "aunet_lightning/data/streaming.py",
+        "Watched(before=report, limit=self.skipped_limit)",
+        "Watched(before=report)",
+        (STREAMING + "test_a_share_of_skipped_lines_over_the_limit_stops_at_its_line",),
     ),
     Fault(
         "an epoch is that of any other",
