@@ -563,7 +563,7 @@ def check_evaluations(folder, rows):
             assert re.search(row + share, tables[title]), title
             assert share in page
             assert files.last_metrics()[f"eval/{group}_en"] == pytest.approx(np.mean(right))
-        lines = [json.loads(line) for line in files.robustness.read_text().splitlines()]
+        lines = [json.loads(line) for line in files.robustness.read_text().splitlines()[1:]]
         upper = [(line["bits"], line["bytes"]) for line in lines if line["change"] == "upper"]
         assert 0 < sum(n for _, n in upper) <= 1000 * study.evaluate_kilobytes
         bpb = f"{np.divide(*np.sum(upper, 0)):.3f}"

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from aunet_lightning.checkpoints.load import load
+from aunet_lightning.evaluation import robustness as of_changes
 from aunet_lightning.evaluation import running
 from aunet_lightning.evaluation.answers import answers
 from aunet_lightning.evaluation.items import read_items
@@ -126,20 +127,32 @@ def test_answers_are_those_of_the_model_and_continue(here, capsys, monkeypatch):
         assert new["bits"] == pytest.approx(before["bits"], rel=1e-5)
 
 
-def test_changed_text_has_the_bits_that_score_finds(here, capsys):
+def test_changed_text_has_the_bits_that_score_finds(here, capsys, monkeypatch):
     arguments = ["--change", "upper", "--change", "nfc", "--out", "new/changed.jsonl"]
     assert aunet("eval", "robustness", "model.ckpt", "en.jsonl", *arguments) == 0
     texts = [json.loads(line)["text"] for line in Path("en.jsonl").read_text().splitlines()]
     net, reader = load(KEPT)
     before = [one.bits for one in score(net, reader, [text.encode() for text in texts], ROW)]
     after = [one.bits for one in score(net, reader, [text.upper().encode() for text in texts], ROW)]
-    lines = [json.loads(line) for line in Path("new/changed.jsonl").read_text().splitlines()]
+    kept = Path("new/changed.jsonl").read_text().splitlines(keepends=True)
+    lines = [json.loads(line) for line in kept[1:]]
     assert [(line["change"], line["id"]) for line in lines] == [("upper", str(i)) for i in range(9)]  # nfc: as they are
     assert [line["bits"] for line in lines] == pytest.approx(after, rel=1e-5)
     assert [line["bytes"] for line in lines] == [len(text) for text in texts]
-    table = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr().out
+    table = shown.splitlines()
     assert table[1].split() == ["language", "upper", "nfc"]
     assert table[2].split() == ["en", f"{sum(after) / sum(before):.3f}", "–"]
+    # Killed while it wrote the fifth line, it reads what is missing, and finds the same.
+    Path("new/changed.jsonl").write_text("".join(kept[:5]) + kept[5][:20])
+    read = []
+    monkeypatch.setattr(of_changes, "score", lambda *given: read.append(given) or score(*given))
+    assert aunet("eval", "robustness", "model.ckpt", "en.jsonl", *arguments) == 0
+    assert capsys.readouterr().out == shown
+    assert [len(texts) for _, _, texts, _ in read] == [9, 5, 0]  # before the change, changed, as nfc leaves it
+    assert [json.loads(line)["id"] for line in Path("new/changed.jsonl").read_text().splitlines()[1:]] == [*"012345678"]
+    assert aunet("eval", "robustness", "model.ckpt", "en.jsonl", *arguments, "--seed", 5) == 1
+    assert "has results of another model or another row ids or another seed: name another --out" in error_of(capsys)
 
 
 def test_of_much_text_documents_are_taken_evenly(here, capsys):
@@ -147,7 +160,7 @@ def test_of_much_text_documents_are_taken_evenly(here, capsys):
     most = sum(sizes[::2]) + 1
     given = ["model.ckpt", "en.jsonl", "--change", "upper", "--out", "o.jsonl", "--megabytes", most / 1e6]
     assert aunet("eval", "robustness", *given) == 0
-    assert [json.loads(line)["bytes"] for line in Path("o.jsonl").read_text().splitlines()] == sizes[::2]
+    assert [json.loads(line)["bytes"] for line in Path("o.jsonl").read_text().splitlines()[1:]] == sizes[::2]
 
 
 @pytest.mark.parametrize("most", [1, 7, 10, 95, 1000])
@@ -177,11 +190,16 @@ def test_translation_writes_sentences_and_rates_them(here, capsys, monkeypatch):
     pytest.importorskip("sacrebleu")
     monkeypatch.setattr("aunet_lightning.evaluation.translation.GENERATED", 9)
     files = [UDHR / f"{name}.jsonl" for name in ("en", "de")]
-    assert aunet("eval", "translation", KEPT, *files, "--items", 2) == 0
-    (de, *means) = rows_of(capsys.readouterr().out)
+    given = ["eval", "translation", KEPT, *files, "--items", 2, "--out", "t.jsonl"]
+    assert aunet(*given) == 0
+    (de, *means) = rows_of(shown := capsys.readouterr().out)
     assert de[:3] == ["de", "never", "2"]  # which its run's data.json tells
     assert [row[0] for row in means] == ["(all)", "(never in training)"]
     assert 0 <= float(de[7]) <= 100
+    monkeypatch.setattr("aunet_lightning.evaluation.running.answers", lambda net, reader, new, row_ids: iter([*new]))
+    monkeypatch.setattr("aunet_lightning.evaluation.translation.continued", lambda net, reader, new, of: [*new])
+    assert aunet(*given) == 0  # all of it is kept
+    assert capsys.readouterr().out == shown
 
 
 def test_answers_belong_to_the_weights_and_not_to_their_file(here, capsys):
@@ -199,7 +217,7 @@ def test_answers_belong_to_the_weights_and_not_to_their_file(here, capsys):
     torch.save(contents, "model.ckpt")
     capsys.readouterr()
     assert aunet(*command) == 1
-    assert "answers.jsonl has answers of another model, or with other rows: name another" in error_of(capsys)
+    assert "answers.jsonl has results of another model or another row ids: name another" in error_of(capsys)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +232,7 @@ def test_answers_belong_to_the_weights_and_not_to_their_file(here, capsys):
         (["run", "model.ckpt", "none"], "none is neither a file of items nor a folder with some: aunet eval make"),
         (["run", "model.ckpt", "odd.jsonl"], "odd.jsonl:1 is not an item of aunet eval make"),
         (["run", "model.ckpt", "items", "--out", "items"], "--out is items, which is a folder: name a file in it"),
-        (["run", "model.ckpt", "items", "--out", "en.jsonl"], "en.jsonl has answers of another model, or with other"),
+        (["run", "model.ckpt", "items", "--out", "en.jsonl"], "en.jsonl has results of another model or another row"),
         (["run", "model.ckpt", "items", "--row_ids", 0], "--row_ids is 0, it must be 1 or more"),
         (["robustness", "model.ckpt", "en.jsonl", "--change", "uper"], "'uper' is no change of a text: choose among"),
         (["robustness", "model.ckpt", "en.jsonl", "--megabytes", 0], "--megabytes is 0, it must be above 0"),

@@ -129,7 +129,7 @@ def test_a_stopped_evaluation_continues(tmp_path, monkeypatch):
     )
     assert sorted(read.elements()) == ["3", "4", "5", "6"]
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()[1:]] == [one.id for one in items]
-    with pytest.raises(ValueError, match="answers of another model"):
+    with pytest.raises(ValueError, match="results of another model"):
         list(answered(asked._replace(model="another"), items, out))
 
 

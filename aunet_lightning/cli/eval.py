@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aunet_lightning.cli.options import add_device, device_of, print_table, warn
 from aunet_lightning.cli.texts import FORMATS, MEGABYTES, MEGABYTES_RANGE, add_megabytes
-from aunet_lightning.paths import replace_text, user_path
+from aunet_lightning.paths import user_path
 from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
@@ -67,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     changed.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
     changed.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     changed.add_argument("--change", action="append", help="only this change (default: all); may be repeated")
-    changed.add_argument("--out", metavar="FILE", help="keeps the bits of each document under each change (.jsonl)")
+    changed.add_argument(
+        "--out", metavar="FILE",
+        help="keeps the bits of each document under each change (.jsonl); the same command continues it",
+    )  # fmt: skip
     add_megabytes(changed)
     changed.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     changed.add_argument("--seed", type=int, default=0)
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     into.add_argument(
         "--no_generation", action="store_true", help="choices by likelihood alone, which needs no sacrebleu"
     )
+    into.add_argument("--out", metavar="FILE", help="keeps what was found (.jsonl); the same command continues it")
     into.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     into.add_argument("--seed", type=int, default=0)
     add_device(into)
@@ -219,6 +222,7 @@ def _keep(model: _Model, metrics: dict[str, float], texts: Mapping[str, str] = M
 
 
 def _robustness(options: argparse.Namespace) -> int:
+    from aunet_lightning.evaluation.kept import Kept
     from aunet_lightning.evaluation.robustness import CHANGES, as_metrics, changes_of, effects, robustness, table
 
     changes, out = changes_of(options.change or CHANGES), _out(options)
@@ -228,15 +232,9 @@ def _robustness(options: argparse.Namespace) -> int:
     }
     model = _model(options)
     total = len(changes) * sum(map(len, texts.values()))
-    read = robustness(model.net, model.reader, texts, changes, model.row_ids, options.seed)
-    found = list(_progress(read, "documents", total))
-    if out is not None:
-        lines = [
-            {"change": one.change, "lang": one.language, "id": str(one.document), "bits": one.after.bits,
-             "bytes": one.before.bytes}
-            for one in found if one.after is not None
-        ]  # fmt: skip
-        replace_text(out, "".join(json.dumps(line) + "\n" for line in lines))
+    with Kept(out, {"model": model.digest, "row_ids": model.row_ids, "seed": options.seed}) as kept:
+        read = robustness(model.net, model.reader, texts, changes, model.row_ids, options.seed, kept)
+        found = list(_progress(read, "documents", total))
     print("bits of changed text ÷ bits of the text as it was")
     print_table(table(known := effects(found)), LEFT)
     _keep(model, as_metrics(known))
@@ -245,6 +243,7 @@ def _robustness(options: argparse.Namespace) -> int:
 
 def _translation(options: argparse.Namespace) -> int:
     from aunet_lightning.data.datamodule import ByteDataModule
+    from aunet_lightning.evaluation.kept import Kept
     from aunet_lightning.evaluation.translation import (
         as_metrics,
         questions,
@@ -257,6 +256,7 @@ def _translation(options: argparse.Namespace) -> int:
     from aunet_lightning.training.parallel import aligned, named_texts
 
     check("--items", options.items, Range(least=1), whole=True)
+    out = _out(options)
     data = ByteDataModule(parallel_files=options.files, workers=0)
     data.prepare_data()
     data.setup()
@@ -266,9 +266,11 @@ def _translation(options: argparse.Namespace) -> int:
     asked = questions(found.found, options.items, seed=options.seed)
     model = _model(options)
     trained = trained_languages(model.path)
-    results = translation(model.net, model.reader, asked, trained, not options.no_generation, model.row_ids)
     total = len(asked[0].sentence.texts) - 1
-    print_table(table(known := list(_progress(results, "languages", total))), LEFT)
+    with Kept(out, {"model": model.digest, "row_ids": model.row_ids}) as kept:
+        results = translation(model.net, model.reader, asked, trained, not options.no_generation, model.row_ids, kept)
+        known = list(_progress(results, "languages", total))
+    print_table(table(known), LEFT)
     _keep(model, as_metrics(known))
     return 0
 

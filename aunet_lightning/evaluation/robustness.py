@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import regex
 
+from aunet_lightning.evaluation.kept import NOTHING, Kept, key_of
 from aunet_lightning.evaluation.language_text import characters, is_word
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
@@ -187,24 +188,44 @@ def robustness(
     changes: Mapping[str, Change] = CHANGES,
     row_ids: int = ROW,
     seed: int = 0,
+    kept: Kept = NOTHING,
 ) -> Iterator[Changed]:
     """Yields each document under each change, language by language, with bits as `score` counts them.
 
     net: in evaluation mode. texts: documents by language. row_ids: ids that a row reads; a text that gets longer than a
     row continues in a further one. What a change draws depends on seed, change and text alone, so what is yielded of a
-    document depends on no other document, change or language.
+    document depends on no other document, change or language. kept: results, which are taken from there as far as it
+    has them, and added otherwise.
     Raises ValueError for documents that are not UTF-8, and for text that a BPE's vocabulary cannot spell.
     """
+    known = {_place(line): Sums(*line["sums"]) for line in kept.lines}
     for language, documents in texts.items():
         plain = [_decoded(document, language, number) for number, document in enumerate(documents)]
         before = [_sums(one) for one in score(net, reader, documents, row_ids)]
         for name, change in changes.items():
             changed = [change(text, random.Random(f"{seed}/{name}/{text}")) for text in plain]
             new = [None if one == text else one.encode() for one, text in zip(changed, plain, strict=True)]
-            scores = score(net, reader, (one for one in new if one is not None), row_ids)
-            for number, one in enumerate(new):
-                after = None if one is None else _sums(next(scores))
+            lines = [None if one is None else _line(name, language, i, one) for i, one in enumerate(new)]
+            todo = [
+                one for one, line in zip(new, lines, strict=True)
+                if one is not None and line is not None and _place(line) not in known
+            ]  # fmt: skip
+            scores = score(net, reader, todo, row_ids)
+            for number, line in enumerate(lines):
+                after = None if line is None else known.get(_place(line))
+                if line is not None and after is None:
+                    after = _sums(next(scores))
+                    kept.add(line | {"bits": after.bits, "bytes": before[number].bytes, "sums": after})
                 yield Changed(name, language, number, before[number], after)
+            kept.flush()
+
+
+def _line(change: str, language: str, document: int, text: bytes) -> dict[str, object]:
+    return {"change": change, "lang": language, "id": str(document), "text": key_of(text)}
+
+
+def _place(line: Mapping[str, object]) -> tuple[object, ...]:
+    return line["change"], line["lang"], line["id"], line["text"]
 
 
 def effects(changed: Iterable[Changed]) -> list[Effect]:

@@ -3,15 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from aunet_lightning.checkpoints.contents import Contents
 from aunet_lightning.checkpoints.forms import weights_digest
 from aunet_lightning.evaluation.answers import Answered, answers
 from aunet_lightning.evaluation.items import Item
+from aunet_lightning.evaluation.kept import Kept, key_of
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.reader.reader import Reader
 
@@ -38,63 +38,27 @@ def model_digest(net: AUNet, contents: Contents) -> str:
 def answered(asked: Asked, items: Sequence[Item], out: Path | None) -> Iterator[Answered]:
     """Yields all items with the bits of their choices; what `out` has of them is read from there, the others are added.
 
-    Raises ValueError where the file has answers of another model.
+    Raises ValueError where the file has answers of another model, or with other rows.
     """
-    known = _known(asked, out) if out is not None else {}
-    with _lines(asked, out) as file:
-        for begin in range(0, len(items), AT_ONCE):
-            some = items[begin : begin + AT_ONCE]
-            new = [item for item in some if item_key(item) not in known]
-            for one in answers(asked.net, asked.reader, new, asked.row_ids):
-                known[item_key(one.item)] = one.bits
-                if file is not None:
-                    line = {"task": one.item.task, "language": one.item.language, "id": one.item.id}
-                    chosen = {"chosen": one.item.kinds[one.chosen], "right": one.chosen == one.item.answer}
-                    file.write(json.dumps(line | chosen | {"bits": one.bits, "item": item_key(one.item)}) + "\n")
-            if file is not None:
-                file.flush()
-            yield from (Answered(item, known[item_key(item)]) for item in some)
+    with Kept(out, {"model": asked.model, "row_ids": asked.row_ids}) as kept:
+        yield from kept_answers(asked.net, asked.reader, items, asked.row_ids, kept)
+
+
+def kept_answers(net: AUNet, reader: Reader, items: Sequence[Item], row_ids: int, kept: Kept) -> Iterator[Answered]:
+    """Yields all items with the bits of their choices, as `answered`."""
+    known = {line["item"]: tuple(line["bits"]) for line in kept.lines if "item" in line}
+    for begin in range(0, len(items), AT_ONCE):
+        some = items[begin : begin + AT_ONCE]
+        new = [item for item in some if item_key(item) not in known]
+        for one in answers(net, reader, new, row_ids):
+            known[item_key(one.item)] = one.bits
+            line = {"task": one.item.task, "language": one.item.language, "id": one.item.id}
+            chosen = {"chosen": one.item.kinds[one.chosen], "right": one.chosen == one.item.answer}
+            kept.add(line | chosen | {"bits": one.bits, "item": item_key(one.item)})
+        kept.flush()
+        yield from (Answered(item, known[item_key(item)]) for item in some)
 
 
 def item_key(item: Item) -> str:
     """A digest of an item's contents."""
-    return hashlib.sha256(item.as_json().encode()).hexdigest()[:16]
-
-
-def _header(asked: Asked) -> dict[str, object]:
-    return {"model": asked.model, "row_ids": asked.row_ids}
-
-
-def _known(asked: Asked, out: Path) -> dict[str, tuple[float, ...]]:
-    if not out.exists():
-        return {}
-    first, *lines = out.read_text(encoding="utf-8").splitlines() or [""]
-    try:
-        header = json.loads(first)
-    except ValueError:
-        header = None
-    if header != _header(asked):
-        raise ValueError(f"{out} has answers of another model, or with other rows: name another --out, or delete it")
-    found = {}
-    for line in lines:
-        try:
-            one = json.loads(line)
-            found[one["item"]] = tuple(one["bits"])
-        except (ValueError, KeyError):  # cut where a process was killed
-            continue
-    return found
-
-
-@contextmanager
-def _lines(asked: Asked, out: Path | None) -> Iterator[TextIO | None]:
-    """The open file of answers, begun where it is new and mended where its last line was cut."""
-    if out is None:
-        yield None
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    text = out.read_text(encoding="utf-8") if out.exists() else json.dumps(_header(asked)) + "\n"
-    whole = text[: text.rfind("\n") + 1]
-    if not out.exists() or whole != text:
-        out.write_text(whole, encoding="utf-8")
-    with out.open("a", encoding="utf-8") as file:
-        yield file
+    return key_of(item.as_json().encode())

@@ -15,8 +15,10 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from aunet_lightning.errors import UserError
-from aunet_lightning.evaluation.answers import Tally, Z, answers
+from aunet_lightning.evaluation.answers import Tally, Z
 from aunet_lightning.evaluation.items import ANSWER, Item
+from aunet_lightning.evaluation.kept import NOTHING, Kept, key_of
+from aunet_lightning.evaluation.running import kept_answers
 from aunet_lightning.generation import Request, Sampling
 from aunet_lightning.generation import texts as continued
 from aunet_lightning.model.aunet import AUNet
@@ -179,12 +181,13 @@ def translation(
     trained: Collection[str] | None = None,
     generate: bool = True,
     row_ids: int = ROW,
+    kept: Kept = NOTHING,
 ) -> Iterator[Translation]:
     """Yields the result of each language but English, one after the other.
 
     net: in evaluation mode. trained: the languages of its training text, under the names of the parallel text (see
-    `trained_languages`). generate: whether it also writes translations. Raises ModuleNotFoundError where it does and
-    sacrebleu is missing.
+    `trained_languages`). generate: whether it also writes translations. kept: results, which are taken from there as
+    far as it has them, and added otherwise. Raises ModuleNotFoundError where it writes and sacrebleu is missing.
     """
     if generate:
         _metric()  # where it is missing, nothing is read in vain
@@ -192,24 +195,32 @@ def translation(
         if language == ENGLISH:
             continue
         items, tally = [question.item(language) for question in asked], Tally()
-        for one in answers(net, reader, items, row_ids):
+        for one in kept_answers(net, reader, items, row_ids, kept):
             tally.add(one)
         whole = reader.encode([item.context + max(item.choices, key=len) for item in items])
         shortened = sum(len(ids) > row_ids + 1 for ids in whole)  # which it reads beside BOS
-        written = generated(net, reader, asked, language) if generate else None
+        written = generated(net, reader, asked, language, kept) if generate else None
         yield Translation(language, None if trained is None else language in trained, tally, shortened, written)
 
 
-def generated(net: AUNet, reader: Reader, asked: Sequence[Question], language: str) -> Generated:
+def generated(net: AUNet, reader: Reader, asked: Sequence[Question], language: str, kept: Kept = NOTHING) -> Generated:
     """Returns what the model writes, the most likely byte each time. Raises ModuleNotFoundError without sacrebleu."""
+    contexts = [one.context(language) for one in asked]
+    known = {line["context"]: line for line in kept.lines if "context" in line}
+    new = [one for one in contexts if key_of(one) not in known]
     sampling = Sampling(max_bytes=GENERATED, temperature=0, stop=(b"\n",))
-    written = continued(net, reader, [Request(one.context(language)) for one in asked], sampling)
-    texts = tuple(one.text.decode("utf-8").strip() for one in written)
+    for context, one in zip(new, continued(net, reader, list(map(Request, new)), sampling), strict=True):
+        line = {"context": key_of(context), "written": one.text.decode("utf-8").strip(), "finish": one.finish}
+        kept.add({"language": language} | line)
+        known[key_of(context)] = line
+    kept.flush()
+    written = [known[key_of(context)] for context in contexts]
+    texts = tuple(one["written"] for one in written)
     wanted = [one.sentence.english for one in asked]
     unrelated = [next(other.english for other in one.choices if other is not one.sentence) for one in asked]
     score, interval = chrf(texts, wanted)
     return Generated(
-        texts, sum(one.finish != "bytes" for one in written), score, interval,
+        texts, sum(one["finish"] != "bytes" for one in written), score, interval,
         chrf([one.sentence.texts[language] for one in asked], wanted)[0], chrf(unrelated, wanted)[0],
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ def evaluations(cell: StudyCell, files: CellFolder) -> dict[str, DocumentBits]:
                 for name in {one["task"], group_of(one["task"])} & {*cell.evaluate}:
                     found.setdefault(name, []).append((one["item"], float(not one["right"]), 1.0))
     if ROBUSTNESS in cell.evaluate and files.robustness.exists():
-        for line in files.robustness.read_text(encoding="utf-8").splitlines():
+        for line in files.robustness.read_text(encoding="utf-8").splitlines()[1:]:
             one = json.loads(line)
             name = f"{ROBUSTNESS}: {one['change']}"
             found.setdefault(name, []).append((f"{one['lang']}/{one['id']}", one["bits"], one["bytes"]))

@@ -160,6 +160,13 @@ MEASURING = [
         (INFERENCE + "test_ratios_of_compute_are_covered_and_no_wider_than_they_need_be",),
     ),
     Fault(
+        "results of another seed are continued",
+        "aunet_lightning/evaluation/kept.py",
+        "if _object(first) != of:",
+        "if _object(first) is None:",
+        ("tests/test_eval_command.py::test_changed_text_has_the_bits_that_score_finds",),
+    ),
+    Fault(
         "results of other settings are taken for those of a cell",
         "aunet_lightning/study/kept.py",
         "if cell.definition == definitions.get(cell.name)",
