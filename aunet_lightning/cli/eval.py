@@ -54,43 +54,35 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--seed", type=int, default=0)
     make.set_defaults(run=_make)
 
-    run = parts.add_parser("run", help="answer items", description="Answer items, and count what is right.")
-    run.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    run = _asking(parts, "run", "answer items", "Answer items, and count what is right.", _run)
     run.add_argument("items", nargs="+", metavar="ITEMS", help="folders or files of aunet eval make")
-    run.add_argument("--out", metavar="FILE", help="keeps the answers (.jsonl); the same command continues them")
-    run.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
-    add_device(run)
-    run.set_defaults(run=_run)
 
-    changed = parts.add_parser("robustness", help="bits of changed text", description="Bits of texts that are changed.")
-    changed.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    described = "Bits of texts that are changed."
+    changed = _asking(parts, "robustness", "bits of changed text", described, _robustness)
     changed.add_argument("files", nargs="+", metavar="FILE", help="files or globs, as data.train_files names them")
     changed.add_argument("--change", action="append", help="only this change (default: all); may be repeated")
-    changed.add_argument(
-        "--out", metavar="FILE",
-        help="keeps the bits of each document under each change (.jsonl); the same command continues it",
-    )  # fmt: skip
     add_megabytes(changed)
-    changed.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     changed.add_argument("--seed", type=int, default=0)
-    add_device(changed)
-    changed.set_defaults(run=_robustness)
 
-    into = parts.add_parser(
-        "translation", help="translation into English",
-        description="Translation of parallel text into English, chosen by likelihood and written.",
-    )  # fmt: skip
-    into.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    described = "Translation of parallel text into English, chosen by likelihood and written."
+    into = _asking(parts, "translation", "translation into English", described, _translation)
     into.add_argument("files", nargs="+", metavar="FILE", help="parallel text, as data.parallel_files names it")
     into.add_argument("--items", type=int, default=ITEMS, help=f"sentences of each language, at most (default {ITEMS})")
     into.add_argument(
         "--no_generation", action="store_true", help="choices by likelihood alone, which needs no sacrebleu"
     )
-    into.add_argument("--out", metavar="FILE", help="keeps what was found (.jsonl); the same command continues it")
-    into.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
     into.add_argument("--seed", type=int, default=0)
-    add_device(into)
-    into.set_defaults(run=_translation)
+    return parser
+
+
+def _asking(parts: Any, name: str, what: str, described: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    """Adds a command that asks a model."""
+    parser: argparse.ArgumentParser = parts.add_parser(name, help=what, description=described)
+    parser.add_argument("ckpt_path", metavar="CKPT", help="a checkpoint of a run, or what aunet export wrote")
+    parser.add_argument("--out", metavar="FILE", help="keeps what was found (.jsonl); the same command continues it")
+    parser.add_argument("--row_ids", type=int, help="ids that a row reads (default: as in training)")
+    add_device(parser)
+    parser.set_defaults(run=run)
     return parser
 
 
