@@ -3,10 +3,11 @@ VENV ?= .venv
 PORT ?= 5000
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+ANSWER = experiments/results/answer-hours.csv.xz
 TORCH = $(shell grep -o '^torch==.*' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test mutants lint bench bench-gpu ui docs clean
+.PHONY: help install quickstart test mutants lint bench bench-gpu answer ui docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -43,6 +44,10 @@ bench: install  ## measure every bar of speed: make bench COMPARE=commit
 
 bench-gpu: install  ## measure the published configurations on a GPU
 	$(BIN)/python -m benchmarks.speed.gpu
+
+answer: install  ## draw the report of docs/answer.md again, from the kept results of its study
+	$(BIN)/aunet compare --results $(ANSWER) --out build/answer
+	$(BIN)/aunet compare --results $(ANSWER) --out build/answer-flat --reference 'flat bytes with n-grams'
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db

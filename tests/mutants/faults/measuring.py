@@ -330,7 +330,7 @@ MEASURING = [
     Fault(
         "a score reads other rows than training",
         "aunet_lightning/training/module.py",
-        "row_ids=data.row_ids",
+        "row_ids=data.longest_row_ids",
         "row_ids=data.row_bytes",
         (SCORING + "test_predict_and_score_agree[tokens]",),
     ),
