@@ -1,9 +1,11 @@
-"""The order of the house: imports point down, in no circle; files and functions stay short."""
+"""The order of the house: imports point down, in no circle; files and functions stay short; planted faults have their places."""
 
 import ast
 from pathlib import Path
 
 import pytest
+
+from tests.mutants.faults import FAULTS
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # each may import from its own and from those before it
@@ -105,3 +107,9 @@ def test_files_and_functions_are_short(modules):
             assert lines <= 400, module
             if isinstance(node, ast.FunctionDef):
                 assert lines - node.lineno < 60, f"{module}.{node.name}"
+
+
+def test_every_planted_fault_has_one_place():
+    """Where code moves, the tables of tests/mutants move with it: else a fault is no longer planted."""
+    places = {fault.what: (ROOT / fault.file).read_text(encoding="utf-8").count(fault.old) for fault in FAULTS}
+    assert {what: n for what, n in places.items() if n != 1} == {}
