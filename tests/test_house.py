@@ -1,4 +1,4 @@
-"""The order of the house: imports point down, in no circle; files and functions stay short; planted faults have their places."""
+"""The order of the house: imports point down, in no circle; files and functions stay short; faults have their places."""
 
 import ast
 from pathlib import Path
