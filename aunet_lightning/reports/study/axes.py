@@ -131,8 +131,8 @@ def budgets(study: StudyResult, comparison: Comparison, found: Mapping[str, Grow
     law = "a power law that falls to a floor" if len(study.budgets) > 2 else "a power law (without a floor)"
     note = (
         f"Over budgets BPB follows {law}, fitted to each draw. Compute needed: how many times the largest budget, for "
-        "the BPB that the reference has there; above the largest budget it is extrapolated. Crosses: the budget at "
-        f"which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
+        "the BPB that the reference has there, at the same rate or else at its best one; above the largest budget it is "
+        f"extrapolated. Crosses: the budget at which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
         "run with the largest, and one learning rate. Intervals are of 95 %, each by itself: what a seed does to all "
         "rows of a budget drops out, and budgets of one run vary together as much as those of all rows do."
     )
@@ -141,8 +141,9 @@ def budgets(study: StudyResult, comparison: Comparison, found: Mapping[str, Grow
 
 
 def _scaled(study: StudyResult, comparison: Comparison, group: Group, grown: Growth) -> list[str | TableCell]:
-    """A row's BPB at each budget, and what it needs against the reference that is most like it."""
-    at, other, label = dict(grown.points[group.arm]), comparison.reference(group), comparison.label(group.arm)
+    """A row's BPB at each budget, and what it needs against the reference that is most like it, or else its lowest."""
+    other = comparison.reference(group) or comparison.lowest_reference(group.language)
+    at, label = dict(grown.points[group.arm]), comparison.label(group.arm)
     measured = [TableCell(_shown(at[b], sentences.bpb)) if b in at else TableCell(["–"]) for b in study.budgets]
     needed = grown.needed(group, other)
     if needed is None or other is None:

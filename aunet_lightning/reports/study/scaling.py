@@ -25,7 +25,8 @@ class Laws(NamedTuple):
 
     def at(self, budget: np.ndarray | float) -> np.ndarray:
         """Returns the BPB at a budget."""
-        return self.floor + self.scale * (np.asarray(budget) / self.unit) ** -self.exponent
+        with np.errstate(over="ignore"):
+            return self.floor + self.scale * (np.asarray(budget) / self.unit) ** -self.exponent
 
     def needed(self, bpb: np.ndarray) -> np.ndarray:
         """Returns the budget at which a law comes down to a BPB; infinite where that is at its floor or below."""
