@@ -131,10 +131,11 @@ def budgets(study: StudyResult, comparison: Comparison, found: Mapping[str, Grow
     law = "a power law that falls to a floor" if len(study.budgets) > 2 else "a power law (without a floor)"
     note = (
         f"Over budgets BPB follows {law}, fitted to each draw. Compute needed: how many times the largest budget, for "
-        "the BPB that the reference has there, at the same rate or else at its best one; above the largest budget it is "
-        f"extrapolated. Crosses: the budget at which the curves of the two meet, up to {scaling.AHEAD:.0f} times the largest. Smaller budgets may share a "
-        "run with the largest, and one learning rate. Intervals are of 95 %, each by itself: what a seed does to all "
-        "rows of a budget drops out, and budgets of one run vary together as much as those of all rows do."
+        "the BPB that the reference has there, at the same rate or else at its best one; above the largest budget it "
+        "is extrapolated. Crosses: the budget at which the curves of the two meet, up to "
+        f"{scaling.AHEAD:.0f} times the largest. Smaller budgets may share a run with the largest, and one learning "
+        "rate. Intervals are of 95 %, each by itself: what a seed does to all rows of a budget drops out, and budgets "
+        "of one run vary together as much as those of all rows do."
     )
     pictured = Pictures("budgets", comparison.languages, draw)
     return [Heading("As compute grows"), pictured, Table(header, rows), Text(note, "note")]
