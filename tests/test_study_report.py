@@ -102,7 +102,7 @@ def with_axes(seeds=(1, 2, 3)):
     return StudyResult("axes", "", cells, rows, ["th"], "flops", 8e12, "bytes", reference="bpe")
 
 
-def test_axes_say_what_was_planted():
+def test_axes_say_what_was_planted(tmp_path):
     page = as_markdown(with_axes())
     tables = {title: text.split("\n#")[0] for title in AXES for text in [page.partition(f"# {title}\n")[2]]}
     best = [float(line.split("|")[3].split()[0]) for line in tables["Rates"].splitlines() if line.startswith("| trie")]
@@ -117,6 +117,10 @@ def test_axes_say_what_was_planted():
     (effect,) = (line for line in tables["Factors"].splitlines() if line.startswith("| align"))
     assert re.search(r"first, not last \| −0.0[45]\d+ · −0.05\d+ to −0.04\d+ \| 8 ", effect), effect
     assert as_html(with_axes()).count("<svg") >= 2
+    write_report(with_axes(), tmp_path)
+    picture = (tmp_path / "figures" / "budgets-th.svg").read_text(encoding="utf-8")
+    assert "mathdefault" not in picture  # labels of ticks between decades
+    assert all(f">{budget}<" in picture for budget in ("500G", "2T", "8T"))
 
 
 def test_the_first_screen_answers_in_two_sentences_and_has_a_picture_per_claim(tmp_path):

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, MaxNLocator
 
 # Lightness falls with every stop, so the order survives greyscale printing and colour blindness.
 _STOPS = ((255, 255, 255), (254, 232, 200), (253, 190, 133), (236, 122, 60), (166, 54, 3))
@@ -33,6 +33,7 @@ OPTIONS: dict[Any, Any] = {
 }
 _LETTER, _LABEL = 0.073, 0.15  # width of a letter and height of a label, in inches
 _LONGEST = 22  # letters of a label
+_TICKS = 5  # of an axis, at most
 
 
 def shade(difference: float, most: float) -> str:
@@ -243,9 +244,12 @@ def _panel(
     with matplotlib.rc_context({**OPTIONS, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.2, high + 0.6))
         axes = figure.add_axes((0.62 / 4.2, 0.48 / (high + 0.6), wide / 4.2, high / (high + 0.6)))
+        axes.xaxis.set_major_locator(MaxNLocator(_TICKS))
         if logarithmic:
+            places = sorted({place for one in series for place, _ in one.main})
             axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator() if logarithmic else MaxNLocator(5))
+            axes.minorticks_off()  # their labels would be TeX
+            axes.xaxis.set_major_locator(FixedLocator(places) if len(places) <= _TICKS else LogLocator())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         colours = ["#000000" if one.reference else _COLOURS[one.number % len(_COLOURS)] for one in series]
         ends = [draw(axes, one, colour) for one, colour in zip(series, colours, strict=True)]
