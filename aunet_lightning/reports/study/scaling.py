@@ -25,8 +25,7 @@ class Laws(NamedTuple):
 
     def at(self, budget: np.ndarray | float) -> np.ndarray:
         """Returns the BPB at a budget."""
-        with np.errstate(over="ignore"):
-            return self.floor + self.scale * (np.asarray(budget) / self.unit) ** -self.exponent
+        return self.floor + self.scale * (np.asarray(budget) / self.unit) ** -self.exponent
 
     def needed(self, bpb: np.ndarray) -> np.ndarray:
         """Returns the budget at which a law comes down to a BPB; infinite where that is at its floor or below."""
@@ -76,9 +75,9 @@ def crossing(laws: Laws, other: Laws, least: float) -> np.ndarray:
     changes = (apart[1:] > 0) != (apart[:-1] > 0)
     first, places = changes.argmax(0), np.arange(apart.shape[1])
     before, after = apart[first, places], apart[first + 1, places]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # where they do not cross
         share = before / (before - after)  # of the way to the next place, over the logarithm of the budget
-    return np.where(changes.any(0), grid[first] * (grid[first + 1] / grid[first]) ** share, np.nan)
+        return np.where(changes.any(0), grid[first] * (grid[first + 1] / grid[first]) ** share, np.nan)
 
 
 class Best(NamedTuple):
