@@ -194,7 +194,7 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
     study, _ = load([path])
     sized = {one.name: Sizer(study).sized(one) for one in cells(study, Fitter(study))}
     old, one = "en-bpe-1stages-seed1-1e+08", "en-whitespace-2stages-seed1-4e+08"
-    results = replace(collect(study, [*sized.values()], "", ""), plan="Planned before.")
+    results = replace(collect(study, [*sized.values()], "", ""), plan="Planned before.", commit="of before")
     done = [
         CellResult(
             name, "whitespace", "en", 2, 1, "done", budget=4e8, bpb=2.0, definition=definition, bytes_per_unit=[5]
@@ -211,7 +211,7 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
     assert "1 of 6 cells are done" in told.out
     kept = read_results(tmp_path / "r.csv.xz")
     assert [(cell.name, cell.bpb) for cell in kept.cells] == [(one, 2.0)]
-    assert kept.plan == "Planned before."
+    assert (kept.plan, kept.commit) == ("Planned before.", "of before")  # nothing ran here
     ran.clear()
     assert main(["compare", "-c", "grid.yaml", "--only", "*whitespace*4e+08", "--results", "r.csv.xz"]) == 0
     assert ran == []
@@ -220,7 +220,7 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
     assert main(["compare", "--results", "r.csv.xz", "--out", "again", "--reference", "whitespace"]) == 0
     assert "to whitespace (ref)" in Path("again/report.md").read_text(encoding="utf-8")
     assert main(["compare", "--results", "r.csv.xz", "--out", "again", "--reference", "fixed"]) == 1
-    assert "--reference fixed is no row of r.csv.xz: choose one of whitespace" in capsys.readouterr().err
+    assert "--reference fixed is not a row of r.csv.xz: choose one of whitespace" in capsys.readouterr().err
     Path("r.csv.xz").write_bytes(lzma.compress(b"a,b"))
     assert main([*arguments]) == 1
     assert "r.csv.xz is not a file of results that aunet compare --results wrote" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def _redraw(results: Path, out: Path, reference: str | None) -> int:
     if reference is not None:
         rows = list(dict.fromkeys(cell.rule or cell.splitter for cell in study.cells))
         if reference not in rows:
-            raise UserError(f"--reference {reference} is no row of {results}: choose one of {', '.join(rows)}")
+            raise UserError(f"--reference {reference} is not a row of {results}: choose one of {', '.join(rows)}")
         study = replace(study, reference=reference)
     write_report(study, out)
     print(f"Report: {StudyFolder(out).page}")

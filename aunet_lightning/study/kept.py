@@ -69,7 +69,8 @@ def completed(result: StudyResult, kept: StudyResult | None) -> StudyResult:
         return result
     of = {cell.name: cell for cell in kept.cells}
     cells = [cell if cell.status == "done" else of.get(cell.name, cell) for cell in result.cells]
-    commit, hardware = _joined(kept.commit, result.commit), _joined(kept.hardware, result.hardware)
+    ran = [kept, result] if any(cell.status == "done" for cell in result.cells) else [kept]
+    commit, hardware = _joined([one.commit for one in ran]), _joined([one.hardware for one in ran])
     return replace(result, cells=cells, plan=kept.plan or result.plan, commit=commit, hardware=hardware)
 
 
@@ -115,5 +116,5 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _joined(first: str, second: str) -> str:
-    return ", ".join(dict.fromkeys(filter(None, [*first.split(", "), *second.split(", ")])))
+def _joined(of: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(one for text in of for one in text.split(", ") if one))

@@ -83,7 +83,7 @@ class Learning:
             decision = output.decisions[s]
             assert decision.log_odds is not None
             taught, open_, forced = None, decision.open, decision.forced & decision.valid
-            if context is not None:  # is no text that is read
+            if context is not None:  # which does not count
                 own = ~context.gather(1, decision.at)
                 open_, forced = open_ & own, forced & own
             if s in self.teachers:
