@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from splitters import available, build, registry
@@ -126,7 +126,7 @@ def plain_unicode_words(text, segments):
     found, before = [], "\n"
     for piece in (piece for segment in segments for piece in regex.split(cut, segment, flags=regex.V1)):
         bare = regex.sub(rf"(?<=[^\r\n\v]){MARKS}+", "", piece, flags=regex.V1)
-        blank = [each[0].isspace() and each[0] != "\u202f" for each in (before, bare)]
+        blank = [each.isspace() and each[0] != "\u202f" for each in (before, bare)]
         joins = before == " " or not blank[0] if regex.match(r"\p{P}", bare) else before == " " and not blank[1]
         found += [found.pop() + piece if joins else piece]
         before = bare
@@ -139,6 +139,7 @@ def test_unicode_words_equal_the_plain_ones():
 
     @settings(max_examples=300)
     @given(st.text(WORDY, max_size=8))
+    @example("\t\u200d‼.")  # a blank, and an emoji that a joiner binds to it
     def check(text):
         sizes = list(map(len, plain_unicode_words(text, breakers.WordBreaker(text, "root") if text else [])))
         ends = np.cumsum(sizes, dtype=int)
