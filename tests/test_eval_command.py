@@ -158,9 +158,14 @@ def test_changed_text_has_the_bits_that_score_finds(here, capsys, monkeypatch):
 def test_of_much_text_documents_are_taken_evenly(here, capsys):
     sizes = [len(json.loads(line)["text"]) for line in Path("en.jsonl").read_text().splitlines()]
     most = sum(sizes[::2]) + 1
-    given = ["model.ckpt", "en.jsonl", "--change", "upper", "--out", "o.jsonl", "--megabytes", most / 1e6]
-    assert aunet("eval", "robustness", *given) == 0
-    assert [json.loads(line)["bytes"] for line in Path("o.jsonl").read_text().splitlines()[1:]] == sizes[::2]
+    given = ["model.ckpt", "en.jsonl", "--change", "upper", "--out", "o.jsonl"]
+    for bound, expected in (
+        (["--megabytes", most / 1e6], sizes[::2]),
+        ([], sizes),
+        (["--megabytes", most / 1e6], sizes[::2]),
+    ):
+        assert aunet("eval", "robustness", *given, *bound) == 0
+        assert [json.loads(line)["bytes"] for line in Path("o.jsonl").read_text().splitlines()[1:]] == expected
 
 
 @pytest.mark.parametrize("most", [1, 7, 10, 95, 1000])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ class Kept:
     """
 
     def __init__(self, path: Path | None, of: Mapping[str, object]) -> None:
-        self.path, self.lines = path, list[dict[str, Any]]()
+        self.path, self.of, self.lines = path, of, list[dict[str, Any]]()
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +41,13 @@ class Kept:
         """Writes what was added so far."""
         if self.path is not None:
             self._file.flush()
+
+    def only(self, lines: Sequence[Mapping[str, object]]) -> None:
+        """Leaves these results in the file alone: those of what is asked now, and not of what once was."""
+        if self.path is not None:
+            self._file.close()
+            replace_text(self.path, "".join(json.dumps(line) + "\n" for line in [self.of, *lines]))
+            self._file = self.path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Kept":
         return self

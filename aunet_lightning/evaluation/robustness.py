@@ -9,7 +9,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 
@@ -198,7 +198,8 @@ def robustness(
     has them, and added otherwise.
     Raises ValueError for documents that are not UTF-8, and for text that a BPE's vocabulary cannot spell.
     """
-    known = {_place(line): Sums(*line["sums"]) for line in kept.lines}
+    known = {_place(line): line for line in kept.lines}
+    found = list[Mapping[str, Any]]()
     for language, documents in texts.items():
         plain = [_decoded(document, language, number) for number, document in enumerate(documents)]
         before = [_sums(one) for one in score(net, reader, documents, row_ids)]
@@ -212,12 +213,17 @@ def robustness(
             ]  # fmt: skip
             scores = score(net, reader, todo, row_ids)
             for number, line in enumerate(lines):
-                after = None if line is None else known.get(_place(line))
-                if line is not None and after is None:
+                after = None
+                if line is not None and (old := known.get(_place(line))) is not None:
+                    after = Sums(*old["sums"])
+                    found.append(old)
+                elif line is not None:
                     after = _sums(next(scores))
-                    kept.add(line | {"bits": after.bits, "bytes": before[number].bytes, "sums": after})
+                    found.append(line | {"bits": after.bits, "bytes": before[number].bytes, "sums": after})
+                    kept.add(found[-1])
                 yield Changed(name, language, number, before[number], after)
             kept.flush()
+    kept.only(found)
 
 
 def _line(change: str, language: str, document: int, text: bytes) -> dict[str, object]:
