@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", action="store_true", help="report the results so far, and run nothing")
     parser.add_argument(
         "--only", action="append", default=[], metavar="PATTERN",
-        help="run the cells of this name, as in 'zh-Hans-*' or '*-seed1' (repeatable), and what they branch from; the "
-        "report has all that were run",
+        help="run the cells of this name, as in 'zh-Hans-*' or '*-seed1' (repeatable, in this order), and what they "
+        "branch from; the report has all that were run",
     )  # fmt: skip
     parser.add_argument(
         "--results", type=Path, metavar="FILE.csv.xz",
@@ -162,16 +162,18 @@ def _kept(path: Path | None, sized: Sequence[Sized]) -> StudyResult | None:
     return kept
 
 
-def _chosen(sized: Sequence[Sized], patterns: Sequence[str], kept: Collection[str]) -> set[str]:
-    """Returns the names of the cells that match one of the patterns and have no kept results, and of those that they
-    branch from; of all without patterns. Raises UserError for a pattern that matches none."""
+def _chosen(sized: Sequence[Sized], patterns: Sequence[str], kept: Collection[str]) -> list[str]:
+    """Returns the names of the cells that match one of the patterns and have no kept results, in the order of the
+    patterns, each after the one that it branches from; of all without patterns. Raises UserError for a pattern that
+    matches none."""
     names = [one.cell.name for one in sized]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UserError(f"--only {pattern} is the name of no cell; they are called {', '.join(names[:3])}, …")
     wanted = [one.cell for one in sized if one.cell.name not in kept]
-    found = [one for one in wanted if not patterns or any(fnmatch.fnmatchcase(one.name, p) for p in patterns)]
-    return {cell.name for cell in found} | {cell.branch.cell for cell in found if cell.branch is not None}
+    found = [one for pattern in patterns or ["*"] for one in wanted if fnmatch.fnmatchcase(one.name, pattern)]
+    with_trunks = [name for one in found for name in ([one.branch.cell] if one.branch else []) + [one.name]]
+    return [*dict.fromkeys(with_trunks)]
 
 
 @contextlib.contextmanager
@@ -225,7 +227,7 @@ def _run(
     grid: str,
     command: str,
     main: Main | None,
-    chosen: Collection[str],
+    chosen: Sequence[str],
     kept: StudyResult | None = None,
     results: Path | None = None,
 ) -> int:
@@ -248,7 +250,8 @@ def _run(
 
         try:
             make_items(study, main)
-            run_cells([one for one in sized if one.cell.name in chosen], study, main, tqdm.write)
+            by_name = {one.cell.name: one for one in sized}
+            run_cells([by_name[name] for name in chosen], study, main, tqdm.write)
         except KeyboardInterrupt:
             stopped = True
             print("\nStopped; the same command continues from here.", flush=True)
