@@ -638,10 +638,8 @@ def test_a_study_is_killed_continued_and_told(tmp_path, capsys):
 def test_ready_studies_are_understood(path, tmp_path):
     """On the shipped text, in place of their own."""
     text = {"train": str(UDHR / "{language}.jsonl"), "val": str(UDHR / "{language}.jsonl")}
-    Path("text.yaml").write_text(
-        yaml.safe_dump({"text": text | {"parallel": text["val"]}, "other_text": {"udhr": text["val"]}}),
-        encoding="utf-8",
-    )
+    text = {"text": text | {"parallel": text["val"]}, "other_text": dict.fromkeys(("udhr", "narrative"), text["val"])}
+    Path("text.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
     study, _ = load([path, Path("text.yaml")])
     study.fit = [str(ROOT / file) for file in study.fit]
     study.languages = {name: of for name, of in study.languages.items() if name == study_language(study)}
@@ -650,6 +648,7 @@ def test_ready_studies_are_understood(path, tmp_path):
         "answer-short": ("cjk_character", "trie 6 B", "bpe 3 B"),
         "answer": ("whitespace", "fixed 6 B", "router 9 B"),
         "answer-hours": ("whitespace", "fixed 4.5 B", "router 9 B"),
+        "answer-narrative": ("whitespace", "fixed 4.5 B", "router 9 B"),
         "controls": ("script_aware", "flat bytes", "bpe 1024"),
         "recipe": ("none", "conv + muon", "all"),
         "mark": ("script_aware 8 bytes", "bpe 16384"),

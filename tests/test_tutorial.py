@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aunet_lightning.cli.main import main
+from aunet_lightning.study import timing
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
@@ -37,6 +38,8 @@ def test_every_link_and_picture_is_there():
 @pytest.mark.slow
 @pytest.mark.usefixtures("_there")
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "MINUTE", 1.5)  # of --plan
+    monkeypatch.setattr(timing, "LEAST", 0.5)
     blocks = re.findall(r"```(sh|python)\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.S)
     ran = []
     for language, block in blocks:
