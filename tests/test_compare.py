@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from aunet_lightning.errors import UserError
 from aunet_lightning.evaluation.task import TASKS
 from aunet_lightning.reports.study.report import as_markdown
 from aunet_lightning.study import running, timing
-from aunet_lightning.study.branching import beginning, branched, waits
+from aunet_lightning.study.branching import beginning, branched, release, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.collect import collect
 from aunet_lightning.study.fitting import Fitter
@@ -168,6 +169,52 @@ def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(
     for name, weight in alone["state_dict"].items():
         assert torch.equal(weight, branch["state_dict"][name]), name
     assert small.files.last_metrics()["flops"] == CellFolder(Path("alone")).last_metrics()["flops"]
+    release(small.cell.branch, large.files)
+    assert begins.exists()  # the other run is not known to be done, and may continue from there
+    large.files.done.touch()
+    release(small.cell.branch, large.files)
+    assert [path.resolve() for path in large.files.saved().values()] == [large.files.last.resolve()]
+    assert not begins.exists()
+
+
+@pytest.mark.parametrize("first", ["large", "small"])
+def test_a_study_frees_the_checkpoints_of_branches_that_are_done(first, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "POLL", 0.01)
+    settings = {"model": {"optimizer": {"cooldown": 0.5}}}
+    path = study_of(tmp_path, languages=["en"], match={"budget": None, "budgets": [4e8, 1e8]}, settings=settings)
+    study, _ = load([path])
+    large, small = (Sizer(study).sized(cell) for cell in branched(study, cells(study, Fitter(study)))[::3])
+    branch = small.cell.branch
+    assert branch.cell == large.cell.name
+    for step in (3, 9):
+        large.files.checkpoints.mkdir(parents=True, exist_ok=True)
+        large.files.step(step).touch()
+    large.files.last.symlink_to(large.files.step(9).name)
+    large.files.record_kept({branch.share: 3})
+
+    class Ends:
+        def start(self, cell, slot):
+            cell.files.path.mkdir(parents=True, exist_ok=True)
+            cell.files.done.write_text("{}")
+            return SimpleNamespace(codes=[0], sentinels=[], stop=lambda: None, kill=lambda: None)
+
+    order = [large, small] if first == "large" else [small, large]
+    running._run_cells(Ends(), order[:1], study, print)
+    assert {*large.files.saved()} == {3, 9}  # the other one may still need it
+    running._run_cells(Ends(), order, study, print)
+    assert {*large.files.saved()} == {9}
+
+
+def test_a_study_that_may_fill_the_disk_is_warned_of(tmp_path, monkeypatch, capsys):
+    study_of(tmp_path, languages=["en"], seeds=[1, 2])
+    study, _ = load([Path("grid.yaml")])
+    parameters = sum(Sizer(study).sized(cell).parameters for cell in cells(study, Fitter(study)))
+    needed = 12 * parameters * 2  # the last and the best
+    for free, expected in ((needed + 1, ""), (needed, f"the checkpoints of 6 cells take up to {needed / 1e9:.3g} GB")):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        assert main(["compare", "-c", "grid.yaml", "--dry_run"]) == 0
+        assert expected in (err := capsys.readouterr().err)
+        assert bool(expected) == ("GB" in err)
 
 
 def test_a_study_runs_in_pieces(tmp_path, monkeypatch, capsys):

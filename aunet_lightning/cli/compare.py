@@ -56,6 +56,7 @@ def compare(arguments: list[str], main: Main) -> int:
         print(f"aunet compare: {note}", file=sys.stderr)
     print(f"Study {study.study}: {len(found)} cells. Measuring units on the training text …", flush=True)
     from aunet_lightning.study.sizing import Sizer
+    from aunet_lightning.study.space import shortage
     from aunet_lightning.study.tuning import at_best, trials
 
     sizer = Sizer(study)
@@ -68,6 +69,8 @@ def compare(arguments: list[str], main: Main) -> int:
     _check_folders([*search, *([] if search else sized)])
     if not options.report:
         _check_settings(sized, main)
+        if full := shortage(study, [one for one in sized if one.cell.name in chosen and not one.is_done]):
+            print(f"aunet compare: {full}", file=sys.stderr)
     if options.dry_run:
         _show(study, [*search, *sized])
         return 0

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from aunet_lightning.paths import remove
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.grid import Branch, Study, StudyCell
 from aunet_lightning.study.settings import merge
@@ -48,3 +49,14 @@ def beginning(branch: Branch, of: CellFolder) -> Path | None:
     """Returns the checkpoint from which a cell continues a run; None where that has none, so that it begins anew."""
     step = of.kept().get(branch.share)
     return None if step is None else of.step(step)
+
+
+def release(branch: Branch, of: CellFolder) -> None:
+    """Removes the checkpoint from which a cell that is done branched, once the other run is done too; the last and the
+    best one of that run stay."""
+    step = of.kept().get(branch.share)
+    if step is None or not of.done.exists():
+        return
+    path = of.step(step)
+    if path.resolve() not in {of.last.resolve(), of.best.resolve()}:
+        remove(path)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import yaml
 
-from aunet_lightning.study.branching import waits
+from aunet_lightning.study.branching import release, waits
 from aunet_lightning.study.cell_folder import CellFolder
 from aunet_lightning.study.cell_process import Main
 from aunet_lightning.study.cluster import Cluster
 from aunet_lightning.study.fork_server import fork_server
-from aunet_lightning.study.grid import Study
+from aunet_lightning.study.grid import Branch, Study
 from aunet_lightning.study.progress import CellProgress
 from aunet_lightning.study.sizing import Sized
 from aunet_lightning.study.starting import Started, Starter
@@ -63,6 +63,7 @@ def _run_cells(starter: Starter, sized: Sequence[Sized], study: Study, say: Call
                 running.remove(one)
                 free.append(one.slot)
                 done += 1
+                _release(one.cell, sized)
                 say(_outcome(one.cell, failed=any(codes)))
             now = done + sum(one.cell.progress(one.cell.files.last_metrics()) for one in running)
             progress.show(now, [one.cell.cell.name for one in running])
@@ -79,7 +80,20 @@ def _wait(running: Sequence[_Running], seconds: float) -> None:
 def _waits(cell: Sized) -> bool:
     """Whether a cell branches from one that is not there yet."""
     branch = cell.cell.branch
-    return branch is not None and waits(branch, CellFolder(cell.folder.with_name(branch.cell)))
+    return branch is not None and waits(branch, _trunk(cell, branch))
+
+
+def _release(ended: Sized, sized: Sequence[Sized]) -> None:
+    """Frees the room of checkpoints that no cell needs any more, now that one has ended."""
+    for one in sized:
+        branch = one.cell.branch
+        if branch is not None and ended.cell.name in (one.cell.name, branch.cell) and one.is_done:
+            release(branch, _trunk(one, branch))
+
+
+def _trunk(cell: Sized, branch: Branch) -> CellFolder:
+    """Returns the folder of the run that a cell branches from."""
+    return CellFolder(cell.folder.with_name(branch.cell))
 
 
 def _end(running: Sequence[_Running]) -> None:

@@ -209,6 +209,27 @@ MEASURING = [
         (COMPARE + "test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own",),
     ),
     Fault(
+        "a run that is not done loses the checkpoint from which it would continue",
+        "aunet_lightning/study/branching.py",
+        "if step is None or not of.done.exists():",
+        "if step is None:",
+        (COMPARE + "test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own",),
+    ),
+    Fault(
+        "a study counts the last checkpoints of its cells alone",
+        "aunet_lightning/study/space.py",
+        "validations - 1))",
+        "0))",
+        (COMPARE + "test_a_study_that_may_fill_the_disk_is_warned_of",),
+    ),
+    Fault(
+        "cells run in the order of the grid, not of --only",
+        "aunet_lightning/cli/compare.py",
+        'for pattern in patterns or ["*"] for one in wanted',
+        'for one in wanted for pattern in patterns or ["*"]',
+        (COMPARE + "test_a_study_runs_in_pieces",),
+    ),
+    Fault(
         "the best learning rate is the highest",
         "aunet_lightning/study/results.py",
         "return min(self.bpb, key=lambda multiple: self.bpb[multiple])",
