@@ -287,6 +287,9 @@ def test_a_plan_is_written_first_and_changes_after_it_are_told(tmp_path, monkeyp
     steps = Sizer(load([Path("grid.yaml")])[0]).sized(cells(load([Path("grid.yaml")])[0], None)[0]).steps
     assert f"A step spends {100 / steps:.2g} %" in plan
     assert not Path("runs/tiny/cells").exists()
+    assert re.search(r"About [\d.]+ hours on", plan)
+    assert main(["compare", "-c", "grid.yaml", "--plan", "--only", "*-seed2"]) == 0
+    assert "hours for the 1 of 2 cells that are still to be run on" in Path("runs/tiny/plan.md").read_text()
     files, text = StudyFolder(Path("runs/tiny")), Path("grid.yaml").read_text()
     assert told(files, text).endswith("before any cell had begun. Nothing was changed after.")
     other = yaml.safe_dump(given | {"seeds": [1], "jobs": 2}, sort_keys=False)

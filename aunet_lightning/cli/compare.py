@@ -67,16 +67,17 @@ def compare(arguments: list[str], main: Main) -> int:
     kept = _kept(options.results, sized)
     chosen = _chosen(sized, options.only, {cell.name for cell in kept.cells} if kept else set())
     _check_folders([*search, *([] if search else sized)])
+    to_run = [one for one in [*search, *(of for of in sized if of.cell.name in chosen)] if not one.is_done]
     if not options.report:
         _check_settings(sized, main)
-        if full := shortage(study, [one for one in sized if one.cell.name in chosen and not one.is_done]):
+        if full := shortage(study, to_run):
             print(f"aunet compare: {full}", file=sys.stderr)
     if options.dry_run:
         _show(study, [*search, *sized])
         return 0
     if options.plan:
         with _alone(study):
-            print(f"Plan: {_plan(study, [*search, *sized], grid, main)}")
+            print(f"Plan: {_plan(study, [*search, *sized], to_run, grid, main)}")
         return 0
     command = shlex.join(["aunet", "compare", *(part for path in options.config for part in ("-c", str(path)))])
     with _alone(study):
@@ -214,13 +215,13 @@ def _search(study: Study, search: Sequence[Sized], main: Main | None) -> list[Tu
     return tuned(search)
 
 
-def _plan(study: Study, sized: Sequence[Sized], grid: str, main: Main) -> Path:
+def _plan(study: Study, sized: Sequence[Sized], to_run: Sequence[Sized], grid: str, main: Main) -> Path:
     from tqdm import tqdm
 
     from aunet_lightning.study.protocol import write_plan
     from aunet_lightning.study.timing import measure
 
-    return write_plan(study, sized, grid, measure(sized, study, main, tqdm.write))
+    return write_plan(study, sized, to_run, grid, measure(sized, study, main, tqdm.write))
 
 
 def _run(

@@ -20,12 +20,17 @@ from aunet_lightning.tracking.mlflow_logger import commit
 HOW_TO_RUN = ("jobs", "threads", "gpus_per_cell", "submitit", "tracking_uri")  # keys that change no result
 
 
-def write_plan(study: Study, sized: Sequence[Sized], grid: str, speeds: Sequence[Speed]) -> Path:
-    """Writes plan.md, for readers, and plan.json, by which later changes are told. Returns the path of the first."""
+def write_plan(
+    study: Study, sized: Sequence[Sized], to_run: Sequence[Sized], grid: str, speeds: Sequence[Speed]
+) -> Path:
+    """Writes plan.md, for readers, and plan.json, by which later changes are told. Returns the path of the first.
+
+    to_run: the cells whose time is told, as they have no result yet.
+    """
     files = StudyFolder(study.folder)
     files.path.mkdir(parents=True, exist_ok=True)
     by_name = {one.cell.name: one for one in sized}
-    seconds = sum(seconds_of(one, study, speeds, by_name) for one in sized if not one.is_done) / study.jobs
+    seconds = sum(seconds_of(one, study, speeds, by_name) for one in to_run) / study.jobs
     begun = sum(one.files.metrics.exists() for one in sized)
     record = {"date": time.strftime("%Y-%m-%d %H:%M"), "commit": commit(), "begun": begun, "grid": grid}
     files.plan_record.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -39,7 +44,7 @@ def write_plan(study: Study, sized: Sequence[Sized], grid: str, speeds: Sequence
         "## What counts as a result",
         study.result or "Nothing was said: set `result` in the study's YAML.",
         "## How long it takes",
-        f"About {seconds / 3600:.1f} hours on {hardware()}, {study.jobs} cells at once, by "
+        f"About {seconds / 3600:.1f} hours{_of(to_run, sized)} on {hardware()}, {study.jobs} cells at once, by "
         f"{len(speeds)} cells that were trained for a minute in all. "
         f"A step spends {_span([share_of_step(one) for one in sized])} of a cell's budget, by which costs may differ.",
         "## The study",
@@ -55,6 +60,10 @@ def _grid(study: Study, sized: Sequence[Sized]) -> str:
         f"{len(sized)} cells: {len(rows)} rows ({', '.join(rows)}); languages {', '.join(study.languages)}; seeds "
         f"{', '.join(map(str, study.seeds))}; {study.match.by} {', '.join(f'{b:g}' for b in study.match.budgets)}."
     )
+
+
+def _of(to_run: Sequence[Sized], sized: Sequence[Sized]) -> str:
+    return "" if len(to_run) == len(sized) else f" for the {len(to_run)} of {len(sized)} cells that are still to be run"
 
 
 def _span(shares: Sequence[float]) -> str:

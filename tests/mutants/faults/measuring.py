@@ -26,8 +26,8 @@ MEASURING = [
     Fault(
         "a part of a study without what it branches from",
         "aunet_lightning/cli/compare.py",
-        "| {cell.branch.cell for cell in found if cell.branch is not None}",
-        "",
+        "[one.branch.cell] if one.branch else []",
+        "[]",
         (COMPARE + "test_a_study_runs_in_pieces",),
     ),
     Fault(
