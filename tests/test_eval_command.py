@@ -211,6 +211,10 @@ def test_answers_belong_to_the_weights_and_not_to_their_file(here, capsys):
     """A run that has ended writes its checkpoint anew where it is continued."""
     command = ["eval", "run", "model.ckpt", "items/spell_en.jsonl", "--out", "answers.jsonl", "--row_ids", "64"]
     assert aunet(*command) == 0
+    items = [*read_items(Path("items/spell_en.jsonl"))]
+    cut = sum(len(one.context) + max(map(len, one.choices)) > 64 + 1 for one in items)
+    assert cut > 0
+    assert f"{cut} of {len(items)} items do not fit into a row of 64 ids" in capsys.readouterr().err
     contents = torch.load("model.ckpt", weights_only=True)
     torch.save(contents | {"odd": "another file"}, "model.ckpt")
     before = Path("answers.jsonl").read_text()

@@ -155,7 +155,7 @@ def _by_language(files: Sequence[str], wanted: Sequence[str] | None, megabytes: 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from aunet_lightning.evaluation.answers import as_metrics, table, tallied
+    from aunet_lightning.evaluation.answers import as_metrics, shortened, table, tallied
     from aunet_lightning.evaluation.running import Asked, answered
 
     items, out = list(_items(options.items)), _out(options)
@@ -163,6 +163,13 @@ def _run(options: argparse.Namespace) -> int:
     asked = Asked(model.net, model.reader, model.digest, model.row_ids)
     tallies = tallied(_progress(answered(asked, items, out), "items", len(items)))
     print_table(rows := table(tallies), LEFT)
+    if cut := shortened(model.reader, items, model.row_ids):
+        print(
+            f"aunet eval: {cut} of {len(items)} items do not fit into a row of {model.row_ids} ids, which has the end "
+            "of their context alone: the first of their examples were not read. Give longer rows (--row_ids) if the "
+            "model was trained with such, or leave those tasks out",
+            file=sys.stderr,
+        )
     csv.writer(text := io.StringIO(), lineterminator="\n").writerows(rows)
     _keep(model, as_metrics(tallies), {TABLE: text.getvalue()})
     return 0

@@ -56,6 +56,12 @@ def answers(net: AUNet, reader: Reader, items: Sequence[Item], row_ids: int = RO
             yield Answered(item, next(known) if shares else tuple(next(scores).bits for _ in item.choices))
 
 
+def shortened(reader: Reader, items: Sequence[Item], row_ids: int) -> int:
+    """Returns how many items have no room in a row, which then has the end of their context alone."""
+    whole = reader.encode([item.context + max(item.choices, key=len) for item in items])
+    return sum(len(ids) > row_ids + 1 for ids in whole)  # which it reads beside BOS
+
+
 @dataclass
 class Tally:
     """Counts over items of a task in a language."""

@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from aunet_lightning.errors import UserError
-from aunet_lightning.evaluation.answers import Tally, Z
+from aunet_lightning.evaluation.answers import Tally, Z, shortened
 from aunet_lightning.evaluation.items import ANSWER, Item
 from aunet_lightning.evaluation.kept import NOTHING, Kept, key_of
 from aunet_lightning.evaluation.running import kept_answers
@@ -197,10 +197,9 @@ def translation(
         items, tally = [question.item(language) for question in asked], Tally()
         for one in kept_answers(net, reader, items, row_ids, kept):
             tally.add(one)
-        whole = reader.encode([item.context + max(item.choices, key=len) for item in items])
-        shortened = sum(len(ids) > row_ids + 1 for ids in whole)  # which it reads beside BOS
         written = generated(net, reader, asked, language, kept) if generate else None
-        yield Translation(language, None if trained is None else language in trained, tally, shortened, written)
+        cut = shortened(reader, items, row_ids)
+        yield Translation(language, None if trained is None else language in trained, tally, cut, written)
 
 
 def generated(net: AUNet, reader: Reader, asked: Sequence[Question], language: str, kept: Kept = NOTHING) -> Generated:
