@@ -45,9 +45,10 @@ bench: install  ## measure every bar of speed: make bench COMPARE=commit
 bench-gpu: install  ## measure the published configurations on a GPU
 	$(BIN)/python -m benchmarks.speed.gpu
 
-answer: install  ## draw the report of docs/answer.md again, from the kept results of its study
+answer: install  ## draw the reports of docs/answer.md again, from the kept results of its study
 	$(BIN)/aunet compare --results $(ANSWER) --out build/answer
 	$(BIN)/aunet compare --results $(ANSWER) --out build/answer-flat --reference 'flat bytes with n-grams'
+	$(BIN)/aunet compare --results $(ANSWER) --out build/answer-fixed --reference fixed
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db

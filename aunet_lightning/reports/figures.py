@@ -203,7 +203,7 @@ def intervals(name: str, bars: Sequence[Bar], x: str, same: float, logarithmic: 
             if lead and i:
                 axes.axhline(i - 0.5, color="#c8c8c8", lw=0.6)
             if known := [end for end in bar.interval or () if math.isfinite(end)]:
-                axes.plot([min(known), max(known)], [i, i], color=colour, lw=1.6)
+                axes.plot([min(known), max(known)], [i, i], color=colour, lw=1.6, solid_capstyle="butt")
             axes.plot(bar.value, i, "o", ms=5, color=colour, mfc=colour if bar.apart else "#ffffff")
             place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "clip_on": False}
             wide = 4.2 - left - 0.15
