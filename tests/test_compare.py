@@ -564,6 +564,34 @@ def test_a_run_killed_at_its_last_validation_has_it_after_all(tmp_path, monkeypa
     assert collect(study, [sized], "", "").cells[0].document_bits is None  # of another validation
 
 
+def test_a_signal_in_the_last_validation_waits_for_it(tmp_path, monkeypatch):
+    from aunet_lightning.training.module import AUNetModule
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    study, _ = load([study_of(tmp_path, languages=["en"])])
+    sized = Sizer(study).sized(cells(study, Fitter(study))[0])
+    Path("settings.yaml").write_text(yaml.safe_dump(sized.settings), encoding="utf-8")
+    step = AUNetModule.validation_step
+
+    def signalled(self, *arguments):
+        if self.budget.progress(self.spent) >= 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AUNetModule, "validation_step", signalled)
+        assert main(["fit", "-c", "settings.yaml"]) == 0
+    points = [*sized.files.points()]
+    trained = max(step for step, metrics in points if "train/bpb" in metrics)
+    assert max(step for step, metrics in points if "val/bpb" in metrics) >= trained
+    sized.files.done.write_text("{}", encoding="utf-8")
+    (cell,) = collect(study, [sized], "", "").cells
+    assert cell.status == "done"
+    sized.files.metrics.write_text('{"step": 1, "metrics": {"train/bpb": 2.0}}\n')  # as an older version left it
+    (cell,) = collect(study, [sized], "", "").cells
+    assert (cell.status, cell.error[:23]) == ("failed", "it has no validation: d")
+
+
 def check_study_in_mlflow(tmp_path):
     from mlflow.tracking import MlflowClient
 

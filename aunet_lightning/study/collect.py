@@ -81,6 +81,9 @@ def _cell(sized: Sized) -> CellResult:
             mean = fmean(trained) if trained else math.nan
             curve.append(Point(step, last["bytes_seen"], last["flops"], metrics["val/bpb"], mean))
             trained = []
+    if not curve:
+        again = f"it has no validation: delete {files.path}, and give the same command again"
+        return CellResult(**known, status="failed", error=again)
     stages = [f"stage{s + 2}" for s in range(cell.stages - 1)]
     rates = [last.get(f"val/bytes_per_text_unit_{s}", last[f"val/bytes_per_unit_{s}"]) for s in stages]
     if "val/bytes_per_token" in last:

@@ -73,6 +73,7 @@ class Checkpointing(Checkpoint):
         self.pending: Path | None = None  # being written
         self.saved = -1  # the last step saved
         self.validation = Validation.NOT_DUE
+        self.last = False  # whether the last step is done, after which comes at most a validation
         self.ended = False  # whether training is done
         self.saving = False  # whether the checkpoint that Lightning now makes is ours
         self.next_time = 0.0
@@ -109,7 +110,8 @@ class Checkpointing(Checkpoint):
         agreed, module.votes.agreed = module.votes.agreed, set()
         self.validation = Validation.AHEAD if validation_is_due(trainer) else Validation.NOT_DUE
         spent = (module.budget.progress(module.spent) or 0.0) >= 1
-        if spent or trainer.should_stop or trainer.global_step == trainer.max_steps:
+        self.last = spent or trainer.should_stop or trainer.global_step == trainer.max_steps
+        if self.last:
             self._pass_validation()
             return  # it is saved at the end, after the last validation
         stops = agreed & {"stop", "requeue"}
@@ -140,7 +142,7 @@ class Checkpointing(Checkpoint):
                 name for name in ("stop", "requeue")
                 if trainer.strategy.reduce_boolean_decision(name in votes.asked, all=False)
             }  # fmt: skip
-            if stops and trainer.global_step != trainer.max_steps:
+            if stops and not self.last:  # a run that continued there would take that validation for done
                 self._save(trainer)
                 self._stop(trainer, stops)
 

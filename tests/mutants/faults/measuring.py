@@ -230,6 +230,13 @@ MEASURING = [
         (COMPARE + "test_a_study_runs_in_pieces",),
     ),
     Fault(
+        "a signal in the last validation of a spent budget stops the run, which then has none",
+        "aunet_lightning/training/checkpointing.py",
+        "if stops and not self.last:",
+        "if stops:",
+        (COMPARE + "test_a_signal_in_the_last_validation_waits_for_it",),
+    ),
+    Fault(
         "the best learning rate is the highest",
         "aunet_lightning/study/results.py",
         "return min(self.bpb, key=lambda multiple: self.bpb[multiple])",
