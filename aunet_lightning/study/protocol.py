@@ -23,9 +23,9 @@ HOW_TO_RUN = ("jobs", "threads", "gpus_per_cell", "submitit", "tracking_uri")  #
 def write_plan(
     study: Study, sized: Sequence[Sized], to_run: Sequence[Sized], grid: str, speeds: Sequence[Speed]
 ) -> Path:
-    """Writes plan.md, for readers, and plan.json, by which later changes are told. Returns the path of the first.
+    """Writes plan.md, for readers, and plan.json, by which later changes are found. Returns the path of the first.
 
-    to_run: the cells whose time is told, as they have no result yet.
+    to_run: the cells without a result, whose time is estimated.
     """
     files = StudyFolder(study.folder)
     files.path.mkdir(parents=True, exist_ok=True)
