@@ -209,10 +209,14 @@ def test_a_state_is_a_value_and_evaluation_repeats(rules):
 
 
 @settings(max_examples=25)
-@given(st.sampled_from(STACKS), st.integers(0, 10**6), st.text(min_size=1, max_size=60), st.integers(1, 59))
+@given(
+    st.sampled_from(STACKS), st.booleans(), st.integers(0, 10**6), st.text(min_size=1, max_size=60), st.integers(1, 59)
+)
 @torch.no_grad()
-def test_laws_on_unseen_weights_and_text(rules, seed, text, cut):
-    model, stack = model_of(rules, seed)
+def test_laws_on_unseen_weights_and_text(rules, recipe, seed, text, cut):
+    model, stack = model_of(
+        rules, seed, **({"embedding": "ngrams", "ngram_rows": 50, "qk_norm": True} if recipe else {})
+    )
     text = text.encode()
     row = torch.tensor([[BOS, *text]])
     levels = torch.tensor([stepped_levels(stack, row[0].tolist())])

@@ -23,6 +23,7 @@ from splitters import Stack
 from splitters.combinators.refresh import Inside
 from tests.helpers import BYTES, MIXED, UPPER, aunet, error_of, fit, inside, points, stepped_levels
 from tests.plain_aunet import plain_logits
+from tests.test_carried import saved
 
 RULE = {"name": "refresh", "of": "whitespace", "by": {"name": "fixed", "n": 2}}
 UPSAMPLINGS = ["multi_linear", "repeat", "copy", "insert"]
@@ -78,13 +79,16 @@ STEPPED = {
     "a router above": {"stages": 3, "upper": {"name": "router", "bytes_per_unit": 4}, "window": 4},
     "every byte": {"rule": {**RULE, "by": {"name": "fixed", "n": 1}}, "stages": 3},
     "by a rule that reads": {"rule": {**RULE, "by": "utf8_character"}},
+    "by a byte model": {"rule": {**RULE, "by": {"name": "entropy", "checkpoint": "teller.ckpt", "threshold": 5.0}}},
 }
 
 
 @pytest.mark.parametrize("case", STEPPED)
 @torch.no_grad()
-def test_stepping_equals_the_full_forward(case):
+def test_stepping_equals_the_full_forward(case, tmp_path, monkeypatch):
     """Byte by byte, and in pieces of random lengths, of which each row reads as many bytes as it likes."""
+    monkeypatch.chdir(tmp_path)
+    saved(Path("teller.ckpt"))
     model, stack = network(**STEPPED[case])
     ids, levels, refreshes = rows(stack)
     full = model(ids, levels, refreshes=refreshes)

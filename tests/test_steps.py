@@ -25,6 +25,8 @@ from splitters import Stack
 from tests.helpers import SETTINGS, fit, place_store, points, tiny
 
 RUN = ["fit", "-c", "tiny.yaml", "--trainer.max_steps", "12", "--report.ngrams", "[]", "--report.sample_prompts", "[]"]
+RECIPE = ["--model.optimizer.name", "muon", "--model.optimizer.matrix_every", "2", "--model.net.embedding", "ngrams",
+          "--model.net.ngram_rows", "50", "--model.net.ngram_dropout", "0.5"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -227,10 +229,10 @@ def test_a_file_of_another_program_is_not_an_export(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [4, 100])
-def test_a_run_resumes_from_any_checkpoint_as_if_unbroken(every, tmp_path):
+@pytest.mark.parametrize(("every", "recipe"), [(4, []), (3, RECIPE)])
+def test_a_run_resumes_from_any_checkpoint_as_if_unbroken(every, recipe, tmp_path):
     """From one before a validation, after one (the best), between them, and from the end of a shorter run."""
-    run = [*RUN, "--trainer.val_check_interval", "4", "--trainer.max_steps"]
+    run = [*RUN, *recipe, "--trainer.val_check_interval", "4", "--trainer.max_steps"]
     keep = ["--run.keep_last", "99", "--run.keep_best", "99", "--run.checkpoint_every", str(every)]
     long = [*keep, "--model.budget.bytes", "20000"]
     assert main([*run, "14", "--run.folder", "straight", *long]) == 0
