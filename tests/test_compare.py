@@ -727,6 +727,7 @@ def test_ready_studies_are_understood(path, tmp_path):
         "answer": ("whitespace", "fixed 6 B", "router 9 B"),
         "answer-hours": ("whitespace", "fixed 4.5 B", "router 9 B"),
         "answer-narrative": ("whitespace", "fixed 4.5 B", "router 9 B"),
+        "answer-longer": ("whitespace", "fixed 9 B", "fixed 40 B"),
         "controls": ("script_aware", "flat bytes", "bpe 1024"),
         "recipe": ("none", "conv + muon", "all"),
         "mark": ("script_aware 8 bytes", "bpe 16384"),
