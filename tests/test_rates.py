@@ -3,15 +3,20 @@
 import functools
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splitters
+from aunet_lightning.checkpoints.forms import read
+from aunet_lightning.checkpoints.load import load
 from aunet_lightning.reader.bpe import first_entries, train_bpe
+from aunet_lightning.reader.model_units import ModelUnits
 from aunet_lightning.reader.rates import (
     NEAR,
     TOLERANCE,
@@ -26,7 +31,8 @@ from aunet_lightning.reader.rates import (
 from splitters import DEFAULT, Knob, available
 from splitters.contract import LearnedSplitter
 from splitters.registry import class_of
-from tests.helpers import UDHR, aunet, error_of
+from tests import test_carried
+from tests.helpers import UDHR, UPPER, aunet, error_of
 from tests.test_entropy import saved
 
 SEARCHED = [name for name in available() if class_of(name).knob is not None]
@@ -230,3 +236,49 @@ def test_the_command_says_what_is_wrong(arguments, words, capsys, tmp_path, monk
     assert aunet("rate", *arguments) == 1
     assert words in error_of(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+LEARNED = [[name] for name in available("learned")] + [["router", UPPER], ["utf8_character", "router"]]
+
+
+@pytest.mark.parametrize("rules", LEARNED, ids=str)
+def test_a_learned_splitter_is_given_a_rate_on_text(rules, tmp_path, capsys):
+    """By its bias alone."""
+    checkpoint, out, text = tmp_path / "last.ckpt", tmp_path / "set.safetensors", tmp_path / "en.txt"
+    test_carried.saved(checkpoint, rules)
+    data = b"\n".join(texts_of("en"))[:3000]
+    text.write_bytes(data)
+    below = next(s for s, rule in enumerate(rules) if rule in available("learned"))
+    for wanted in (4.0, 11.0):
+        options = ["--bytes_per_unit", wanted, "--check", UDHR / "th.jsonl", "--megabytes", 0.003, "--out", out]
+        assert aunet("calibrate", checkpoint, text, *options) == 0
+        of_text, of_check = (line.split() for line in capsys.readouterr().out.splitlines() if "(all)" in line)
+        net, reader = load(out)
+        units = (ModelUnits(net, reader).levels(data) > below).sum()
+        assert len(data) / units == pytest.approx(wanted, rel=0.01)
+        assert of_text[-1] == f"{len(data) / units:.2f}"
+        assert float(of_check[-1]) > 1
+        before, after = (read(path)["state_dict"] for path in (checkpoint, out))
+        assert [name for name in before if not torch.equal(before[name], after[name])] == [
+            f"net.predictors.{below}.bias"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "options", "error"),
+    [
+        (["whitespace"], [], "has no learned splitter, and rules cut where they cut: aunet rate"),
+        (
+            ["router"],
+            ["--bytes_per_unit", 1000],
+            "1000, 0 units of this text, in which the splitter decides at 9 places",
+        ),
+        (["router"], ["--bytes_per_unit", 1], "--bytes_per_unit is 1, it must be above 1"),
+        (["router"], ["--out", "set"], "--out is .*set: its name must end in .safetensors"),
+    ],
+)
+def test_a_rate_that_cannot_be_given_is_an_error(rules, options, error, tmp_path, capsys):
+    test_carried.saved(tmp_path / "last.ckpt", rules)
+    usual = ["--bytes_per_unit", 4, "--out", tmp_path / "set.safetensors"]
+    assert aunet("calibrate", tmp_path / "last.ckpt", "some text", *usual, *options) == 1
+    assert re.search(error, capsys.readouterr().err)

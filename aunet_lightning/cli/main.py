@@ -41,6 +41,7 @@ Autoregressive U-Nets on raw bytes: train them, and compare splitters across lan
   vocabulary  train one for --splitter trie: aunet vocabulary TEXT.jsonl --out my.json
   rate        find the options for a wanted rate: aunet rate --splitter script_aware --language th --bytes_per_unit 6
   entropy     find a threshold for --splitter entropy: aunet entropy CKPT TEXT.jsonl --bytes_per_unit 6
+  calibrate   the same for a trained router: aunet calibrate CKPT TEXT.jsonl --bytes_per_unit 6 --out model.safetensors
 
 A run keeps its configuration, checkpoints and MLflow id in one folder (runs/EXPERIMENT/NAME);
 the same command again continues it. Another splitter: --splitter cjk_character
@@ -58,6 +59,7 @@ LIGHT = {  # the other commands: a module of this package, loaded for it alone, 
     "vocabulary": ("split", "vocabulary"),
     "rate": ("rate", "find_rate"),
     "entropy": ("entropy", "find_threshold"),
+    "calibrate": ("calibrate", "calibrate"),
     "compare": ("compare", "compare"),
     "plan": ("plan", "plan"),
     "init": ("init", "init"),

@@ -1,9 +1,12 @@
 """Levels of a trained model, for pictures and statistics beside those of rules."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from aunet_lightning.model.aunet import AUNet
+from aunet_lightning.model.deciders import Decider
 from aunet_lightning.reader.levels import Levels
 from aunet_lightning.reader.reader import Reader
 from aunet_lightning.vocabulary import BOS
@@ -24,8 +27,9 @@ class ModelUnits:
 
     timed_bytes = 20_000  # enough to measure its speed
 
-    def __init__(self, net: AUNet, reader: Reader) -> None:
-        self.net, self.reader = net, reader
+    def __init__(self, net: AUNet, reader: Reader, deciders: Mapping[int, Decider] | None = None) -> None:
+        """deciders: by transition, in place of the network's own."""
+        self.net, self.reader, self.deciders = net, reader, deciders
 
     @property
     def depth(self) -> int:
@@ -37,7 +41,7 @@ class ModelUnits:
         ids = torch.tensor([[BOS, *data]], device=self.net.head.weight.device)
         state, found = self.net.initial_state(1, self.reader.stack), []
         for chunk in ids.split(CHUNK, 1):
-            output = self.net(chunk, state=state)
+            output = self.net(chunk, state=state, deciders=self.deciders)
             state = output.state
             found.append(output.levels[0])
         return torch.cat(found)[1:].cpu().numpy()

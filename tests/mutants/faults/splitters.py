@@ -11,6 +11,13 @@ SPLITTERS = [
         ("tests/test_rates.py::test_the_search_finds_the_nearest_of_any_monotone_rates_in_few_steps",),
     ),
     Fault(
+        "a rate of the units below the learned splitter that is calibrated",
+        "aunet_lightning/cli/calibrate.py",
+        "levels(text.data) > s",
+        "levels(text.data) > 0",
+        ("tests/test_rates.py::test_a_learned_splitter_is_given_a_rate_on_text",),
+    ),
+    Fault(
         "a boundary one byte early",
         "splitters/rules/fixed.py",
         "fires[self.n - 1 :: self.n] = True",
