@@ -1,7 +1,6 @@
 """The command `aunet calibrate`: sets how often a trained learned splitter cuts, so that text gets a wanted rate."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from aunet_lightning.checkpoints.forms import read, write_export
 from aunet_lightning.checkpoints.load import load
-from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, read_texts, up_to
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, measured_texts
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.deciders import Learned
@@ -51,8 +50,8 @@ def calibrate(arguments: list[str]) -> int:
     if not learned:
         raise UserError(f"{path} has no learned splitter, and rules cut where they cut: aunet rate finds their options")
     s, predictor = learned[0]
-    texts = _texts(options.text, options.megabytes)
-    others = _texts(options.check, options.megabytes) if options.check else []
+    texts = measured_texts(options.text, options.megabytes)
+    others = measured_texts(options.check, options.megabytes, must_exist=True) if options.check else []
     before = [_units(net, reader, s, of) for of in (texts, others)]
     noting = Noting(predictor)
     for text in texts:
@@ -76,15 +75,6 @@ def _place(predictor: Predictor, log_odds: Tensor, n_bytes: int, bytes_per_unit:
         )
     predictor.calibrates = True  # whatever training asked for
     predictor.place(log_odds, wanted)
-
-
-def _texts(arguments: Sequence[str], megabytes: float) -> list[Text]:
-    texts = [text for text in up_to(list(read_texts(arguments)), int(megabytes * 1e6)) if text.data]
-    if not texts:
-        raise ValueError(f"there is no text in {', '.join(arguments) or 'standard input'}")
-    size = sum(len(text.data) for text in texts)
-    print(f"aunet: reading {len(texts)} documents, {size / 1e6:.2f} MB", file=sys.stderr)
-    return texts
 
 
 def _units(net: AUNet, reader: Reader, s: int, texts: Sequence[Text]) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, read_texts, up_to
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, measured_texts
 from aunet_lightning.entropy.byte_model import ByteModel, device, load
 from aunet_lightning.entropy.splitter import DEFAULT, FOLLOW, MOST_BITS, Entropy, per_script, script_runs
 from aunet_lightning.entropy.threshold import find, find_by_script
@@ -65,10 +65,7 @@ def _read(
     model: ByteModel, arguments: Sequence[str], megabytes: float, must_exist: bool = False
 ) -> tuple[list[Text], list[np.ndarray]]:
     """Returns texts and their entropies. Raises ValueError where there is none."""
-    given = read_texts(arguments, must_exist)
-    texts = [text for text in up_to(list(given), int(megabytes * 1e6)) if text.data]
-    if not texts:
-        raise ValueError(f"there is no text in {', '.join(arguments) or 'standard input'}")
+    texts = measured_texts(arguments, megabytes, must_exist)
     size = sum(len(text.data) for text in texts)
     print(f"aunet: reading {len(texts)} documents, {size / 1e6:.2f} MB, on {device()}", file=sys.stderr)
     bits: list[np.ndarray] = [np.empty(0, np.float32)] * len(texts)

@@ -48,6 +48,15 @@ def add_megabytes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def measured_texts(arguments: Sequence[str], megabytes: float, must_exist: bool = False) -> list[Text]:
+    """Returns the documents of `read_texts` that are not empty, at most `megabytes` of each language. Raises ValueError
+    where there is none."""
+    given = list(read_texts(arguments, must_exist))
+    if texts := [text for text in up_to(given, int(megabytes * 1e6)) if text.data]:
+        return texts
+    raise ValueError(f"there is no text in {', '.join(arguments) or 'standard input'}")
+
+
 def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[Text]:
     """Yields the documents of each argument; `-`, or no argument, is standard input. Raises ValueError for a file that
     does not exist or is not text."""
