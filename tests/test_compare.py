@@ -146,6 +146,19 @@ def test_each_budget_is_a_cell_and_the_largest_is_first(tmp_path):
     assert Sizer(study).sized(cells(study, Fitter(study))[0]).settings["report"] == {"page": True}
 
 
+def test_a_row_of_the_base_that_is_null_is_left_out(tmp_path):
+    """One that is null in the only file that names it sets nothing."""
+    base = study_of(tmp_path, splitters={"sets nothing": None})
+    rows = load([base])[0].splitters
+    assert rows["sets nothing"] == {}
+    Path("over.yaml").write_text("splitters: {whitespace: null, three: {splitter: fixed}}")
+    Path("on.yaml").write_text("base: grid.yaml\n" + Path("over.yaml").read_text())
+    for files in ([base, Path("over.yaml")], [Path("on.yaml")]):
+        assert load(files)[0].splitters == {k: of for k, of in rows.items() if k != "whitespace"} | {
+            "three": {"splitter": "fixed"}
+        }
+
+
 def test_a_smaller_budget_branches_from_the_largest_and_equals_a_run_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
     settings = {"model": {"optimizer": {"cooldown": 0.5}}, "trainer": {"deterministic": True}}

@@ -187,7 +187,7 @@ def load(files: Sequence[Path]) -> tuple[Study, str]:
     """Returns the study that YAML files describe (later ones win), and its YAML. Raises UserError for bad settings."""
     merged: Settings = {}
     for path in files:
-        merged = merge(merged, _read(path))
+        merged = _over(merged, _read(path))
     return _study(merged), yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
 
 
@@ -204,7 +204,15 @@ def _read(path: Path) -> Settings:
     if not isinstance(read, dict):
         raise UserError(f"-c {path}: contains no settings")
     base = read.pop("base", None)
-    return read if base is None else merge(_read(path.parent / str(base)), read)
+    return read if base is None else _over(_read(path.parent / str(base)), read)
+
+
+def _over(base: Settings, over: Settings) -> Settings:
+    """Returns `base` overridden by `over`, without the rows of `base` that are null in `over`."""
+    merged, known, ours = merge(base, over), base.get("splitters") or {}, over.get("splitters") or {}
+    for row in [row for row in known if row in ours and ours[row] is None]:
+        del merged["splitters"][row]
+    return merged
 
 
 def _study(read: Settings) -> Study:
