@@ -6,6 +6,7 @@ import lzma
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,22 @@ def test_cells_with_kept_results_do_not_run(tmp_path, monkeypatch, capsys):
     assert [(cell.name, cell.bpb) for cell in kept.cells] == [(one, 2.0)]
     assert (kept.plan, kept.commit) == ("Planned before.", "of before")  # nothing ran here
     ran.clear()
+    Path("other.yaml").write_text("study: other")
+    shutil.copy("r.csv.xz", "other.csv.xz")
+    other = (
+        "compare",
+        "-c",
+        "grid.yaml",
+        "-c",
+        "other.yaml",
+        "--only",
+        "*whitespace*4e+08",
+        "--results",
+        "other.csv.xz",
+    )
+    assert main([*other]) == 0
+    assert read_results(tmp_path / "other.csv.xz").cells[0].bpb == 2.0
+    assert "No plan was written" in read_results(tmp_path / "other.csv.xz").plan
     assert main(["compare", "-c", "grid.yaml", "--only", "*whitespace*4e+08", "--results", "r.csv.xz"]) == 0
     assert ran == []
     assert main(["compare", "--results", "r.csv.xz", "--out", "again"]) == 0

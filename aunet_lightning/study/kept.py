@@ -64,14 +64,16 @@ def read(path: Path) -> StudyResult:
 
 
 def completed(result: StudyResult, kept: StudyResult | None) -> StudyResult:
-    """Returns a study with the kept results of cells that this machine has not finished."""
+    """Returns a study with the kept results of cells that this machine has not finished. Those of another study come
+    without its plan."""
     if kept is None:
         return result
     of = {cell.name: cell for cell in kept.cells}
     cells = [cell if cell.status == "done" else of.get(cell.name, cell) for cell in result.cells]
     ran = [kept, result] if any(cell.status == "done" for cell in result.cells) else [kept]
     commit, hardware = _joined([one.commit for one in ran]), _joined([one.hardware for one in ran])
-    return replace(result, cells=cells, plan=kept.plan or result.plan, commit=commit, hardware=hardware)
+    plan = (kept.plan if kept.name == result.name else "") or result.plan
+    return replace(result, cells=cells, plan=plan, commit=commit, hardware=hardware)
 
 
 def valid(kept: StudyResult, definitions: Mapping[str, str]) -> StudyResult:
