@@ -50,6 +50,7 @@ answer: install  ## draw the reports of docs/answer.md again, from the kept resu
 	$(BIN)/aunet compare --results $(ANSWER) --out build/answer-flat --reference 'flat bytes with n-grams'
 	$(BIN)/aunet compare --results $(ANSWER) --out build/answer-fixed --reference fixed
 	$(BIN)/aunet compare --results experiments/results/answer-longer.csv.xz --out build/answer-longer
+	$(BIN)/aunet compare --results experiments/results/answer-narrative.csv.xz --out build/answer-narrative
 
 ui: install  ## open MLflow on the local runs
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri sqlite:///runs/mlflow.db
