@@ -18,7 +18,6 @@ from aunet_lightning.model.units import Stream
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.model_units import ModelUnits
-from aunet_lightning.reader.reader import Reader
 from aunet_lightning.reports.table import TOTAL, aligned, row_of
 from splitters.learned.predictor import Predictor
 
@@ -52,14 +51,12 @@ def calibrate(arguments: list[str]) -> int:
     s, predictor = learned[0]
     texts = measured_texts(options.text, options.megabytes)
     others = measured_texts(options.check, options.megabytes, must_exist=True) if options.check else []
-    before = [_units(net, reader, s, of) for of in (texts, others)]
-    noting = Noting(predictor)
-    for text in texts:
-        ModelUnits(net, reader, {s: noting}).levels(text.data)
+    noting, units = Noting(predictor), ModelUnits(net, reader)
+    before = [_units(ModelUnits(net, reader, {s: noting}), s, texts), _units(units, s, others)]
     _place(predictor, torch.cat(noting.noted), sum(len(text.data) for text in texts), options.bytes_per_unit)
-    for title, of, units in zip(("text", "other text"), (texts, others), before, strict=True):
+    for title, of, found in zip(("text", "other text"), (texts, others), before, strict=True):
         if of:
-            print("\n".join([*_table(title, of, units, _units(net, reader, s, of)), ""]))
+            print("\n".join([*_table(title, of, found, _units(units, s, of)), ""]))
     print(f"{_write(path, net, predictor, out):,} parameters, bias {predictor.bias.item():.3f}: {out}")
     return 0
 
@@ -77,8 +74,7 @@ def _place(predictor: Predictor, log_odds: Tensor, n_bytes: int, bytes_per_unit:
     predictor.place(log_odds, wanted)
 
 
-def _units(net: AUNet, reader: Reader, s: int, texts: Sequence[Text]) -> list[int]:
-    units = ModelUnits(net, reader)
+def _units(units: ModelUnits, s: int, texts: Sequence[Text]) -> list[int]:
     return [int((units.levels(text.data) > s).sum()) for text in texts]
 
 
