@@ -753,6 +753,7 @@ def test_ready_studies_are_understood(path, tmp_path):
         "mark": ("script_aware 8 bytes", "bpe 16384"),
         "mark-thai": ("cjk_character", "trie 6 B"),
         "mark-reach": ("14 bytes reach 36", "bpe 4096"),
+        "router-losses": ("fixed", "router by language", "router one_sided"),
         "spelling": ("script_aware", "bpe 4096"),
         "reading": ("whitespace refreshed", "script_aware of 2 closes full align first"),
     }
