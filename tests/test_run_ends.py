@@ -1,6 +1,7 @@
 """What ends a run, and what a run says before it begins: signals, full disks, memory, wrong settings."""
 
 import errno
+import gc
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import torch
 
 from aunet_lightning.cli.main import main
 from aunet_lightning.training.module import AUNetModule
-from aunet_lightning.training.stopping import Stopped
+from aunet_lightning.training.stopping import VOTES, Stopped
 from tests.helpers import ROOT, error_of, fit, points, sentences, write
 from tests.ranks import Ranks, logged, until
 
@@ -123,6 +124,24 @@ def test_an_error_is_in_the_folder_until_the_run_continues(here, monkeypatch, ca
     monkeypatch.setattr(AUNetModule, "training_step", usual)
     assert fit("--run.folder", "x") == 0
     assert state_of(here / "x", capsys) == "finished"
+
+
+def test_what_is_left_of_a_failed_run_leaves_the_next_ones_handlers(here, monkeypatch):
+    usual, seen = AUNetModule.training_step, []
+
+    def failing(self, batch, index):
+        raise RuntimeError("flat")
+
+    def collecting(self, batch, index):
+        seen.append([signal.getsignal(number) for number in VOTES])
+        gc.collect()
+        seen.append([signal.getsignal(number) for number in VOTES])
+        return usual(self, batch, index)
+
+    for step, code in ((failing, 1), (collecting, 0)):
+        monkeypatch.setattr(AUNetModule, "training_step", step)
+        assert fit("--run.folder", "x") == code
+    assert seen == seen[:1] * 12
 
 
 def test_the_page_of_a_stopped_run_says_how_far_it_came(here, monkeypatch):

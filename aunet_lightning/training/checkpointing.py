@@ -178,6 +178,9 @@ class Checkpointing(Checkpoint):
         self.lost = trainer.strategy.broadcast(self.lost)  # so that all devices end alike
         self.signals.close()  # what follows may be skipped, so a signal ends it at once
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.signals.close()  # teardown is not called then, and a collector would put the handlers back at any time
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.signals.close()
 

@@ -88,6 +88,13 @@ TRAINING = [
         ("tests/test_checkpoints.py::test_best_is_the_lowest_that_is_there",),
     ),
     Fault(
+        "what is left of a failed run puts its signal handlers back",
+        "aunet_lightning/training/checkpointing.py",
+        "self.signals.close()  # teardown is not called then",
+        "pass  # teardown is not called then",
+        ("tests/test_run_ends.py::test_what_is_left_of_a_failed_run_leaves_the_next_ones_handlers",),
+    ),
+    Fault(
         "generation ignores its temperature",
         "aunet_lightning/generation/sampling.py",
         "softmax(logits / sampling.temperature)",
