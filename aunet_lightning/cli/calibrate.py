@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aunet_lightning.checkpoints.forms import read, write_export
 from aunet_lightning.checkpoints.load import load
-from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, measured_texts
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, by_language, measured_texts
 from aunet_lightning.errors import UserError
 from aunet_lightning.model.aunet import AUNet
 from aunet_lightning.model.deciders import Learned
@@ -18,7 +18,7 @@ from aunet_lightning.model.units import Stream
 from aunet_lightning.numbers import Range, check
 from aunet_lightning.paths import user_path
 from aunet_lightning.reader.model_units import ModelUnits
-from aunet_lightning.reports.table import TOTAL, aligned, row_of
+from aunet_lightning.reports.table import aligned
 from splitters.learned.predictor import Predictor
 
 
@@ -81,8 +81,7 @@ def _units(units: ModelUnits, s: int, texts: Sequence[Text]) -> list[int]:
 def _table(title: str, texts: Sequence[Text], *found: Sequence[int]) -> list[str]:
     """Returns bytes per unit of all text and of each language, before and after, a line each."""
     rows = [[title, "bytes", "bytes/unit before", "after"]]
-    for language in (TOTAL, *sorted({row_of(text.language) for text in texts})):
-        mine = [i for i, text in enumerate(texts) if language in (TOTAL, row_of(text.language))]
+    for language, mine in by_language(texts):
         n_bytes = sum(len(texts[i].data) for i in mine)
         rates = [n_bytes / max(sum(units[i] for i in mine), 1) for units in found]
         rows.append([language, str(n_bytes), *(f"{rate:.2f}" for rate in rates)])

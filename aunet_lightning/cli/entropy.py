@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, measured_texts
+from aunet_lightning.cli.texts import FORMATS, MEGABYTES_RANGE, Text, add_texts, by_language, measured_texts
 from aunet_lightning.entropy.byte_model import ByteModel, device, load
 from aunet_lightning.entropy.splitter import DEFAULT, FOLLOW, MOST_BITS, Entropy, per_script, script_runs
 from aunet_lightning.entropy.threshold import find, find_by_script
 from aunet_lightning.numbers import Range, check
-from aunet_lightning.reports.table import TOTAL, aligned, row_of
+from aunet_lightning.reports.table import TOTAL, aligned
 
 OFF = 0.1  # relative error of a rate on other text, past which a warning is given
 
@@ -140,8 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 def _table(texts: Sequence[Text], fired: Sequence[np.ndarray]) -> list[str]:
     """Returns bytes, boundaries and their ratio for all text and for each language, a line each."""
     rows = [["language", "bytes", "boundaries", "bytes/unit"]]
-    for language in (TOTAL, *sorted({row_of(text.language) for text in texts})):
-        mine = [i for i, text in enumerate(texts) if language in (TOTAL, row_of(text.language))]
+    for language, mine in by_language(texts):
         n_bytes, n_boundaries = sum(len(texts[i].data) for i in mine), sum(int(fired[i].sum()) for i in mine)
         rate = f"{n_bytes / n_boundaries:.2f}" if n_boundaries else "–"
         rows.append([language, str(n_bytes), str(n_boundaries), rate])

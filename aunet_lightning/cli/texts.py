@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aunet_lightning.numbers import Range
 from aunet_lightning.paths import is_remote, user_path
+from aunet_lightning.reports.table import TOTAL, row_of
 from aunet_lightning.terminal import one_line
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def measured_texts(arguments: Sequence[str], megabytes: float, must_exist: bool 
     if texts := [text for text in up_to(given, int(megabytes * 1e6)) if text.data]:
         return texts
     raise ValueError(f"there is no text in {', '.join(arguments) or 'standard input'}")
+
+
+def by_language(texts: Sequence[Text]) -> Iterator[tuple[str, list[int]]]:
+    """Yields all of the texts and then each language, by the name of its row in a table, with the texts' places."""
+    for row in (TOTAL, *sorted({row_of(text.language) for text in texts})):
+        yield row, [i for i, text in enumerate(texts) if row in (TOTAL, row_of(text.language))]
 
 
 def read_texts(arguments: Sequence[str], must_exist: bool = False) -> Iterator[Text]:
